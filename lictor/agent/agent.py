@@ -1,0 +1,485 @@
+"""The agent: one node's store, its own services and checks, and, on a server, the server. The doors are built on this.
+
+agent = Agent(config, logs)
+await agent.start()          # state loaded, node registered, checks running
+... doors opened by the caller ...
+await agent.close()
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from lictor.agent import instruments, reconcile
+from lictor.agent.anti_entropy import AntiEntropy
+from lictor.agent.checks.alias import NodeHealth
+from lictor.agent.config.keys import RuntimeConfig
+from lictor.agent.data_lock import DataLock
+from lictor.agent.events import EventLog, check_event, concerns
+from lictor.agent.joining import join_address
+from lictor.agent.local import LocalState
+from lictor.agent.logs import LogSystem, logger
+from lictor.agent.metrics import Metrics, PrefixFilter, Telemetry, from_config
+from lictor.agent.metrics_sinks import MetricsSinks
+from lictor.agent.persistence import AgentFiles
+from lictor.agent.registry import Registry, aliased
+from lictor.agent.remote_exec import EVENT as REMOTE_EXEC
+from lictor.model.authorizer import ALLOW_ALL, Authorizer
+from lictor.model.command import Command, ConfigWrite, CoordinateUpdate, Deregister, Restore, SettingWrite
+from lictor.model.config_entry import UndecodableConfigEntry, decode_entry, entry_json
+from lictor.model.coordinate_entry import CoordinateEntry
+from lictor.model.duration import format_duration
+from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotFound, Refused
+from lictor.model.member import Member
+from lictor.model.node import Node
+from lictor.model.service import NodeService
+from lictor.model.service_definition import CheckDefinition, ServiceDefinition
+from lictor.model.user_event import UserEvent
+from lictor.model.version import API_VERSION, __version__
+from lictor.raft.consensus import Peer
+from lictor.server import autopilot
+from lictor.server.duties import Duties
+from lictor.server.server import Server
+from lictor.store.reads import catalog, health
+from lictor.store.store import Store
+from lictor.store.watch import Dependent
+
+log = logger("agent")
+
+SYNC_PATIENCE = 2.0  # seconds that a registration waits for the catalog to have it, before it answers all the same
+TOKEN_NAMES = {
+    "default": "default",
+    "acl_token": "default",
+    "agent": "agent",
+    "acl_agent_token": "agent",
+    "agent_recovery": "agent_recovery",
+    "agent_master": "agent_recovery",
+    "acl_agent_master_token": "agent_recovery",
+    "replication": "replication",
+    "acl_replication_token": "replication",
+    "config_file_service_registration": "config_file_service_registration",
+    "dns": "dns",
+}
+"""The agent's tokens under every name by which they can be set."""
+
+
+class ExecHandler(Protocol):
+    """What runs programs for `lictor exec`."""
+
+    def handle(self, payload: bytes) -> None:
+        """Begin the job that an event's payload names."""
+        ...
+
+
+class _Woken(Dependent):
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.seen = ()
+
+    def changed(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Agent:
+    """One agent. Whoever runs it sets `on_reload` (reads the configuration anew and returns the keys that need a
+    restart), `on_leave` (ends the agent) and `remote_exec`.
+    """
+
+    def __init__(self, config: RuntimeConfig, logs: LogSystem | None = None) -> None:
+        self.config = config
+        self.logs = logs
+        self.started_at = time.time()
+        folder = Path(config.data_dir) if config.data_dir and not config.dev_mode else None
+        self._closing: list[Callable[[], Awaitable[None]]] = []
+        if folder is not None:
+            self._closing.append(DataLock(folder).close)
+        self.files = AgentFiles(folder)
+        self.node_id = self.files.node_id(config.node_id.lower())
+        self.store = Store()
+        self.metrics: Metrics = _metrics(config)
+        self.local = LocalState(self.node, self.store.watches.fire)
+        self.events = EventLog(self.store.watches.fire)
+        self._set_tokens: dict[str, str] = self.files.tokens()
+        self.server: Server | None = None
+        self.duties: Duties | None = None
+        if config.server:
+            self.server = Server(self.store, self._peer, folder / "raft" if folder is not None else None)
+        self.registry: Registry
+        self.anti_entropy: AntiEntropy
+        self.remote_exec: ExecHandler | None = None
+        self.on_reload: Callable[[], Awaitable[list[str]]] | None = None
+        self.on_leave: Callable[[], None] | None = None
+        self._writes = instruments.Writes(self.metrics)
+        self._sinks = MetricsSinks(self.metrics, config.telemetry)
+        instruments.publish(self)
+
+    # -- who this is --------------------------------------------------------------------------------------------------
+
+    @property
+    def node_name(self) -> str:
+        """This node's name."""
+        return self.config.node_name
+
+    @property
+    def datacenter(self) -> str:
+        """This agent's datacenter."""
+        return self.config.datacenter
+
+    @property
+    def advertise(self) -> str:
+        """The address that others reach this node under."""
+        return self.config.advertise_addr
+
+    def node(self) -> Node:
+        """This node as the catalog should have it."""
+        config = self.config
+        wan = config.advertise_addr_wan or config.advertise_addr
+        tagged = {"lan": config.advertise_addr, "wan": wan}
+        family = "ipv6" if ":" in config.advertise_addr else "ipv4"
+        tagged[f"lan_{family}"] = config.advertise_addr
+        tagged[f"wan_{family}"] = wan
+        tagged.update(config.tagged_addresses)
+        return Node(self.node_id, config.node_name, config.advertise_addr, config.datacenter, tagged, self.meta())
+
+    def meta(self) -> dict[str, str]:
+        """This node's meta: what configuration gives, and what every node has."""
+        return {"consul-network-segment": self.config.segment, "consul-version": API_VERSION, **self.config.node_meta}
+
+    def _peer(self) -> Peer:
+        return Peer(self.node_id, self.config.node_name, self.rpc_address, leader=True, voter=True)
+
+    @property
+    def rpc_address(self) -> str:
+        """Where other servers reach this one, host:port."""
+        address = self.config.advertise_addr
+        return f"{f'[{address}]' if ':' in address else address}:{self.config.ports.server}"
+
+    def members(self, *, wan: bool = False) -> list[Member]:
+        """The members of the datacenter's pool, or of the pool that joins datacenters: this node, until there is
+        gossip. Who shows them depends on the topic `("agent", "members")`.
+        """
+        config = self.config
+        if wan and not config.server:
+            return []
+        tags = {
+            "acls": "0",
+            "build": f"{API_VERSION}:lictor{__version__}",
+            "dc": config.datacenter,
+            "ft_fs": "1",
+            "ft_si": "1",
+            "id": self.node_id,
+            "port": str(config.ports.server),
+            "raft_vsn": "3",
+            "role": "consul" if config.server else "node",
+            "segment": config.segment,
+            "vsn": "2",
+            "vsn_max": "3",
+            "vsn_min": "2",
+        }
+        if wan:
+            address = config.advertise_addr_wan or config.advertise_addr
+            return [Member(f"{config.node_name}.{config.datacenter}", address, config.ports.serf_wan, tags)]
+        if config.server:
+            tags["wan_join_port"] = str(config.ports.serf_wan)
+        return [Member(config.node_name, config.advertise_addr, config.ports.serf_lan, tags)]
+
+    def authorizer(self, token: str) -> Authorizer:
+        """The rights of a token: everything, until access control lands."""
+        return ALLOW_ALL
+
+    # -- servers ------------------------------------------------------------------------------------------------------
+
+    @property
+    def leads_alone(self) -> bool:
+        """Whether this server is the whole cluster, so that its own store is always the newest there is."""
+        return self.server is not None and self.server.consensus.is_leader and len(self.server.consensus.peers()) == 1
+
+    def leader_contact(self) -> tuple[int, bool]:
+        """Milliseconds since the leader was last heard of, and whether there is one."""
+        return 0, self.server is not None and bool(self.server.consensus.leader)
+
+    async def confirm_leadership(self) -> None:
+        """Return once a consistent read is safe. Raises `NoLeader`."""
+        if self.server is None:
+            raise NoLeader
+        await self.server.consensus.confirm_leadership()
+
+    async def apply(self, command: Command) -> Any:
+        """Have the servers apply a command. Returns its result; raises what it failed with."""
+        if self.server is None:
+            raise NoLeader
+        started = time.perf_counter()
+        result = await self.server.apply(command)
+        self._writes.applied(command, (time.perf_counter() - started) * 1000)
+        return result
+
+    async def restore(self, state: bytes) -> None:
+        """Replace the whole state with that of a snapshot, which may be another machine's, and bring it in line with
+        what is: this node, and what is registered here.
+        """
+        await self.apply(Restore(state))
+        await self._register_self()
+        self.anti_entropy.compare_soon()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load the state, register this node, start its checks. Raises `OSError`, `DamagedLog`, `LictorError`; what was
+        begun is then to be ended with `close`.
+        """
+        config = self.config
+        self.anti_entropy = AntiEntropy(self.local, self.store, self.node, self.apply)
+        self.registry = Registry(
+            lambda: self.config, self.local, self.files, self._remote_health, self.anti_entropy.trigger
+        )
+        self._closing.append(self.registry.close)
+        if self.server is not None:
+            await self.server.start()
+            self._closing.append(self.server.close)
+            self.duties = Duties(self.server)
+            self.duties.start()
+            self._closing.append(self.duties.close)
+            await self._register_self()
+            await self._set_autopilot()
+            await self._put_first_entries()
+        await self.registry.load(config.services, config.checks)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SYNC_PATIENCE):
+                await self.anti_entropy.sync_whole()
+        if self.server is not None and not config.disable_coordinates:
+            await self.apply(CoordinateUpdate((CoordinateEntry(config.node_name),)))
+        self.anti_entropy.start()
+        self._closing.append(self.anti_entropy.close)
+        await self._sinks.start()
+        self._closing.append(self._sinks.close)
+        log.info("started", node=config.node_name, datacenter=config.datacenter, server=config.server)
+
+    async def _register_self(self) -> None:
+        """What the leader keeps in the catalog of members: this node, its `consul` service, its `serfHealth`."""
+        meta = {
+            "non_voter": "false",
+            "read_replica": "false",
+            "raft_version": "3",
+            "serf_protocol_current": "2",
+            "serf_protocol_max": "5",
+            "serf_protocol_min": "1",
+            "version": API_VERSION,
+        }
+        service = NodeService(id="consul", service="consul", port=self.config.ports.server, meta=meta)
+        bare = Node(self.node_id, self.node_name, self.advertise, self.datacenter)
+        for command in reconcile.only_member(self.store, bare, service):
+            if isinstance(command, Deregister):
+                log.warn("a member that the catalog knew is not there any more: removed", node=command.node)
+            await self.apply(command)
+
+    async def _set_autopilot(self) -> None:
+        """Autopilot's first configuration is the leader's; afterwards the cluster's own counts."""
+        if self.store.settings.get(autopilot.SETTING) is None:
+            first = self.config.autopilot
+            body = autopilot.AutopilotConfig(
+                cleanup_dead_servers=first.cleanup_dead_servers,
+                last_contact_threshold=format_duration(first.last_contact_threshold),
+                max_trailing_logs=first.max_trailing_logs,
+                min_quorum=first.min_quorum,
+                server_stabilization_time=format_duration(first.server_stabilization_time),
+                redundancy_zone_tag=first.redundancy_zone_tag,
+                disable_upgrade_migration=first.disable_upgrade_migration,
+                upgrade_version_tag=first.upgrade_version_tag,
+            )
+            await self.apply(SettingWrite(autopilot.SETTING, msgspec.to_builtins(body), 0, cas=True))
+
+    async def _put_first_entries(self) -> None:
+        """The configuration's entries are stored where none of that kind and name is."""
+        for position, body in enumerate(self.config.config_entries.bootstrap):
+            try:
+                entry = decode_entry(body)
+                await self.apply(ConfigWrite("upsert-cas", entry.kind, entry.name, entry_json(entry), 0))
+            except (LictorError, UndecodableConfigEntry) as error:
+                raise Refused(f"config_entries.bootstrap[{position}]: {error}") from None
+
+    async def close(self) -> None:
+        """End what was started, last first: checks and duties stop, what was accepted is written."""
+        while self._closing:
+            await self._closing.pop()()
+
+    def leave(self) -> None:
+        """Leave the cluster and end, once whoever asked has been answered."""
+        log.info("leaving")
+        if self.on_leave is not None:
+            asyncio.get_running_loop().call_soon(self.on_leave)
+
+    async def join(self, address: str, *, wan: bool = False) -> None:
+        """Join the agent at `address`, host or host:port. Raises `Refused` with what failed."""
+        config = self.config
+        own = config.advertise_addr_wan or config.advertise_addr if wan else config.advertise_addr
+        port = config.ports.serf_wan if wan else config.ports.serf_lan
+        await join_address(address, own={own, config.bind_addr, "127.0.0.1", "::1"}, port=port)
+
+    def force_leave(self, node: str) -> None:
+        """Have a failed member count as left. Raises `Refused` for a name that no member has."""
+        if all(member.name != node for member in self.members()):
+            raise Refused(f"agent: No node found with name '{node}'")
+
+    # -- services and checks ------------------------------------------------------------------------------------------
+
+    async def register_service(self, definition: ServiceDefinition, *, replace_checks: bool = False) -> None:
+        """Register a service, its checks and its sidecar, and have the catalog know. See `Registry`."""
+        await self.registry.register_service(definition, replace_checks=replace_checks)
+        await self.synced()
+
+    async def deregister_service(self, service_id: str) -> None:
+        """Remove a service, its checks and its sidecars, and have the catalog know."""
+        await self.registry.deregister_service(service_id)
+        await self.synced()
+
+    async def register_check(self, definition: CheckDefinition) -> None:
+        """Register a check, and have the catalog know."""
+        await self.registry.register_check(definition)
+        await self.synced()
+
+    async def deregister_check(self, check_id: str) -> None:
+        """Remove a check, and have the catalog know."""
+        await self.registry.deregister_check(check_id)
+        await self.synced()
+
+    async def update_ttl(self, check_id: str, status: str, output: str) -> None:
+        """Somebody reports for a TTL check; a changed status is in the catalog when this returns."""
+        self.registry.update_ttl(check_id, status, output)
+        await self.synced()
+
+    async def set_node_maintenance(self, reason: str | None) -> None:
+        """Put the node into maintenance, with a reason (empty for the default text), or with None out of it."""
+        await self.registry.set_node_maintenance(reason)
+        await self.synced()
+
+    async def set_service_maintenance(self, service_id: str, reason: str | None) -> None:
+        """Put a service into maintenance or, with None, out of it. Raises `NotFound`."""
+        await self.registry.set_service_maintenance(service_id, reason)
+        await self.synced()
+
+    async def synced(self) -> None:
+        """Bring the catalog in line now, so that whoever has just written reads it; gives up after `SYNC_PATIENCE`,
+        and anti-entropy goes on trying.
+        """
+        if not self.local.pending():
+            return
+        try:
+            async with asyncio.timeout(SYNC_PATIENCE):
+                if await self.anti_entropy.sync():
+                    return
+        except TimeoutError:
+            pass
+        self.anti_entropy.trigger()
+
+    async def _remote_health(self, node: str, index: int, wait: float) -> NodeHealth:
+        """Another node's health from the catalog, once it has moved past `index` or `wait` seconds are over."""
+        end = asyncio.get_running_loop().time() + wait
+        while True:
+            checks = self.store.read(health.checks_of_node, node)
+            services = self.store.read(catalog.node_service_list, node)
+            newest = max(checks.index, services.index)
+            left = end - asyncio.get_running_loop().time()
+            if newest > index or left <= 0:
+                return NodeHealth(
+                    newest, tuple(aliased(c) for c in checks.value), frozenset(s.id for s in services.value.services)
+                )
+            woken = _Woken()
+            self.store.watches.add(woken, tuple({*checks.seen, *services.seen}))
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await woken.future
+            finally:
+                self.store.watches.discard(woken)
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def fire_event(self, event: UserEvent) -> None:
+        """Send an event to every agent, this one among them. Raises `Refused` for one that cannot be sent."""
+        check_event(event)
+        self.take_event(event)
+
+    def take_event(self, event: UserEvent) -> None:
+        """An event has come: keep it, and obey it, where it is for this node."""
+        if not concerns(event, self.node_name, self.local.services.values()):
+            return
+        if event.name == REMOTE_EXEC:
+            if self.config.disable_remote_exec or self.remote_exec is None:
+                log.info("ignoring a remote exec event: disable_remote_exec is set", event=event.id)
+            else:
+                self.remote_exec.handle(event.payload or b"")
+        self.events.add(event)
+        log.debug("new event", name=event.name, event=event.id)
+
+    # -- configuration ------------------------------------------------------------------------------------------------
+
+    async def take_config(self, config: RuntimeConfig) -> None:
+        """Take over a new configuration whose differences can all change while running. Raises `InvalidRequest` and
+        changes nothing where its services or checks cannot be registered.
+        """
+        before, self.config = self.config, config
+        try:
+            await self.registry.apply_definitions(config.services, config.checks)
+        except BaseException:
+            self.config = before
+            raise
+        self.registry.configure()
+        telemetry = config.telemetry
+        self.metrics.filter = PrefixFilter(tuple(telemetry.prefix_filter), telemetry.filter_default)
+        self.local.node_changed()
+        await self.synced()
+
+    async def reload(self) -> list[str]:
+        """Read the configuration anew. Returns the keys that need a restart. Raises `Refused` with what is wrong with
+        it, and changes nothing then.
+        """
+        if self.on_reload is None:
+            return []
+        try:
+            return await self.on_reload()
+        except InvalidRequest as error:  # the files are wrong, not the request
+            raise Refused(str(error)) from None
+
+    @property
+    def tokens(self) -> dict[str, str]:
+        """The agent's tokens by name: those that were set while it ran over those of the configuration."""
+        tokens = self.config.acl.tokens
+        names = set(TOKEN_NAMES.values())
+        return {**{name: getattr(tokens, name) for name in names}, **self._set_tokens}
+
+    def set_token(self, name: str, token: str) -> None:
+        """Set one of the agent's tokens, under any of TOKEN_NAMES. Raises `NotFound`, `OSError`."""
+        if name not in TOKEN_NAMES:
+            raise NotFound(f'Token "{name}" is unknown')
+        tokens = {**self._set_tokens, TOKEN_NAMES[name]: token}
+        if self.config.acl.enable_token_persistence:
+            self.files.save_tokens(tokens)
+        self._set_tokens = tokens
+
+
+def _metrics(config: RuntimeConfig) -> Metrics:
+    telemetry = config.telemetry
+    return from_config(
+        Telemetry(
+            metrics_prefix=telemetry.metrics_prefix,
+            prefix_filter=tuple(telemetry.prefix_filter),
+            filter_default=telemetry.filter_default,
+            prometheus_retention=telemetry.prometheus_retention_time,
+            disable_hostname=telemetry.disable_hostname,
+            statsd_address=telemetry.statsd_address,
+            dogstatsd_addr=telemetry.dogstatsd_addr,
+            dogstatsd_tags=tuple(telemetry.dogstatsd_tags),
+            statsite_address=telemetry.statsite_address,
+        ),
+        time.time(),
+        socket.gethostname(),
+    )

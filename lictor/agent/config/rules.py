@@ -1,0 +1,318 @@
+"""What must hold between keys: rules over a whole configuration whose addresses are already resolved.
+
+Each rule names the key to look at first, so that the problem can be shown where that key was written. Texts are
+Consul's where it has the rule.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+import uuid
+from collections.abc import Callable, Sequence
+
+from lictor.agent.config.addressing import Report
+from lictor.agent.config.keys import RuntimeConfig
+from lictor.agent.watch import WatchError, parse_agent_watch
+from lictor.model.duration import format_duration
+from lictor.model.service_definition import CheckDefinition
+from lictor.model.service_rules import check_registration_problem, meta_problem, service_registration_problem
+
+DATACENTER = re.compile(r"[a-z0-9_-]+")
+DNS_LABEL = re.compile(r"[a-zA-Z0-9-]+")
+UI_PATH = re.compile(r"[a-zA-Z0-9/_-]+")
+MAX_LABEL = 63
+GOSSIP_KEY_SIZES = (16, 24, 32)
+
+LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERR", "ERROR")
+TLS_VERSIONS = ("", "TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3")
+
+CHOICES: dict[tuple[str, ...], Sequence[str]] = {
+    ("acl", "default_policy"): ("allow", "deny"),
+    ("acl", "down_policy"): ("allow", "deny", "extend-cache", "async-cache"),
+    ("default_intention_policy",): ("", "allow", "deny"),
+    ("dns_config", "recursor_strategy"): ("sequential", "random"),
+    ("limits", "request_limits", "mode"): ("disabled", "permissive", "enforcing"),
+    ("tls", "defaults", "tls_min_version"): TLS_VERSIONS,
+    ("tls", "internal_rpc", "tls_min_version"): TLS_VERSIONS,
+    ("tls", "https", "tls_min_version"): TLS_VERSIONS,
+    ("tls", "grpc", "tls_min_version"): TLS_VERSIONS,
+}
+"""Keys with a fixed set of values."""
+
+NOT_NEGATIVE: tuple[tuple[str, ...], ...] = (
+    ("autopilot", "max_trailing_logs"),
+    ("bootstrap_expect",),
+    ("dns_config", "a_record_limit"),
+    ("dns_config", "udp_answer_limit"),
+    ("http_config", "max_header_bytes"),
+    ("limits", "http_max_conns_per_client"),
+    ("limits", "kv_max_value_size"),
+    ("limits", "rpc_max_conns_per_client"),
+    ("limits", "txn_max_req_len"),
+    ("log_rotate_bytes",),
+    ("retry_max",),
+    ("retry_max_wan",),
+)
+NOT_NEGATIVE_DURATIONS: tuple[tuple[str, ...], ...] = (
+    ("check_update_interval",),
+    ("default_query_time",),
+    ("dns_config", "max_stale"),
+    ("dns_config", "node_ttl"),
+    ("dns_config", "recursor_timeout"),
+    ("max_query_time",),
+    ("retry_interval",),
+    ("session_ttl_min",),
+)
+
+
+def value_at(config: object, path: Sequence[str]) -> object:
+    """The value of a key, by its path."""
+    for part in path:
+        config = getattr(config, part)
+    return config
+
+
+def check_config(config: RuntimeConfig, report: Report) -> list[str]:
+    """Report every rule that `config` breaks; the warnings that it deserves."""
+    warnings: list[str] = []
+    for rule in _RULES:
+        rule(config, report, warnings)
+    return warnings
+
+
+def _values(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    for path, choices in CHOICES.items():
+        value = value_at(config, path)
+        if value is not None and value not in choices:
+            shown = ", ".join(choice for choice in choices if choice)
+            report(path, f'{".".join(path)} cannot be "{value}". Must be one of: {shown}')
+    for path in NOT_NEGATIVE:
+        number = value_at(config, path)
+        if isinstance(number, int) and number < 0:
+            report(path, f"{'.'.join(path)} cannot be {number}. Must be greater than or equal to zero")
+    for path in NOT_NEGATIVE_DURATIONS:
+        seconds = value_at(config, path)
+        if isinstance(seconds, float) and seconds < 0:
+            shown = format_duration(seconds)
+            report(path, f"{'.'.join(path)} cannot be {shown}. Must be greater than or equal to zero")
+    if not 1 <= config.performance.raft_multiplier <= 10:
+        number = config.performance.raft_multiplier
+        report(
+            ("performance", "raft_multiplier"),
+            f"performance.raft_multiplier cannot be {number}. Must be between 1 and 10",
+        )
+    if config.log_level.upper() not in LOG_LEVELS:
+        levels = " ".join(level for level in LOG_LEVELS if level != "ERR")
+        report(("log_level",), f"Invalid log level: {config.log_level}. Valid log levels are: [{levels}]")
+
+
+def _identity(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    if not config.datacenter:
+        report(("datacenter",), "datacenter cannot be empty")
+    elif not DATACENTER.fullmatch(config.datacenter):
+        report(("datacenter",), f'datacenter cannot be "{config.datacenter}". Please use only [a-z0-9-_]')
+    if config.primary_datacenter != config.datacenter and not DATACENTER.fullmatch(config.primary_datacenter):
+        report(
+            ("primary_datacenter",),
+            f'primary_datacenter cannot be "{config.primary_datacenter}". Please use only [a-z0-9-_]',
+        )
+    if not config.node_name:
+        report(("node_name",), "node_name cannot be empty")
+    elif not DNS_LABEL.fullmatch(config.node_name):
+        warnings.append(
+            f'Node name "{config.node_name}" will not be discoverable via DNS due to invalid characters. '
+            "Valid characters include all alpha-numerics and dashes."
+        )
+    elif len(config.node_name) > MAX_LABEL:
+        warnings.append(
+            f'Node name "{config.node_name}" will not be discoverable via DNS due to it being too long. '
+            "Valid lengths are between 1 and 63 bytes."
+        )
+    if config.node_id:
+        try:
+            uuid.UUID(config.node_id)
+        except ValueError:
+            report(("node_id",), f'node_id "{config.node_id}" is not a UUID')
+    problem = meta_problem(config.node_meta)
+    if problem:
+        report(("node_meta",), f"node_meta invalid: {problem}")
+    if config.segment or config.segments:
+        report(("segment",) if config.segment else ("segments",), "Network segments are not supported")
+    if config.partition not in ("", "default"):
+        report(("partition",), f'partition cannot be "{config.partition}": only the default partition exists')
+
+
+def _names(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    first = config.alt_domain.split(".", 1)[0].lower()
+    if "." in config.alt_domain.rstrip(".") and first in (
+        "service",
+        "connect",
+        "node",
+        "query",
+        "addr",
+        config.datacenter,
+    ):
+        report(
+            ("alt_domain",),
+            f"alt_domain cannot start with {{service,connect,node,query,addr,{config.datacenter}}}",
+        )
+    path = config.ui_config.content_path
+    if not UI_PATH.fullmatch(path):
+        report(
+            ("ui_config", "content_path"),
+            f'ui_config.content_path can only contain alphanumeric, -, _, or /. received: "{path}"',
+        )
+    if config.ui_config.enabled and config.ui_config.dir and not config.dev_mode:
+        report(
+            ("ui_config", "dir"),
+            "ui_config.enabled and ui_config.dir (or -ui and -ui-dir) cannot both be given: ui_config.dir serves "
+            "your own page, ui_config.enabled the built-in one",
+        )
+
+
+def _server(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    expect = config.bootstrap_expect
+    if config.dev_mode and config.bootstrap:
+        report(("bootstrap",), "'bootstrap = true' not allowed in dev mode")
+    if config.dev_mode and expect > 0:
+        report(("bootstrap_expect",), "'bootstrap_expect > 0' not allowed in dev mode")
+    if expect > 0 and config.bootstrap:
+        report(("bootstrap_expect",), "'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive")
+    if config.bootstrap and not config.server:
+        report(("bootstrap",), "'bootstrap = true' requires 'server = true'")
+    if expect > 0 and not config.server:
+        report(("bootstrap_expect",), "'bootstrap_expect > 0' requires 'server = true'")
+    if not config.data_dir and not config.dev_mode:
+        report(("data_dir",), "data_dir cannot be empty")
+    if config.auto_encrypt.allow_tls and not config.server:
+        report(("auto_encrypt", "allow_tls"), "auto_encrypt.allow_tls can only be used on a server.")
+    if config.auto_encrypt.tls and config.server:
+        report(("auto_encrypt", "tls"), "auto_encrypt.tls can only be used on a client.")
+    if config.auto_config.enabled and config.server:
+        report(("auto_config", "enabled"), "auto_config.enabled cannot be set to true for server agents.")
+    if config.server and config.bootstrap and expect == 0 and not config.dev_mode:
+        warnings.append("bootstrap = true: do not enable unless necessary")
+    if config.server and expect == 2:
+        warnings.append("bootstrap_expect = 2: A cluster with 2 servers will provide no failure tolerance.")
+    elif config.server and expect > 2 and expect % 2 == 0:
+        warnings.append(
+            "bootstrap_expect is even number: A cluster with an even number of servers does not achieve optimum "
+            "fault tolerance."
+        )
+    if config.server and expect > 0:
+        warnings.append(f"bootstrap_expect > 0: expecting {expect} servers")
+
+
+def _encryption(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    if not config.encrypt:
+        return
+    try:
+        key = base64.b64decode(config.encrypt, validate=True)
+    except (binascii.Error, ValueError):
+        report(("encrypt",), "encrypt has invalid key: it is not base64; `lictor keygen` makes a key")
+        return
+    if len(key) not in GOSSIP_KEY_SIZES:
+        report(("encrypt",), "encrypt has invalid key: key size must be 16, 24 or 32 bytes")
+
+
+def _ports(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    ports = config.ports
+    for name in ("dns", "http", "https", "grpc", "grpc_tls", "serf_lan", "serf_wan", "server"):
+        if getattr(ports, name) > 65535:
+            report(("ports", name), f"ports.{name}: invalid port: {getattr(ports, name)}")
+    for kind in ("proxy", "sidecar", "expose"):
+        low, high = getattr(ports, f"{kind}_min_port"), getattr(ports, f"{kind}_max_port")
+        if low > high or high > 65535:
+            report(
+                ("ports", f"{kind}_min_port"),
+                f"{kind}_min_port must be less than {kind}_max_port. To disable, set both to zero.",
+            )
+    taken: dict[tuple[str, int], tuple[str, str]] = {}
+    listen = config.listen
+    doors = [(label, name, getattr(listen, name)) for label, name in _DOORS]
+    doors.append(("RPC", "server", (listen.rpc,) if listen.rpc else ()))
+    doors.append(("Serf LAN", "serf_lan", (listen.serf_lan,) if listen.serf_lan else ()))
+    doors.append(("Serf WAN", "serf_wan", (listen.serf_wan,) if listen.serf_wan else ()))
+    for label, name, endpoints in doors:
+        for endpoint in endpoints:
+            if endpoint.network == "udp":
+                continue
+            place = (endpoint.host, endpoint.port)
+            other = taken.setdefault(place, (label, name))
+            if other[1] == name:
+                continue
+            shown = str(endpoint).split("://", 1)[1]
+            kind = "Unix socket" if endpoint.network == "unix" else "address"
+            keys = (
+                f"addresses.{name} and addresses.{other[1]}"
+                if kind != "address"
+                else f"ports.{name} and ports.{other[1]}"
+            )
+            report(("ports", name), f"{label} {kind} {shown} already configured for {other[0]}: {keys} must differ")
+
+
+_DOORS = (("DNS", "dns"), ("HTTP", "http"), ("HTTPS", "https"), ("GRPC", "grpc"), ("GRPC TLS", "grpc_tls"))
+
+
+def _networks(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    for path, networks in (
+        (("serf_lan_allowed_cidrs",), config.serf_lan_allowed_cidrs),
+        (("serf_wan_allowed_cidrs",), config.serf_wan_allowed_cidrs),
+        (("http_config", "allow_write_http_from"), config.http_config.allow_write_http_from),
+    ):
+        for text in networks:
+            try:
+                ipaddress.ip_network(text, strict=False)
+            except ValueError:
+                report(path, f"{path[-1]}: invalid network: {text}")
+    mode = config.unix_sockets.mode
+    if mode and not re.fullmatch(r"[0-7]{1,4}", mode):
+        report(("unix_sockets", "mode"), f'unix_sockets.mode "{mode}" must be permissions in octal, such as "0660"')
+
+
+def _definitions(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    scripts = config.enable_script_checks or config.enable_local_script_checks
+    for position, service in enumerate(config.services):
+        problem = service_registration_problem(service)
+        if problem:
+            report(("services", str(position)), f'service "{service.service_id}": {" ".join(problem.split())}')
+        _check_scripts(service.all_checks, scripts, ("services", str(position)), report)
+    for position, check in enumerate(config.checks):
+        problem = check_registration_problem(check)
+        if problem:
+            report(("checks", str(position)), f'check "{check.id or check.name}": {problem}')
+    _check_scripts(config.checks, scripts, ("checks",), report)
+    if config.enable_script_checks and not config.acl.enabled and not config.http_config.allow_write_http_from:
+        warnings.append(
+            "using enable-script-checks without ACLs and without allow_write_http_from is DANGEROUS, use "
+            "enable-local-script-checks instead"
+        )
+    for watch in config.watches:
+        try:
+            parse_agent_watch(watch)
+        except WatchError as error:
+            report(("watches",), str(error))
+
+
+def _check_scripts(checks: Sequence[CheckDefinition], enabled: bool, path: tuple[str, ...], report: Report) -> None:
+    if not enabled and any(check.is_script for check in checks):
+        report(
+            path,
+            "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or "
+            "'enable_local_script_checks' to true",
+        )
+
+
+_RULES: tuple[Callable[[RuntimeConfig, Report, list[str]], None], ...] = (
+    _values,
+    _identity,
+    _names,
+    _server,
+    _encryption,
+    _ports,
+    _networks,
+    _definitions,
+)

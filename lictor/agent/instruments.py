@@ -1,0 +1,162 @@
+"""Which of the agent's numbers are published, under the names that Consul's dashboards and alerts ask for.
+
+Gauges are read when somebody asks and cost nothing until then. Writes are timed one by one; reads are not, for most of
+them are answered from the cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lictor.model.check import CRITICAL, PASSING, WARNING
+from lictor.model.command import (
+    Command,
+    ConfigWrite,
+    CoordinateUpdate,
+    Deregister,
+    KVWrite,
+    QueryDelete,
+    QuerySet,
+    Register,
+    SessionCreate,
+    SessionDestroy,
+    Txn,
+)
+from lictor.model.version import API_VERSION
+
+if TYPE_CHECKING:
+    from lictor.agent.agent import Agent
+    from lictor.agent.metrics import Metrics, Sample
+
+_NAMES: dict[type, str] = {
+    KVWrite: "kvs.apply",
+    Register: "catalog.register",
+    Deregister: "catalog.deregister",
+    SessionCreate: "session.apply",
+    SessionDestroy: "session.apply",
+    Txn: "txn.apply",
+    QuerySet: "prepared-query.apply",
+    QueryDelete: "prepared-query.apply",
+    ConfigWrite: "config_entry.apply",
+    CoordinateUpdate: "coordinate.apply",
+}
+
+
+class Writes:
+    """Times the commands that this agent has applied."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._commits = metrics.sample("raft.commitTime")
+        self._applied = metrics.counter("raft.apply")
+        self._samples: dict[type, Sample] = {kind: metrics.sample(name) for kind, name in _NAMES.items()}
+
+    def applied(self, command: Command, milliseconds: float) -> None:
+        """A command was applied, after this long."""
+        self._applied.add(1)
+        self._commits.add(milliseconds)
+        sample = self._samples.get(type(command))
+        if sample is not None:
+            sample.add(milliseconds)
+
+
+class _Collections:
+    """The garbage collector's pauses, in nanoseconds."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._began = 0
+        gc.callbacks.append(self._told)
+
+    def _told(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.perf_counter_ns()
+        else:
+            self.total += time.perf_counter_ns() - self._began
+
+
+_collections: _Collections | None = None
+
+
+def _pauses() -> float:
+    """Nanoseconds spent in collections since this was first asked for."""
+    global _collections
+    if _collections is None:
+        _collections = _Collections()
+    return float(_collections.total)
+
+
+def resident_bytes() -> float:
+    """Bytes of memory that the process holds now."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def publish(agent: Agent) -> None:
+    """Publish the gauges of an agent."""
+    _runtime(agent)
+    gauge, dc = agent.metrics.gauge_of, agent.datacenter
+    gauge("version", lambda: 1, version=API_VERSION, pre_release="")
+    gauge("agent.services", lambda: len(agent.local.services))
+    for status in (PASSING, WARNING, CRITICAL):
+        gauge("agent.checks", _checks_with(agent, status), status=status)
+    if agent.server is None:
+        return
+    store, consensus = agent.store, agent.server.consensus
+    gauge("server.isLeader", lambda: float(consensus.is_leader))
+    gauge("raft.applied_index", lambda: _integer(consensus.stats().get("applied_index", "")))
+    gauge("raft.last_index", lambda: _integer(consensus.stats().get("last_log_index", "")))
+    gauge("raft.commitNumLogs", lambda: _integer(consensus.stats().get("commit_index", "")))
+    gauge("raft.peers", lambda: len(consensus.peers()))
+    gauge("autopilot.healthy", lambda: float(bool(consensus.leader)))
+    gauge("autopilot.failure_tolerance", lambda: max(0, (len(consensus.peers()) - 1) // 2))
+    gauge("session_ttl.active", lambda: sum(1 for session in store.sessions if session.ttl))
+    gauge("state.nodes", lambda: len(store.nodes), datacenter=dc)
+    gauge("state.services", lambda: sum(1 for _ in store.services.indexes["name"].values()), datacenter=dc)
+    gauge("state.service_instances", lambda: len(store.services), datacenter=dc)
+    gauge("state.kv_entries", lambda: len(store.kv), datacenter=dc)
+    gauge("state.config_entries", lambda: len(store.config), datacenter=dc)
+    gauge("state.sessions", lambda: len(store.sessions), datacenter=dc)
+    for role, name in (("consul", "members.servers"), ("node", "members.clients")):
+        gauge(name, _members_with(agent, role), datacenter=dc)
+
+
+def _runtime(agent: Agent) -> None:
+    gauge = agent.metrics.gauge_of
+    gauge("runtime.num_goroutines", _tasks)
+    gauge("runtime.num_threads", threading.active_count)
+    gauge("runtime.alloc_bytes", resident_bytes)
+    gauge("runtime.sys_bytes", resident_bytes)
+    gauge("runtime.total_gc_runs", lambda: sum(generation["collections"] for generation in gc.get_stats()))
+    gauge("runtime.total_gc_pause_ns", _pauses)
+    gauge("runtime.cpu_seconds", time.process_time)
+    gauge("runtime.uptime", lambda: time.time() - agent.started_at)
+
+
+def _tasks() -> float:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # asked from outside the loop
+        return 0
+
+
+def _checks_with(agent: Agent, status: str) -> Callable[[], float]:
+    return lambda: sum(1 for check in agent.local.checks.values() if check.status == status)
+
+
+def _members_with(agent: Agent, role: str) -> Callable[[], float]:
+    return lambda: sum(1 for member in agent.members() if member.tags.get("role") == role)
+
+
+def _integer(text: str) -> float:
+    return int(text) if text.isdigit() else 0

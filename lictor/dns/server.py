@@ -1,0 +1,228 @@
+"""The DNS door: its sockets, and what must be asked of others before there is an answer.
+
+server = DnsServer(store, settings)
+await server.start([("127.0.0.1", 8600)])
+...
+await server.close()
+"""
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from lictor.dns.message import HEADER, QR, SERVFAIL, refusal
+from lictor.dns.recursors import Recursors
+from lictor.dns.responder import Forward, Responder, Turns, Wanted
+from lictor.dns.settings import DnsSettings
+from lictor.dns.tcp import TcpConnection
+from lictor.dns.udp import Handle, UdpListener
+from lictor.store.store import Store
+
+log = logging.getLogger("lictor.dns")
+
+MAX_RECURSIONS = 1024
+STALENESS_PERIOD = 1.0
+_PORT_TRIES = 20
+
+
+def _current() -> float:
+    return 0.0
+
+
+class DnsServer:
+    """Answers on any number of addresses, over UDP and TCP.
+
+    `clock` gives seconds since 1970, for SOA serials. `last_contact` gives how many seconds ago the store was last
+    known to be what the leader has (0 on the leader): when that is more than `max_stale`, or than 0 without
+    `allow_stale`, questions under the domain fail. It is looked at once a second.
+
+    Counters: `queries_udp`, `queries_tcp`, `hits` (answered from finished bytes), `rcodes` by code, `unsent`,
+    `refused_connections`, `recursions`, `unexpected`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: DnsSettings,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        last_contact: Callable[[], float] = _current,
+    ) -> None:
+        self._rng = rng if rng is not None else random.Random()
+        self._last_contact = last_contact
+        self.responder = Responder(store, settings, clock, self._rng)
+        self._recursors = self._make_recursors(settings)
+        self._udp: list[UdpListener] = []
+        self._tcp_servers: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._staleness: asyncio.TimerHandle | None = None
+        self.bound: list[tuple[str, int]] = []
+        self.recursions = 0
+        self.unexpected = 0
+        # What TCP connections share, see `tcp.TcpDoor`.
+        self.finished: Mapping[bytes, Turns] = self.responder.finished[True].answers
+        self.handle: Handle = self._handle_tcp
+        self.idle_timeout = settings.tcp_idle_timeout
+        self.max_connections = settings.tcp_max_connections
+        self.connections: set[TcpConnection] = set()
+        self.queries = 0
+        self.hits = 0
+        self.refused = 0
+
+    @property
+    def settings(self) -> DnsSettings:
+        """The settings in force."""
+        return self.responder.settings
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What was counted since the start."""
+        responder = self.responder
+        hits = self.hits + sum(listener.hits for listener in self._udp)
+        return {
+            "queries_udp": sum(listener.queries for listener in self._udp),
+            "queries_tcp": self.queries,
+            "hits": hits,
+            "noerror": responder.rcodes[0] + hits,
+            **{name: responder.rcodes[code] for name, code in _COUNTED},
+            "unsent": sum(listener.unsent for listener in self._udp),
+            "refused_connections": self.refused,
+            "recursions": self.recursions,
+            "unexpected": self.unexpected,
+            "cache_bytes": sum(c.size for c in responder.caches),
+            "cache_evicted": sum(c.evicted for c in responder.caches),
+        }
+
+    async def start(self, addresses: Sequence[tuple[str, int]]) -> None:
+        """Bind every address and begin to answer; a port 0 is replaced by a free one, the same for UDP and TCP. Raises
+        OSError naming the address that cannot be had; nothing is bound then.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            for host, port in addresses:
+                tcp, udp = _bind(host, port, alone=not any(":" not in other for other, _ in addresses))
+                listener = UdpListener(udp, self.responder.finished[False].answers, self._handle_udp)
+                self._udp.append(listener)
+                self._tcp_servers.append(await loop.create_server(lambda: TcpConnection(self), sock=tcp, backlog=512))
+                self.bound.append(tcp.getsockname()[:2])
+        except OSError:
+            await self.close()
+            raise
+        for listener in self._udp:
+            listener.start(loop)
+        self._look_at_staleness()
+
+    def reload(self, settings: DnsSettings) -> None:
+        """Answer by other settings from now on; addresses stay."""
+        self.responder.reload(settings)
+        self._recursors = self._make_recursors(settings)
+        self.idle_timeout = settings.tcp_idle_timeout
+        self.max_connections = settings.tcp_max_connections
+
+    async def close(self) -> None:
+        """Stop answering; returns when every socket is closed. May be called more than once."""
+        loop = asyncio.get_running_loop()
+        if self._staleness is not None:
+            self._staleness.cancel()
+        for listener in self._udp:
+            listener.close(loop)
+        for server in self._tcp_servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tcp_servers.clear()
+        self.bound.clear()
+        self.responder.forget()
+
+    # -- requests that the finished answers do not hold ---------------------------------------------------------------
+
+    def _handle_udp(self, data: bytes, sender: str, send: Callable[[bytes], None]) -> bool:
+        return self._handle(data, sender, send, tcp=False)
+
+    def _handle_tcp(self, data: bytes, sender: str, send: Callable[[bytes], None]) -> bool:
+        return self._handle(data, sender, send, tcp=True)
+
+    def _handle(self, data: bytes, sender: str, send: Callable[[bytes], None], tcp: bool) -> bool:
+        try:
+            reply = self.responder.respond(data, sender, tcp)
+        except Exception:
+            return self._failed(data, sender, send)
+        if isinstance(reply, bytes):
+            send(reply)
+        elif reply is not None:
+            if len(self._tasks) >= MAX_RECURSIONS:
+                send(reply.failure if isinstance(reply, Forward) else reply.finish({}))
+                return True
+            self.recursions += 1
+            task = asyncio.get_running_loop().create_task(self._ask_others(data, sender, reply, send, tcp))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return reply is not None
+
+    def _failed(self, data: bytes, sender: str, send: Callable[[bytes], None]) -> bool:
+        """One request that finds a fault of ours must not take the others with it."""
+        self.unexpected += 1
+        log.exception("no answer to a DNS request from %s", sender)
+        if len(data) < HEADER or data[2] << 8 & QR:
+            return False
+        send(refusal(data, SERVFAIL))
+        return True
+
+    async def _ask_others(
+        self, data: bytes, sender: str, reply: Forward | Wanted, send: Callable[[bytes], None], tcp: bool
+    ) -> None:
+        recursors = self._recursors
+        try:
+            if isinstance(reply, Forward):
+                found = await recursors.ask(data, tcp)
+                if found is None:
+                    self.responder.rcodes[SERVFAIL] += 1
+                answer = found if found is not None else reply.failure
+            else:
+                records = await asyncio.gather(*(recursors.records(host) for host in reply.hosts))
+                answer = reply.finish(dict(zip(reply.hosts, records, strict=True)))
+        except Exception:
+            self._failed(data, sender, send)
+        else:
+            send(answer)
+
+    def _make_recursors(self, settings: DnsSettings) -> Recursors:
+        return Recursors(settings.recursors, settings.recursor_strategy, settings.recursor_timeout, self._rng)
+
+    def _look_at_staleness(self) -> None:
+        settings = self.settings
+        allowed = settings.max_stale if settings.allow_stale else 0.0
+        self.responder.set_stale(self._last_contact() > allowed)
+        self._staleness = asyncio.get_running_loop().call_later(STALENESS_PERIOD, self._look_at_staleness)
+
+
+_COUNTED = (("formerr", 1), ("servfail", 2), ("nxdomain", 3), ("notimp", 4), ("refused", 5))
+
+
+def _bind(host: str, port: int, alone: bool) -> tuple[socket.socket, socket.socket]:
+    """A TCP and a UDP socket on one address and the same port. `alone`: `::` stands for IPv4 as well."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    failure: OSError | None = None
+    for _ in range(_PORT_TRIES if port == 0 else 1):
+        sockets = [socket.socket(family, kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)]
+        tcp, udp = sockets
+        try:
+            if family == socket.AF_INET6:
+                for each in sockets:
+                    each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not alone)
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tcp.bind((host, port))
+            udp.bind((host, tcp.getsockname()[1]))
+            return tcp, udp
+        except OSError as e:
+            failure = e
+            for each in sockets:
+                each.close()
+    assert failure is not None
+    raise OSError(f"DNS cannot listen on {host} port {port}: {failure.strerror}")

@@ -1,0 +1,324 @@
+"""One connection to the HTTP door, from its bytes on.
+
+Three ways, tried in this order:
+
+1. The bytes are those of a request whose answer is kept: the answer is written. Nothing is parsed. 2. The bytes are
+one plain request for a read: no body, nothing unusual in its head. It is parsed here, answered here, and the
+   answer is kept. A blocking query waits here, without a task.
+3. Anything else goes to aiohttp's own connection handler, which parses HTTP in full and calls `HttpServer.handle`.
+
+The first two are taken only while nothing else is under way on the connection and it stands between two requests: that
+is what `_quiet` says. Whatever is not provably so stays with the third way.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from lictor.http.reply import Encoded, encode
+from lictor.http.request import Request
+from lictor.http.routes import ACTION
+from lictor.http.waiting import Waiting
+from lictor.model.errors import LictorError
+
+if TYPE_CHECKING:
+    from lictor.http.server import HttpServer
+
+MAX_PLAIN = 8192  # bytes of a head that the plain way reads; a longer one is aiohttp's
+_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
+_TARGET = re.compile(rb"/[!-~]*")
+_HEADER = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t -~\x80-\xff]*)")
+HEAD_PATIENCE = 60.0  # seconds in which a request's head must be whole
+HEADS_KEPT = 256
+# What follows a target is the same for all requests of a client: parsed heads by their bytes. Not to be changed by
+# users.
+_HEADS: dict[bytes, tuple[dict[str, str], bool]] = {}
+# A request with one of these is more than its head, or wants more than an answer.
+_NOT_PLAIN = frozenset({"content-length", "transfer-encoding", "expect", "upgrade"})
+
+
+def parse_plain(data: bytes) -> tuple[str, dict[str, str], bool] | None:
+    """The target, headers and wish to keep the connection of a plain GET; None for what is not provably one."""
+    if len(data) > MAX_PLAIN or not data.startswith(b"GET /") or data.find(_END) != len(data) - 4:
+        return None
+    end = data.find(b" ", 4)
+    target, rest = data[4:end], data[end + 1 :]
+    if end < 0 or not _TARGET.fullmatch(target) or b"#" in target:
+        return None
+    found = _HEADS.get(rest)
+    if found is None:
+        found = _parse_head(rest)
+        if found is None:
+            return None
+        if len(_HEADS) >= HEADS_KEPT:
+            del _HEADS[next(iter(_HEADS))]
+        _HEADS[rest] = found
+    return target.decode("ascii"), found[0], found[1]
+
+
+def _parse_head(rest: bytes) -> tuple[dict[str, str], bool] | None:
+    """The headers, and the wish to keep the connection, of what follows a request's target."""
+    lines = rest[:-4].split(b"\r\n")
+    if lines[0] not in (b"HTTP/1.1", b"HTTP/1.0"):
+        return None
+    headers: dict[str, str] = {}
+    for line in lines[1:]:
+        found = _HEADER.fullmatch(line)
+        if found is None:
+            return None
+        name = found[1].decode("ascii").lower()
+        if name in headers or name in _NOT_PLAIN:
+            return None
+        headers[name] = found[2].rstrip(b" \t").decode("latin-1")
+    old = lines[0] == b"HTTP/1.0"
+    if not old and "host" not in headers:
+        return None
+    connection = headers.get("connection", "").lower()
+    return headers, connection == "keep-alive" if old else connection != "close"
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection."""
+
+    def __init__(self, server: "HttpServer") -> None:
+        self._server = server
+        self._api = server.api
+        self._answers = server.api.answers.answers
+        self._groups = server.api.waiting
+        self._date = server.api.date
+        self._transport: asyncio.Transport | None = None
+        self._inner: asyncio.Protocol | None = None
+        self._quiet = True
+        self._waiting: Waiting | None = None
+        self._held = bytearray()
+        # Bytes given to the inner handler since the connection was last quiet, and how many its one request has in all
+        # (0 while its head is incomplete, -1 where that cannot be told: then the connection stays with it).
+        self._given = 0
+        self._expected = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head = b""
+        self._resumed: asyncio.Future[None] | None = None
+        self._paused = False
+        self._keep = True
+        # Called once when the client is gone: set by a handler that waits on its behalf.
+        self.when_lost: Callable[[], None] | None = None
+        self.peer = ""
+
+    # -- transport ----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit the client, unless it has too many connections already."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        if not self._server.admit(self):
+            self._transport.abort()
+            self._transport = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget everything that waits for this client."""
+        self._forget_hurry()
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.leave(self)
+        if self.when_lost is not None:
+            self.when_lost()
+        if self._inner is not None:
+            self._inner.connection_lost(exc)
+            self._inner = None
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
+        if self._transport is not None:
+            self._transport = None
+            self._server.gone(self)
+
+    def pause_writing(self) -> None:
+        """The client reads slowly."""
+        self._resumed = asyncio.get_running_loop().create_future()
+        if self._inner is not None:
+            self._inner.pause_writing()
+        self._pace()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
+        self._resumed = None
+        if self._inner is not None:
+            self._inner.resume_writing()
+        self._pace()
+        self._go_on()
+
+    def _pace(self) -> None:
+        """Read no further while the client takes no answers, or has sent much that waits behind a blocking query. What
+        aiohttp handles, it paces itself.
+        """
+        if self._transport is None or self._transport.is_closing() or not (self._quiet or self._waiting is not None):
+            return
+        paused = self._resumed is not None or len(self._held) > MAX_PLAIN
+        if paused != self._paused:
+            self._paused = paused
+            if paused:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    async def drained(self) -> None:
+        """Return once the client has taken enough of what was written."""
+        if self._resumed is not None:
+            await asyncio.shield(self._resumed)
+
+    def eof_received(self) -> bool | None:
+        """The client has closed its side."""
+        return self._inner.eof_received() if self._inner is not None else None
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        if self._waiting is not None or self._held:
+            self._held += data
+            self._pace()
+            return
+        if self._quiet:
+            answer = self._answers.get(data)
+            if answer is not None:
+                self._api.hits += 1
+                self._transport.write(answer.before + self._date.bytes() + answer.after)  # type: ignore[union-attr]
+                return
+            if self._plain(data):
+                return
+        self._hand_over(data)
+
+    def _plain(self, data: bytes) -> bool:
+        group = self._groups.get(data)
+        if group is not None:
+            self._wait(*group)
+            return True
+        parsed = parse_plain(data)
+        if parsed is None:
+            return False
+        target, headers, keep = parsed
+        api = self._api
+        try:
+            request = Request("GET", target, headers, self.peer)
+            found = api.routes.find(request.path)
+            if found is None or "GET" not in found[0] or request.clean_path != request.path:
+                return False
+            endpoint, names = found[0]["GET"]
+            if endpoint.kind == ACTION or ("consistent" in request.query and not api.agent.leads_alone):
+                return False
+            api.misses += 1
+            self._server.requests += 1
+            reading = api.prepare(endpoint, names, found[1], request)
+            answer, moved = reading.evaluate()
+        except LictorError as error:
+            self._keep = keep
+            reply = api.error_reply(error)
+            self._send(encode(reply, api.common_head, close=not keep))
+            return True
+        except Exception as error:
+            self._keep = False
+            self._send(encode(api.fault_reply(error), api.common_head, close=True))
+            return True
+        self._keep = keep
+        if moved:
+            encoded = reading.encode(answer)
+            if keep:
+                api.remember(data, reading, answer, encoded)
+            self._send(encoded)
+            return True
+        waiting = api.start_waiting(data if keep else None, reading, answer)
+        self._wait(waiting, reading.seconds)
+        return True
+
+    def _wait(self, waiting: Waiting, seconds: float) -> None:
+        self._quiet = False
+        self._waiting = waiting
+        waiting.join(self, seconds)
+
+    def finish(self, answer: Encoded) -> None:
+        """A blocking query of this connection has its answer."""
+        self._waiting = None
+        self._quiet = True
+        self._send(answer)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take up what came while the client waited, or took no answers."""
+        if self._held and self._quiet and self._resumed is None and self._transport is not None:
+            data = bytes(self._held)
+            self._held.clear()
+            self._pace()
+            self.data_received(data)
+
+    def _send(self, answer: Encoded) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        transport.write(answer.before + self._date.bytes() + answer.after)
+        if not self._keep:
+            transport.close()
+
+    # -- aiohttp's way ------------------------------------------------------------------------------------------------
+
+    def _hand_over(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        if self._inner is None:
+            self._inner = self._server.inner()
+            self._inner.connection_made(self._transport)
+        if self._quiet:
+            self._quiet = False
+            self._given = self._expected = 0
+            self._head = b""
+        self._given += len(data)
+        if self._expected == 0:
+            self._measure(data)
+            self._hurry()
+        self._inner.data_received(data)
+
+    def _hurry(self) -> None:
+        """Give a client whose request's head is not whole yet `HEAD_PATIENCE` to send the rest, from its first byte
+        on.
+        """
+        if self._expected != 0:
+            self._forget_hurry()
+        elif self._head_timer is None:
+            self._head_timer = asyncio.get_running_loop().call_later(HEAD_PATIENCE, self.close)
+
+    def _forget_hurry(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _measure(self, data: bytes) -> None:
+        """Find how long the request is that begins at the last quiet moment."""
+        self._head += data
+        end = self._head.find(_END)
+        if end < 0:
+            if len(self._head) > 2 * MAX_PLAIN:
+                self._expected = -1
+                self._head = b""
+            return
+        head = self._head[: end + 2].lower()
+        lengths = _LENGTH.findall(head)
+        unusual = b"\r\ntransfer-encoding" in head or b"\r\nupgrade" in head
+        if unusual or head.count(b"\r\ncontent-length") != len(lengths) or len(lengths) > 1:
+            self._expected = -1
+        else:
+            self._expected = end + 4 + (int(lengths[0]) if lengths else 0)
+        self._head = b""
+
+    def handled(self) -> None:
+        """The inner handler has sent a whole answer: the connection is quiet again where nothing follows it."""
+        if self._expected == self._given and self._transport is not None:
+            self._quiet = True
+            self._pace()
+
+    def close(self) -> None:
+        """Close after what was written has gone out."""
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,287 @@
+"""HTTP in full, through aiohttp's own connection handler: bodies, pipelining, streams, and whatever is not plain."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from logging import Logger
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from lictor.agent.logs import logger
+from lictor.http.api import Reading
+from lictor.http.connection import Connection
+from lictor.http.reply import Encoded, Reply, Stream, encode, text_reply
+from lictor.http.request import Request
+from lictor.http.routes import ACTION, Endpoint
+from lictor.model.errors import LictorError, TooLarge
+
+if TYPE_CHECKING:
+    from lictor.http.api import Api
+    from lictor.http.server import HttpServer
+
+log = logger("agent.http")
+FOREVER = 10 * 365 * 86400.0  # aiohttp must not end idle connections: it does not see the requests answered before it
+CHUNK = 64 * 1024
+GONE_INTERVAL = 1.0  # seconds between two looks at whether the reader of a silent stream is still there
+
+
+class _Pending:
+    """A waiter that wakes a task."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[Encoded | None] = asyncio.get_running_loop().create_future()
+
+    def give_up(self) -> None:
+        """The client is gone: there is nobody to wait for."""
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def finish(self, answer: Encoded) -> None:
+        if not self.done.done():
+            self.done.set_result(answer)
+
+
+class _Protocol(RequestHandler):
+    """aiohttp's connection handler, but for what it says of bytes that are no HTTP: it would repeat them, with the
+    token that may be in them, in its answer and in the log.
+    """
+
+    api: "Api"
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Refuse what cannot be read, and close the connection."""
+        log.debug("refused what is no HTTP request", remote=request.remote, problem=type(exc).__name__)
+        if self.transport is not None:
+            encoded = encode(text_reply("400 Bad Request", 400), self.api.common_head, close=True)
+            self.transport.write(encoded.before + self.api.date.bytes() + encoded.after)
+        return _Sent(keep_alive=False)
+
+
+class FullHandler:
+    """Answers the requests of every connection that needs HTTP in full."""
+
+    def __init__(self, server: "HttpServer") -> None:
+        self.server = server
+        self.api = server.api
+        self._limit = self.api.settings.max_header_bytes
+        self._web = web.Server(self._handle)
+
+    def protocol(self) -> asyncio.Protocol:
+        """A new handler for one connection. Bodies stay packed where they are: Consul does not look at their encoding
+        either, and what a few packed bytes unpack to has no bound.
+        """
+        protocol = _Protocol(
+            self._web,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=FOREVER,
+            access_log=cast(Logger, None),  # what aiohttp takes for "none", whatever its annotation says
+            max_line_size=self._limit,
+            max_field_size=self._limit,
+            auto_decompress=False,
+        )
+        protocol.api = self.api
+        return cast(asyncio.Protocol, protocol)
+
+    async def close(self, grace: float) -> None:
+        """End every connection, the idle ones at once, the others within `grace` seconds."""
+        self._web.pre_shutdown()  # ends those that wait for a request, which `shutdown` would give the whole grace
+        await self._web.shutdown(grace)
+
+    async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request that came by aiohttp's way, to its last byte."""
+        self.server.requests += 1
+        transport = http.transport
+        connection = transport.get_protocol() if transport is not None else None
+        try:
+            response = await self._respond(http, connection.peer if isinstance(connection, Connection) else "")
+        except ConnectionError:
+            raise
+        except web.RequestPayloadError:
+            response = await self._send(http, text_reply("400 Bad Request: the body cannot be read", 400), close=True)
+        except Exception as fault:
+            response = await self._send(http, self.api.fault_reply(fault), close=True)
+        finally:
+            if isinstance(connection, Connection):
+                connection.handled()
+        return response
+
+    async def _respond(self, http: web.BaseRequest, peer: str) -> web.StreamResponse:
+        headers: dict[str, str] = {}
+        for name, value in http.headers.items():
+            headers.setdefault(name.lower(), value)
+        try:
+            request = Request(http.method, _origin_form(http.raw_path), headers, peer)
+        except LictorError as error:
+            return await self._send(http, self.api.error_reply(error))
+        if request.clean_path != request.path:
+            await self._drain(http)
+            return await self._send(http, self.api.moved(request, request.clean_path))
+        found = self.api.routes.find(request.path)
+        if found is None:
+            return await self._send(http, self.api.not_found(request))
+        methods, values = found
+        if http.method not in methods:
+            await self._drain(http)
+            return await self._send(http, self.api.not_allowed(list(methods), http.method))
+        endpoint, names = methods[http.method]
+        try:
+            request.body = await self._body(http, endpoint)
+        except LictorError as error:
+            return await self._send(http, self.api.error_reply(error), close=True)
+        if endpoint.kind == ACTION:
+            result = await self.api.act(endpoint, names, values, request)
+            if isinstance(result, Stream):
+                return await self._stream(http, result)
+            return await self._send(http, result)
+        return await self._read(http, endpoint, names, values, request)
+
+    async def _read(
+        self, http: web.BaseRequest, endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request
+    ) -> web.StreamResponse:
+        try:
+            if request.consistency.mode == "consistent":
+                await self.api.agent.confirm_leadership()
+            reading: Reading = self.api.prepare(endpoint, names, values, request)
+            answer, moved = reading.evaluate()
+        except LictorError as error:
+            return await self._send(http, self.api.error_reply(error))
+        if moved:
+            return await self._send_encoded(http, reading.encode(answer))
+        connection = http.transport.get_protocol() if http.transport is not None else None
+        if not isinstance(connection, Connection):
+            return _Sent(keep_alive=False)
+        waiting = self.api.start_waiting(None, reading, answer)
+        pending = _Pending()
+        waiting.join(pending, reading.seconds)
+        # aiohttp lets a handler run on when its client has gone: it would wait for minutes, with all that it holds.
+        connection.when_lost = pending.give_up
+        try:
+            encoded = await pending.done
+        finally:
+            connection.when_lost = None
+            waiting.leave(pending)
+        return await self._send_encoded(http, encoded) if encoded is not None else _Sent(keep_alive=False)
+
+    async def _body(self, http: web.BaseRequest, endpoint: Endpoint) -> bytes:
+        limit = endpoint.body_limit
+        if isinstance(limit, str):
+            limit = int(getattr(self.api.settings, limit))
+        length = http.content_length
+        if length is not None and length > limit:
+            raise TooLarge(_too_large(f"({length} bytes)", limit, endpoint))
+        parts, size = [], 0
+        async for part in http.content.iter_chunked(CHUNK):
+            size += len(part)
+            if size > limit:
+                raise TooLarge(_too_large("", limit, endpoint))
+            parts.append(part)
+        return b"".join(parts)
+
+    async def _drain(self, http: web.BaseRequest) -> None:
+        size = 0
+        async for part in http.content.iter_chunked(CHUNK):
+            size += len(part)
+            if size > CHUNK * 16:
+                return
+
+    async def _send(self, http: web.BaseRequest, reply: Reply, *, close: bool = False) -> web.StreamResponse:
+        gzip = "gzip" in http.headers.get("Accept-Encoding", "")
+        encoded = encode(
+            reply,
+            self.api.common_head,
+            gzip=gzip,
+            head_only=http.method == "HEAD",
+            close=close or not http.keep_alive,
+        )
+        return await self._send_encoded(http, encoded, close=close)
+
+    async def _send_encoded(
+        self, http: web.BaseRequest, encoded: Encoded, *, close: bool = False
+    ) -> web.StreamResponse:
+        """Write finished bytes past aiohttp's own response writer, which then has nothing left to send."""
+        transport = http.transport
+        response = _Sent(keep_alive=http.keep_alive and not close)
+        if transport is not None:
+            transport.write(encoded.before + self.api.date.bytes() + encoded.after)
+            connection = transport.get_protocol()
+            if isinstance(connection, Connection):
+                await connection.drained()
+        return response
+
+    async def _stream(self, http: web.BaseRequest, stream: Stream) -> web.StreamResponse:
+        response = web.StreamResponse(headers=dict((*stream.headers, *self.api.settings.response_headers)))
+        response.content_type, _, charset = stream.content_type.partition("; charset=")
+        if charset:
+            response.charset = charset
+        await response.prepare(http)
+        pieces = stream.pieces
+        following: asyncio.Task[bytes] | None = None
+        try:
+            while True:
+                following = asyncio.ensure_future(anext(pieces))
+                # Whoever is gone is noticed although there is nothing to write.
+                while not (await asyncio.wait((following,), timeout=GONE_INTERVAL))[0]:
+                    if http.transport is None or http.transport.is_closing():
+                        raise ConnectionResetError
+                await response.write(following.result())
+        except StopAsyncIteration:
+            await response.write_eof()
+        except ConnectionError:
+            response.force_close()
+        finally:
+            if following is not None and not following.done():
+                following.cancel()
+                await asyncio.wait((following,))
+            close = cast(Callable[[], Awaitable[Any]] | None, getattr(pieces, "aclose", None))
+            if close is not None:
+                await close()
+        return response
+
+
+class _Sent(web.StreamResponse):
+    """A response whose bytes have been written already."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        super().__init__()
+        self._keep = keep_alive
+
+    @property
+    def keep_alive(self) -> bool | None:
+        return self._keep
+
+    @property
+    def prepared(self) -> bool:
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing is left to prepare."""
+        return
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is left to write."""
+        return
+
+
+_DOCUMENTED = {"kv_max_value": "kv_max_value_size", "txn_max_body": "txn_max_req_len"}
+
+
+def _too_large(size: str, limit: int, endpoint: Endpoint) -> str:
+    text = f"Request body{size} too large, max size: {limit} bytes."
+    setting = _DOCUMENTED.get(str(endpoint.body_limit))
+    return f"{text} See https://www.consul.io/docs/agent/options.html#{setting}." if setting else text
+
+
+def _origin_form(target: str) -> str:
+    """A target without scheme and host, which a client sends that takes this for a proxy (RFC 9112, 3.2.2)."""
+    scheme, found, rest = target.partition("://")
+    if not found or scheme.lower() not in ("http", "https"):
+        return target
+    path = rest[len(rest.split("/", 1)[0].split("?", 1)[0]) :]
+    return path if path.startswith("/") else "/" + path

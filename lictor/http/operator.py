@@ -1,0 +1,257 @@
+"""`/v1/operator`: what the operator of a cluster looks at and sets."""
+
+from typing import Any
+
+import msgspec
+
+from lictor.http.api import Api
+from lictor.http.bodies import boolean, read_record, unsigned_parameter, whole
+from lictor.http.reply import json_reply
+from lictor.http.request import Request
+from lictor.http.routes import Family, ReadFunction
+from lictor.model.authorizer import READ, WRITE
+from lictor.model.command import SettingWrite
+from lictor.model.duration import format_nanoseconds, parse_nanoseconds
+from lictor.model.errors import InvalidRequest, NoLeader, Refused
+from lictor.model.service_rules import multierror
+from lictor.server import autopilot
+from lictor.server.autopilot import AutopilotConfig
+from lictor.server.server import Server
+from lictor.store.reads import config, usage
+from lictor.store.store import View
+
+family = Family()
+
+MAX_RELAYS = 5
+_AUTOPILOT_FAILED = "Bad request: Error parsing autopilot config: "
+
+
+def _server(api: Api) -> Server:
+    server = api.agent.server
+    if server is None:
+        raise NoLeader
+    return server
+
+
+# -- Raft -------------------------------------------------------------------------------------------------------------
+
+
+@family.action("GET", "/v1/operator/raft/configuration")
+async def raft_configuration(api: Api, request: Request) -> Any:
+    """The servers of the cluster."""
+    request.require("operator", "", READ)
+    servers = [
+        {
+            "ID": peer.id,
+            "Node": peer.node,
+            "Address": peer.address,
+            "Leader": peer.leader,
+            "ProtocolVersion": peer.protocol_version,
+            "Voter": peer.voter,
+        }
+        for peer in _server(api).consensus.peers()
+    ]
+    return {"Servers": servers, "Index": 0}
+
+
+@family.action("DELETE", "/v1/operator/raft/peer")
+async def remove_peer(api: Api, request: Request) -> Any:
+    """Remove a server from the cluster, by `id` or `address`."""
+    by_id, by_address = request.has("id"), request.has("address")
+    if not by_id and not by_address:
+        raise InvalidRequest(
+            "Bad request: Must specify either ?id with the server's ID or ?address with IP:port of peer to remove"
+        )
+    if by_id and by_address:
+        raise InvalidRequest("Bad request: Must specify only one of ?id or ?address")
+    request.require("operator", "", WRITE)
+    kind = "id" if by_id else "address"
+    wanted = request.get(kind)
+    if wanted not in [peer.id if by_id else peer.address for peer in _server(api).consensus.peers()]:
+        raise Refused(f'{kind} "{wanted}" was not found in the Raft configuration')
+    raise Refused("need at least one voter in configuration")
+
+
+@family.action("POST", "/v1/operator/raft/transfer-leader")
+async def transfer_leader(api: Api, request: Request) -> Any:
+    """Hand the leadership to another server."""
+    request.require("operator", "", WRITE)
+    others = [peer for peer in _server(api).consensus.peers() if not peer.leader and peer.voter]
+    if request.get("id") and request.get("id") not in [peer.id for peer in others]:
+        raise Refused(f"cannot find peer: no other voter has the id {request.get('id')!r}")
+    raise Refused("cannot find peer")
+
+
+# -- Autopilot --------------------------------------------------------------------------------------------------------
+
+
+class AutopilotBody(msgspec.Struct, frozen=True, rename="pascal"):
+    """The body that sets autopilot's configuration; durations are texts or nanoseconds."""
+
+    cleanup_dead_servers: bool = False
+    last_contact_threshold: Any = 0
+    max_trailing_logs: int = 0
+    min_quorum: int = 0
+    server_stabilization_time: Any = 0
+    redundancy_zone_tag: str = ""
+    disable_upgrade_migration: bool = False
+    upgrade_version_tag: str = ""
+    create_index: int = 0
+    modify_index: int = 0
+
+
+@family.action("GET", "/v1/operator/autopilot/configuration")
+async def autopilot_configuration(api: Api, request: Request) -> Any:
+    """Autopilot's configuration."""
+    request.require("operator", "", READ)
+    found = api.agent.store.read(config.setting, autopilot.SETTING).value
+    if found is None:
+        return msgspec.to_builtins(AutopilotConfig()) | {"CreateIndex": 0, "ModifyIndex": 0}
+    return found.body | {"CreateIndex": found.create_index, "ModifyIndex": found.modify_index}
+
+
+@family.action("PUT", "/v1/operator/autopilot/configuration")
+async def set_autopilot_configuration(api: Api, request: Request) -> Any:
+    """Replace autopilot's configuration; with `cas` only if it still has that modify index."""
+    given = read_record(request, AutopilotBody, _AUTOPILOT_FAILED)
+    new = AutopilotConfig(
+        given.cleanup_dead_servers,
+        _duration(given.last_contact_threshold),
+        given.max_trailing_logs,
+        given.min_quorum,
+        _duration(given.server_stabilization_time),
+        given.redundancy_zone_tag,
+        given.disable_upgrade_migration,
+        given.upgrade_version_tag,
+    )
+    for number in (new.max_trailing_logs, new.min_quorum):
+        if not 0 <= number < 1 << 63:
+            raise InvalidRequest(f"{_AUTOPILOT_FAILED}{number} is not a whole number from 0 on")
+    request.require("operator", "", WRITE)
+    cas, index = request.has("cas"), 0
+    if cas:
+        index = unsigned_parameter(request.get("cas"), "Bad request: Error parsing cas value: ")
+    return await api.agent.apply(SettingWrite(autopilot.SETTING, msgspec.to_builtins(new), index, cas))
+
+
+def _duration(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InvalidRequest(f'{_AUTOPILOT_FAILED}a duration must be a text such as "200ms" or nanoseconds')
+    try:
+        return format_nanoseconds(parse_nanoseconds(value) if isinstance(value, str) else value)
+    except ValueError as error:
+        raise InvalidRequest(f"{_AUTOPILOT_FAILED}{error}") from None
+
+
+@family.action("GET", "/v1/operator/autopilot/health")
+async def autopilot_health(api: Api, request: Request) -> Any:
+    """The servers' health; status 429 where one is unhealthy."""
+    request.require("operator", "", READ)
+    health = autopilot.cluster_health(_server(api).consensus, api.agent.started_at)
+    shown = autopilot.health_json(health)
+    return json_reply(shown, pretty=request.pretty, status=200 if health.healthy else 429)
+
+
+@family.action("GET", "/v1/operator/autopilot/state")
+async def autopilot_state(api: Api, request: Request) -> Any:
+    """Autopilot's whole picture of the servers."""
+    request.require("operator", "", READ)
+    return autopilot.state_json(autopilot.cluster_health(_server(api).consensus, api.agent.started_at))
+
+
+# -- gossip keys ------------------------------------------------------------------------------------------------------
+
+
+class KeyBody(msgspec.Struct, frozen=True, rename="pascal"):
+    """The body of a change of the keyring."""
+
+    key: str = ""
+    token: str = ""
+    relay_factor: int = 0
+    local_only: bool = False
+
+
+@family.action("GET", "/v1/operator/keyring")
+async def list_keys(api: Api, request: Request) -> Any:
+    """The gossip keys in use."""
+    local = _local_only(request)
+    request.require("keyring", "", READ)
+    raise _no_encryption(api, "Keyring is empty (encryption not enabled)", local=local)
+
+
+def _change_key(api: Api, request: Request) -> Refused:
+    read_record(request, KeyBody, "Bad request: Request decode failed: ")
+    if _local_only(request):
+        raise InvalidRequest("Bad request: Invalid use of local-only: local-only can only be set for list requests")
+    request.require("keyring", "", WRITE)
+    return _no_encryption(api, "No keyring to modify (encryption not enabled)", local=False)
+
+
+@family.action("POST", "/v1/operator/keyring")
+async def install_key(api: Api, request: Request) -> Any:
+    """Give every member a further key."""
+    raise _change_key(api, request)
+
+
+@family.action("PUT", "/v1/operator/keyring")
+async def use_key(api: Api, request: Request) -> Any:
+    """Make every member encrypt with a key."""
+    raise _change_key(api, request)
+
+
+@family.action("DELETE", "/v1/operator/keyring")
+async def remove_key(api: Api, request: Request) -> Any:
+    """Take a key from every member."""
+    raise _change_key(api, request)
+
+
+def _local_only(request: Request) -> bool:
+    """Check the parameters of the keyring; returns whether only the LAN of this agent is asked."""
+    factor, local = request.get("relay-factor"), request.get("local-only")
+    if factor:
+        try:
+            relays = whole(factor)
+        except ValueError as error:
+            raise InvalidRequest(f"Bad request: Error parsing relay factor: {error}") from None
+        if not 0 <= relays <= MAX_RELAYS:
+            raise InvalidRequest(f"Bad request: Invalid relay-factor: Relay factor must be in range: [0, {MAX_RELAYS}]")
+    try:
+        return boolean(local) if local else False
+    except ValueError as error:
+        raise InvalidRequest(f"Bad request: Error parsing local-only: {error}") from None
+
+
+def _no_encryption(api: Api, problem: str, *, local: bool) -> Refused:
+    """What every member of both pools answers while gossip is not encrypted."""
+    node, datacenter = api.agent.node_name, api.agent.datacenter
+    problems = []
+    if not local:
+        problems += ["WAN error: 1/1 nodes reported failure", f"{node}.{datacenter}: {problem}"]
+    problems += [f"{datacenter} (LAN) error: 1/1 nodes reported failure", f"{node}: {problem}"]
+    return Refused(multierror(problems))
+
+
+# -- usage ------------------------------------------------------------------------------------------------------------
+
+
+@family.read("/v1/operator/usage")
+def operator_usage(api: Api, request: Request) -> ReadFunction:
+    """How many nodes, services and instances there are."""
+    request.require("operator", "", READ)
+    datacenter, mode = api.agent.datacenter, request.consistency.mode
+
+    def run(view: View) -> Any:
+        counted = usage.usage(view)
+        contact, known = api.agent.leader_contact()
+        return {
+            "Usage": {datacenter: counted},
+            "Index": view.index,
+            "LastContact": contact,
+            "KnownLeader": known,
+            "ConsistencyLevel": mode,
+            "NotModified": False,
+            "Backend": 0,
+            "ResultsFilteredByACLs": False,
+        }
+
+    return run

@@ -1,0 +1,147 @@
+"""`/v1/query`: prepared queries, their definitions and what they answer."""
+
+import random
+from typing import Any
+
+import msgspec
+
+from lictor.http.api import Api
+from lictor.http.bodies import boolean, whole
+from lictor.http.query_bodies import check_query, decode_query
+from lictor.http.reply import Headers, Reply, json_reply, text_reply
+from lictor.http.request import Request
+from lictor.http.routes import Family, ReadFunction
+from lictor.model.authorizer import READ, WRITE
+from lictor.model.command import QueryDelete, QuerySet
+from lictor.model.errors import Refused
+from lictor.model.ids import looks_like_id, new_id
+from lictor.store.reads import prepared_queries
+from lictor.store.reads.prepared_queries import Execution
+from lictor.store.store import View
+
+family = Family()
+
+_BAD_ID = "failed prepared query lookup: index error: UUID must be 36 characters"
+_random = random.Random()
+
+
+@family.read("/v1/query")
+def every(api: Api, request: Request) -> ReadFunction:
+    """Every definition."""
+    request.require("query", "", READ)
+    return prepared_queries.queries
+
+
+@family.action("POST", "/v1/query")
+async def create(api: Api, request: Request) -> Any:
+    """Define a query; returns its id."""
+    query = decode_query(request)
+    if query.id:
+        raise Refused("ID must be empty when creating a new prepared query")
+    query = check_query(query)
+    request.require("query", query.name, WRITE)
+    created = msgspec.structs.replace(query, id=new_id())
+    return {"ID": await api.agent.apply(QuerySet(created))}
+
+
+@family.read("/v1/query/:query")
+def one(api: Api, request: Request) -> ReadFunction:
+    """One definition, in a list; status 404 where there is none."""
+    query_id = request.vars["query"]
+    if not looks_like_id(query_id):
+        raise Refused(_BAD_ID)
+    request.require("query", query_id, READ)
+
+    def run(view: View) -> Any:
+        found = prepared_queries.query(view, query_id.lower())
+        return [found] if found is not None else text_reply("Query not found", 404)
+
+    return run
+
+
+@family.action("PUT", "/v1/query/:query")
+async def update(api: Api, request: Request) -> Any:
+    """Replace a definition."""
+    given = msgspec.structs.replace(decode_query(request), id=_known(api, request))
+    query = check_query(given)
+    request.require("query", query.name, WRITE)
+    await api.agent.apply(QuerySet(query))
+    return Reply()
+
+
+@family.action("DELETE", "/v1/query/:query")
+async def delete(api: Api, request: Request) -> Any:
+    """Remove a definition."""
+    query_id = _known(api, request)
+    request.require("query", query_id, WRITE)
+    await api.agent.apply(QueryDelete(query_id))
+    return Reply()
+
+
+@family.action("GET", "/v1/query/:query/execute")
+async def execute(api: Api, request: Request) -> Any:
+    """The instances that a query lets through, nearest first or in random order."""
+    how = _how(api, request)
+    await _confirm(api, request)
+    found = api.agent.store.read(prepared_queries.execute, request.vars["query"], how, _random)
+    answer: dict[str, Any] = {
+        "Service": found.value.service,
+        "Nodes": found.value.nodes,
+        "DNS": found.value.dns,
+        "Datacenter": found.value.datacenter,
+        "Failovers": found.value.failovers,
+    }
+    extra: Headers = (("X-Cache", "MISS"),) if request.has("cached") else ()
+    return _answer(api, request, answer, extra)
+
+
+@family.action("GET", "/v1/query/:query/explain")
+async def explain(api: Api, request: Request) -> Any:
+    """The definition that a name means, filled in where it is a template."""
+    await _confirm(api, request)
+    found = api.agent.store.read(prepared_queries.resolve, request.vars["query"], api.agent.config.segment)
+    request.require("query", found.value.name, READ)
+    return _answer(api, request, {"Query": found.value}, ())
+
+
+def _answer(api: Api, request: Request, answer: dict[str, Any], extra: Headers) -> Reply:
+    contact, known = api.agent.leader_contact()
+    mode = request.consistency.mode
+    answer |= {"Index": 0, "LastContact": contact, "KnownLeader": known, "ConsistencyLevel": mode}
+    return json_reply(answer, pretty=request.pretty, headers=(*api.read_headers(1, request), *extra))
+
+
+async def _confirm(api: Api, request: Request) -> None:
+    if request.consistency.mode == "consistent":
+        await api.agent.confirm_leadership()
+
+
+def _how(api: Api, request: Request) -> Execution:
+    limit, connect = request.get("limit"), request.get("connect")
+    try:
+        number = whole(limit) if limit else 0
+    except ValueError as error:
+        raise Refused(f"Bad limit: {error}") from None
+    try:
+        mesh = boolean(connect) if connect else False
+    except ValueError as error:
+        raise Refused(f"Error parsing 'connect' value: {error}") from None
+    return Execution(
+        datacenter=api.agent.datacenter,
+        agent_node=api.agent.node_name,
+        segment=api.agent.config.segment,
+        source_node=request.source_node,
+        source_ip=request.peer,
+        limit=number,
+        connect=mesh,
+    )
+
+
+def _known(api: Api, request: Request) -> str:
+    """The id in the path, of a query that exists."""
+    query_id = request.vars["query"]
+    if not looks_like_id(query_id):
+        raise Refused(f"Prepared Query lookup failed: {_BAD_ID}")
+    if api.agent.store.read(prepared_queries.query, query_id.lower()).value is None:
+        raise Refused(f"Cannot modify non-existent prepared query: '{query_id}'")
+    return query_id.lower()

@@ -1,0 +1,352 @@
+"""Snapshots on disk: the state after an entry, in checksummed chunks, written aside and renamed when it is whole.
+
+A snapshot travels to another server as the bytes of its file. What arrived of it is kept over a restart: it is checked
+chunk by chunk, and goes on where the last whole chunk ends. It counts only when all of it is there and checked.
+
+Header: magic, version, id, length of what follows, checksum; then MessagePack of `Snapshot` (without data). A chunk is
+its length, its checksum and its bytes; each checksum begins with the one before it, so that none can be missing or
+elsewhere. A chunk of length 0 ends the file. The id is random: it tells two snapshots of one entry apart.
+"""
+
+import secrets
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from lictor.raft.core.message import Snapshot
+from lictor.raft.wal.errors import DiskFailed, damaged, naming, syncing
+from lictor.raft.wal.files import File, Files, OsFiles
+
+CHUNK: Final = 256 * 1024
+_MAX_CHUNK: Final = 64 * 1024 * 1024
+_MAX_HEADER: Final = 16 * 1024 * 1024
+_MAGIC: Final = b"LICTSNAP"
+_VERSION: Final = 1
+_FIELDS: Final = struct.Struct(">8sIQI")
+_CHECKSUM: Final = struct.Struct(">I")
+_CHUNK_HEADER: Final = struct.Struct(">II")
+_FIXED: Final = _FIELDS.size + _CHECKSUM.size
+_SUFFIX, _ASIDE, _PART = ".snapshot", ".snapshot-new", ".snapshot-part"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Snapshot).decode
+
+
+class Mangled(ValueError):
+    """What was received is no snapshot, or not the one that was offered. It was dropped; receive it anew."""
+
+
+class Offer(msgspec.Struct, frozen=True, array_like=True):
+    """A snapshot that a server can send: what it is of, which one it is, the length of its file in bytes."""
+
+    snapshot: Snapshot
+    id: int
+    size: int
+
+
+class _Broken(Exception):
+    """A file cannot be read as a snapshot from an offset on."""
+
+    def __init__(self, offset: int, what: str) -> None:
+        super().__init__(what)
+        self.offset = offset
+        self.what = what
+
+
+def _header(snapshot: Snapshot, identity: int) -> bytes:
+    content = _encode(msgspec.structs.replace(snapshot, data=b""))
+    fields = _FIELDS.pack(_MAGIC, _VERSION, identity, len(content))
+    return fields + _CHECKSUM.pack(zlib.crc32(content, zlib.crc32(fields))) + content
+
+
+def _chunk(data: bytes, former: int) -> tuple[bytes, int]:
+    """A chunk, and the checksum to begin the next one with."""
+    checksum = zlib.crc32(data, former ^ len(data))
+    return _CHUNK_HEADER.pack(len(data), checksum) + data, checksum
+
+
+class _Reader:
+    """Reads a snapshot's file from its beginning; `at` is where the next chunk begins. Raises `_Broken`."""
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        fields = file.read(0, _FIXED)
+        if len(fields) < _FIXED:
+            raise _Broken(0, "its header is not whole")
+        magic, version, self.id, length = _FIELDS.unpack_from(fields)
+        if magic != _MAGIC:
+            raise _Broken(0, "it does not begin as a snapshot does")
+        if version != _VERSION:
+            raise _Broken(0, f"it has format {version}, and this version of the program reads format {_VERSION}")
+        if length > _MAX_HEADER:
+            raise _Broken(0, "its header is too long")
+        content = file.read(_FIXED, length)
+        (checksum,) = _CHECKSUM.unpack_from(fields, _FIELDS.size)
+        if zlib.crc32(content, zlib.crc32(fields[: _FIELDS.size])) != checksum:
+            raise _Broken(0, "the checksum of its header does not match")
+        try:
+            self.snapshot = _decode(content)
+        except msgspec.DecodeError as error:
+            raise _Broken(0, f"its header is not readable: {error}") from None
+        self.at = _FIXED + length
+        self._checksum = checksum
+
+    def chunks(self) -> Iterator[bytes]:
+        """Every chunk but the one that ends the file."""
+        while True:
+            header = self._file.read(self.at, _CHUNK_HEADER.size)
+            if len(header) < _CHUNK_HEADER.size:
+                raise _Broken(self.at, "it is cut off")
+            length, checksum = _CHUNK_HEADER.unpack(header)
+            if length > _MAX_CHUNK:
+                raise _Broken(self.at, "a chunk is too long")
+            data = self._file.read(self.at + _CHUNK_HEADER.size, length)
+            if len(data) < length or zlib.crc32(data, self._checksum ^ length) != checksum:
+                raise _Broken(self.at, "the checksum of a chunk does not match")
+            self.at += _CHUNK_HEADER.size + length
+            self._checksum = checksum
+            if not length:
+                return
+            yield data
+
+
+def _chunks_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Pieces joined and cut to the size of chunks."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= CHUNK:
+            joined = b"".join(held)
+            whole = size - size % CHUNK
+            for start in range(0, whole, CHUNK):
+                yield joined[start : start + CHUNK]
+            held, size = [joined[whole:]], size - whole
+    if size:
+        yield b"".join(held)
+
+
+class Outgoing:
+    """A snapshot that is being sent; it can be read also after a later one took its place."""
+
+    def __init__(self, file: File, path: Path, offer: Offer) -> None:
+        self._file = file
+        self._path = path
+        self.offer = offer
+
+    def read(self, offset: int, limit: int) -> bytes:
+        """Bytes of the file; none at its end."""
+        with naming(self._path):
+            return self._file.read(offset, limit)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Incoming:
+    """A snapshot that is being received; `offset` is where it goes on."""
+
+    def __init__(self, store: "SnapshotStore", file: File, path: Path, offer: Offer, offset: int) -> None:
+        self._store = store
+        self._file = file
+        self._path = path
+        self.offer = offer
+        self.offset = offset
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Take the bytes at an offset; what is there already is passed over.
+
+        Raises `ValueError` for a gap, `Mangled` for more than was offered, `DiskFull`, `DiskFailed`.
+        """
+        if offset > self.offset:
+            raise ValueError(f"bytes from {offset} on leave a gap after {self.offset}")
+        if offset + len(data) > self.offer.size:
+            self.drop()
+            raise Mangled(f"{offset + len(data)} bytes of a snapshot that was to have {self.offer.size}")
+        data = data[self.offset - offset :]
+        with naming(self._path):
+            self._file.write(self.offset, data)
+        self.offset += len(data)
+
+    def finish(self) -> Snapshot:
+        """Check all of it and let it take its place. Raises `Mangled`, `DiskFull`, `DiskFailed`."""
+        try:
+            with naming(self._path):
+                reader = _Reader(self._file)
+                for _ in reader.chunks():
+                    pass
+        except _Broken as error:
+            self.drop()
+            raise Mangled(f"the snapshot that was received is damaged at offset {error.offset}: {error.what}") from None
+        if (reader.snapshot, reader.id, reader.at, self.offset) != (
+            self.offer.snapshot,
+            self.offer.id,
+            self.offer.size,
+            self.offer.size,
+        ):
+            self.drop()
+            raise Mangled("the snapshot that was received is not the one that was offered")
+        try:
+            with syncing(self._path):
+                self._file.sync()
+        except DiskFailed:
+            self.drop()  # what arrived may be in memory only, and a later sync would not tell
+            raise
+        self._file.close()
+        self._store._publish(self._path, self.offer.snapshot)
+        return self.offer.snapshot
+
+    def drop(self) -> None:
+        """Give it up and remove what arrived."""
+        self._file.close()
+        self._store._remove(self._path)
+
+    def pause(self) -> None:
+        """Close the file and keep what arrived."""
+        self._file.close()
+
+
+class SnapshotStore:
+    """The snapshots in a folder of their own. Each is used by one thread at a time."""
+
+    def __init__(self, folder: Path, files: Files | None = None) -> None:
+        self.folder = folder
+        self._files: Files = files or OsFiles()
+
+    def open(self) -> Snapshot | None:
+        """The latest snapshot's description, None if there is none. Removes what was never finished here.
+
+        Raises `DamagedLog` if its header cannot be read, `DiskFailed`.
+        """
+        with naming(self.folder):
+            self._files.make_folder(self.folder)
+            for name in self._files.names(self.folder):
+                if name.endswith(_ASIDE):
+                    self._files.remove(self.folder / name)
+        with syncing(self.folder):
+            self._files.sync_folder(self.folder)
+        names = self._names()
+        if not names:
+            return None
+        path, file, reader = self._read(names[-1])
+        file.close()
+        if self._name(reader.snapshot) != path.name:
+            raise damaged(path, 0, f"it is the snapshot of entry {reader.snapshot.index} under another's name")
+        return reader.snapshot
+
+    def write(self, snapshot: Snapshot, pieces: Iterable[bytes]) -> None:
+        """Write a snapshot aside, sync it, and let it take its place; then it is durable.
+
+        Raises `DiskFull` when nothing was changed, and `DiskFailed`.
+        """
+        aside = self.folder / (self._name(snapshot).removesuffix(_SUFFIX) + _ASIDE)
+        header = _header(snapshot, secrets.randbits(64))
+        checksum = _CHECKSUM.unpack_from(header, _FIELDS.size)[0]
+        at = len(header)
+        with naming(aside):
+            file = self._files.create(aside)
+        try:
+            with naming(aside):
+                file.write(0, header)
+                for data in _chunks_of(pieces):
+                    encoded, checksum = _chunk(data, checksum)
+                    file.write(at, encoded)
+                    at += len(encoded)
+                file.write(at, _chunk(b"", checksum)[0])
+            with syncing(aside):
+                file.sync()
+        except BaseException:
+            file.close()
+            self._remove(aside)
+            raise
+        file.close()
+        self._publish(aside, snapshot)
+
+    def read(self) -> Iterator[bytes]:
+        """The latest snapshot's state, piece by piece, each checked. Raises `DamagedLog`, `DiskFailed`."""
+        names = self._names()
+        if not names:
+            return
+        path, file, reader = self._read(names[-1])
+        try:
+            with naming(path):
+                yield from reader.chunks()
+        except _Broken as error:
+            raise damaged(path, error.offset, error.what) from None
+        finally:
+            file.close()
+
+    def send(self) -> Outgoing | None:
+        """Open the latest snapshot for sending; None if there is none. Raises `DamagedLog`, `DiskFailed`."""
+        names = self._names()
+        if not names:
+            return None
+        path, file, reader = self._read(names[-1])
+        return Outgoing(file, path, Offer(reader.snapshot, reader.id, file.size()))
+
+    def receive(self, offer: Offer) -> Incoming:
+        """Begin to receive a snapshot, or go on with it where it was left. Anything else half received is dropped."""
+        stem = self._name(offer.snapshot).removesuffix(_SUFFIX)
+        part = self.folder / f"{stem}-{offer.id:016x}{_PART}"
+        with naming(self.folder):
+            names = self._files.names(self.folder)
+        for name in names:
+            if name.endswith(_PART) and name != part.name:
+                self._remove(self.folder / name)
+        with naming(part):
+            if part.name not in names:
+                return Incoming(self, self._files.create(part), part, offer, 0)
+            file = self._files.open(part)
+            offset = _whole(file)
+            file.truncate(offset)
+        return Incoming(self, file, part, offer, offset)
+
+    def remove_older(self) -> None:
+        """Remove all snapshots but the latest."""
+        for name in self._names()[:-1]:
+            self._remove(self.folder / name)
+
+    def _names(self) -> list[str]:
+        """The names of whole snapshots, the latest last."""
+        with naming(self.folder):
+            return sorted(name for name in self._files.names(self.folder) if name.endswith(_SUFFIX))
+
+    def _name(self, snapshot: Snapshot) -> str:
+        return f"{snapshot.index:020d}-{snapshot.term:020d}{_SUFFIX}"
+
+    def _read(self, name: str) -> tuple[Path, File, _Reader]:
+        path = self.folder / name
+        with naming(path):
+            file = self._files.open(path)
+            try:
+                return path, file, _Reader(file)
+            except _Broken as error:
+                file.close()
+                raise damaged(path, error.offset, error.what) from None
+
+    def _publish(self, aside: Path, snapshot: Snapshot) -> None:
+        with syncing(aside):
+            self._files.replace(aside, self.folder / self._name(snapshot))
+            self._files.sync_folder(self.folder)
+
+    def _remove(self, path: Path) -> None:
+        with naming(path):
+            self._files.remove(path)
+
+
+def _whole(file: File) -> int:
+    """The length of a snapshot's beginning, up to where its last whole chunk ends."""
+    reader: _Reader | None = None
+    try:
+        reader = _Reader(file)
+        for _ in reader.chunks():
+            pass
+    except _Broken:
+        pass
+    return reader.at if reader is not None else 0

@@ -1,0 +1,133 @@
+"""A server: the full store, fed by consensus, and the way to write to it.
+
+All commands that arrive in one turn of the loop become one log entry; each caller gets its own command's result once
+the entry is durable and applied. What the entry changed is told right after, once.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lictor.model.command import Batch, Command
+from lictor.model.errors import InvalidRequest, LictorError, TooLarge
+from lictor.raft.consensus import Consensus, Image, Peer
+from lictor.raft.single import SingleVoter
+from lictor.store import commands, snapshot
+from lictor.store.store import Store
+
+MAX_BATCH = 512  # commands in one log entry
+BATCH_BYTES = 8 * 1024 * 1024  # of the commands in one entry, unless a single one has more
+MAX_COMMAND = 200 * 1024 * 1024  # bytes; an entry of the log must hold it
+
+
+class Machine:
+    """The store as consensus sees it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._decoder = msgspec.msgpack.Decoder(Batch)
+
+    def apply(self, entry: bytes) -> list[Any]:
+        """Apply a batch, then tell its dependents. Returns each command's result or error."""
+        results = commands.apply_batch(self._store, self._decoder.decode(entry))
+        self._store.flush()
+        return results
+
+    def image(self) -> Image:
+        """The store's rows as they are now."""
+        return snapshot.Image(self._store)
+
+    def load(self, state: bytes) -> None:
+        """Fill the store from a snapshot."""
+        snapshot.load(self._store, state)
+
+
+class Server:
+    """One server of the cluster. `folder` is where its log lives, None for memory only.
+
+    `clock` gives seconds since 1970; it stamps what this server proposes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        peer: Callable[[], Peer],
+        folder: Path | None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.consensus: Consensus = SingleVoter(Machine(store), peer, folder)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
+        self._proposals: set[asyncio.Task[None]] = set()
+        self.applied = 0
+
+    async def start(self) -> None:
+        """Load the state from disk and begin."""
+        await self.consensus.start()
+
+    async def close(self) -> None:
+        """Finish what was accepted, and stop."""
+        if self._proposals:
+            await asyncio.gather(*self._proposals, return_exceptions=True)
+        await self.consensus.close()
+
+    async def apply(self, command: Command) -> Any:
+        """Replicate and apply a command. Returns its result; raises what it failed with, or `NoLeader`.
+
+        Raises `InvalidRequest` or `TooLarge` for a command that no log entry can hold.
+        """
+        encoded = self._encoded(command)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._propose)
+        self._waiting.append((encoded, done))
+        return await done
+
+    def _encoded(self, command: Command) -> bytes:
+        """A command's bytes, made alone, so that one which cannot be encoded takes no others with it."""
+        try:
+            encoded = self._encoder.encode(command)
+        except (OverflowError, TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequest(f"the request holds what cannot be stored: {error}") from None
+        if len(encoded) > MAX_COMMAND:
+            raise TooLarge(f"the request has {len(encoded)} bytes; at most {MAX_COMMAND} can be stored at once")
+        return encoded
+
+    def _propose(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        start = size = 0
+        for end, (encoded, _) in enumerate(waiting):
+            if end > start and (end - start == MAX_BATCH or size + len(encoded) > BATCH_BYTES):
+                self._begin(waiting[start:end])
+                start, size = end, 0
+            size += len(encoded)
+        self._begin(waiting[start:])
+
+    def _begin(self, waiting: list[tuple[bytes, asyncio.Future[Any]]]) -> None:
+        task = asyncio.get_running_loop().create_task(self._commit(waiting))
+        self._proposals.add(task)
+        task.add_done_callback(self._proposals.discard)
+
+    async def _commit(self, waiting: list[tuple[bytes, asyncio.Future[Any]]]) -> None:
+        # The shape of a `Batch`, whose commands are encoded already.
+        batch = (self.clock(), [msgspec.Raw(encoded) for encoded, _ in waiting])
+        try:
+            results = await self.consensus.propose(self._encoder.encode(batch))
+        except Exception as error:
+            results = [error] * len(waiting)
+        self.applied += len(waiting)
+        for (_, done), result in zip(waiting, results, strict=True):
+            if done.done():
+                continue
+            if isinstance(result, Exception):
+                done.set_exception(result if isinstance(result, LictorError) else LictorError(str(result)))
+            else:
+                done.set_result(result)

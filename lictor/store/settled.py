@@ -1,0 +1,91 @@
+"""Commands on what an operator sets or nodes report: config entries, cluster settings, coordinates."""
+
+from typing import Any
+
+from lictor.model.config_entry import check_graph, read_entry
+from lictor.model.coordinate_entry import CoordinateEntry
+from lictor.store.store import ConfigRow, Setting, Store
+
+# The kinds whose entries depend on each other.
+GRAPH_KINDS = frozenset(
+    ("service-defaults", "proxy-defaults", "service-router", "service-splitter", "service-resolver", "ingress-gateway")
+)
+
+
+def _refuse_misfit(store: Store, kind: str, name: str, body: dict[str, Any] | None) -> None:
+    """Raise where the entries would not go together after an entry is put, or with None deleted."""
+    if kind not in GRAPH_KINDS:
+        return
+    entries = {key: read_entry(row.body) for key, row in store.config.rows.items() if row.kind in GRAPH_KINDS}
+    if body is None:
+        entries.pop((kind, name), None)
+    else:
+        entries[kind, name] = read_entry(body)
+    check_graph(kind, name, entries)
+
+
+def put_config(store: Store, kind: str, name: str, body: dict[str, Any]) -> bool:
+    """Put a config entry; one that is the same already is left as it is."""
+    old = store.config.get((kind, name))
+    if old is not None and old.body == body:
+        return True
+    _refuse_misfit(store, kind, name, body)
+    created = old.create_index if old is not None else store.index
+    store.config.put(ConfigRow(kind, name, body, created, store.index))
+    store.touch("config", kind, name)
+    store.touch("config", kind)
+    store.touch("config")
+    return True
+
+
+def compare_and_put_config(store: Store, kind: str, name: str, body: dict[str, Any], index: int) -> bool:
+    """Put a config entry only if its modify index is still `index` (0: there is none)."""
+    old = store.config.get((kind, name))
+    if (old.modify_index if old is not None else 0) != index:
+        return False
+    return put_config(store, kind, name, body)
+
+
+def delete_config(store: Store, kind: str, name: str) -> bool:
+    """Remove a config entry; there need not be one."""
+    if store.config.get((kind, name)) is not None:
+        _refuse_misfit(store, kind, name, None)
+        store.config.delete((kind, name))
+        store.depart("config", kind, name)
+        store.touch("config", kind)
+        store.touch("config")
+    return True
+
+
+def compare_and_delete_config(store: Store, kind: str, name: str, index: int) -> bool:
+    """Remove a config entry only if its modify index is still `index`."""
+    old = store.config.get((kind, name))
+    if old is None or old.modify_index != index:
+        return False
+    return delete_config(store, kind, name)
+
+
+def put_setting(store: Store, name: str, body: dict[str, Any], index: int | None) -> bool:
+    """Replace a cluster setting; with an index, only if its modify index is still that one."""
+    old = store.settings.get(name)
+    if index is not None and (old.modify_index if old is not None else 0) != index:
+        return False
+    created = old.create_index if old is not None else store.index
+    store.settings.put(Setting(name, body, created, store.index))
+    store.touch("setting", name)
+    return True
+
+
+def put_coordinates(store: Store, entries: tuple[CoordinateEntry, ...]) -> int:
+    """Put the coordinates of nodes that the catalog knows. Returns how many changed."""
+    changed = 0
+    for entry in entries:
+        key = (entry.node.lower(), entry.segment)
+        if store.nodes.get(key[0]) is None or store.coordinates.get(key) == entry:
+            continue
+        store.coordinates.put(entry)
+        store.touch("coordinate", key[0])
+        changed += 1
+    if changed:
+        store.touch("coordinates")
+    return changed

@@ -1,0 +1,132 @@
+"""An agent on disk that is killed: everything it acknowledged is there when it starts again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent.processes import PATIENCE, Process, eventually
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Process]:
+    """An agent of the test's own, not started."""
+    process = Process(tmp_path)
+    yield process
+    process.close()
+
+
+def test_what_was_registered_survives_a_kill(agent: Process) -> None:
+    agent.start()
+    agent.put(
+        "/v1/agent/service/register",
+        {
+            "Name": "web",
+            "Port": 80,
+            "Meta": {"k": "v"},
+            "Checks": [{"CheckID": "ttl", "TTL": "1h"}, {"CheckID": "tcp", "TCP": "127.0.0.1:1", "Interval": "10h"}],
+            "Connect": {"SidecarService": {}},
+        },
+    )
+    agent.put("/v1/agent/check/register", {"Name": "node-check", "TTL": "1h", "Status": "passing"})
+    agent.put("/v1/agent/check/warn/ttl?note=so%20so")
+    agent.put("/v1/agent/service/register", {"Name": "gone"})
+    agent.put("/v1/agent/service/deregister/gone")
+    agent.put("/v1/agent/service/maintenance/web?enable=true&reason=work")
+    agent.put("/v1/kv/a/b", b"value")
+    services, checks = agent.get("/v1/agent/services"), agent.get("/v1/agent/checks")
+    agent.kill()
+    agent.start()
+    assert agent.get("/v1/agent/services") == services
+    found = agent.get("/v1/agent/checks")
+    assert set(found) == set(checks)
+    assert (found["ttl"]["Status"], found["ttl"]["Output"]) == ("warning", "so so")
+    assert found["_service_maintenance:web"]["Notes"] == "work"
+    assert found["node-check"]["Status"] == "critical", "nobody has vouched for it since the start"
+    assert agent.ask("GET", "/v1/kv/a/b?raw") == (200, b"value")
+    (row,) = agent.get("/v1/health/service/web")
+    assert {c["CheckID"]: c["Status"] for c in row["Checks"]}["ttl"] == "warning"
+    assert "gone" not in agent.get("/v1/catalog/services")
+
+
+def test_every_acknowledged_write_survives_a_kill_in_the_middle_of_many(agent: Process) -> None:
+    agent.start()
+    acknowledged: list[int] = []
+    enough = threading.Event()
+
+    def write(writer: int) -> None:
+        for number in range(writer, 1 << 30, 8):
+            try:
+                if agent.ask("PUT", f"/v1/kv/k{number}", b"%d" % number) == (200, b"true"):
+                    acknowledged.append(number)
+            except OSError:
+                return
+            if len(acknowledged) > 200:
+                enough.set()
+
+    writers = [threading.Thread(target=write, args=(n,)) for n in range(8)]
+    for thread in writers:
+        thread.start()
+    assert enough.wait(PATIENCE)
+    agent.kill()
+    for thread in writers:
+        thread.join(PATIENCE)
+    agent.start()
+    keys = set(agent.get("/v1/kv/?keys"))
+    assert {f"k{number}" for number in acknowledged} <= keys
+
+
+def test_a_torn_end_of_the_log_loses_nothing_that_was_acknowledged(agent: Process) -> None:
+    agent.start()
+    agent.put("/v1/kv/a", b"1")
+    agent.kill()
+    log = agent.data / "raft" / "log"
+    whole = log.read_bytes()
+    with log.open("ab") as file:
+        file.write(whole[8:60])  # a record's beginning, as a write that was cut off leaves it
+    agent.start()
+    assert agent.ask("GET", "/v1/kv/a?raw") == (200, b"1")
+    agent.put("/v1/kv/b", b"2")
+    agent.kill()
+    agent.start()
+    assert agent.ask("GET", "/v1/kv/b?raw") == (200, b"2")
+
+
+def test_a_damaged_log_keeps_the_agent_from_starting_and_is_left_as_it_is(agent: Process) -> None:
+    agent.start()
+    for number in range(5):
+        agent.put(f"/v1/kv/k{number}", b"value")
+    agent.kill()
+    log = agent.data / "raft" / "log"
+    damaged = bytearray(log.read_bytes())
+    damaged[len(damaged) // 2] ^= 0x10
+    log.write_bytes(bytes(damaged))
+    before = agent.log()
+    assert agent.spawn().wait(PATIENCE) == 1
+    told = agent.log()[len(before) :]
+    assert f"{log}: damaged at offset" in told
+    assert "backup" in told
+    assert "Traceback" not in told
+    assert log.read_bytes() == bytes(damaged)
+
+
+def test_the_configuration_goes_before_what_was_registered(agent: Process) -> None:
+    """A service in a file takes the place of one of the same id from the API, and goes when the file goes."""
+    agent.start()
+    agent.put("/v1/agent/service/register", {"Name": "web", "Port": 1})
+    agent.put("/v1/agent/check/register", {"Name": "extra", "TTL": "1h", "ServiceID": "web"})
+    agent.kill()
+    file = agent.folder / "web.json"
+    file.write_text('{"service": {"name": "web", "port": 2}}')
+    agent.flags = (f"-config-file={file}",)
+    agent.start()
+    assert agent.get("/v1/agent/service/web")["Port"] == 2
+    assert "extra" in agent.get("/v1/agent/checks"), "a check of it that came by the API stays"
+    agent.kill()
+    agent.flags = ()
+    agent.start()
+    assert agent.get("/v1/agent/services") == {}
+    eventually(lambda: "web" not in agent.get("/v1/catalog/services"), "the catalog has it no more")

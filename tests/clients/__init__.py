@@ -1,0 +1,1 @@
+"""Programs that other people wrote, run as they are against an agent: client libraries, command lines, scrapers."""

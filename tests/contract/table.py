@@ -1,0 +1,106 @@
+"""Writes docs/compatibility.md from what the cases cover: `python -m tests.contract.table`.
+
+What is missing or different is written by hand, below and in `deliberate.py`: only a person knows it honestly.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.contract import deliberate
+from tests.contract.covers import ENDPOINTS, Coverage, coverage
+from tests.contract.scenario import Scenario, load_all
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
+
+# What is missing or works otherwise, by family; kept by hand.
+MISSING: tuple[tuple[str, str], ...] = (
+    ("ACL", "Off, as in the reference without configuration: `/v1/acl/...` says `ACL support disabled`."),
+    (
+        "Connect",
+        "`/v1/connect/...`, `/v1/agent/connect/...`, `/v1/discovery-chain/...` are 404: certificates, intentions and "
+        "proxies are not there yet. The fields of services that are about them are stored and shown.",
+    ),
+    ("Federation", "One datacenter; a request for another one says `No path to datacenter`."),
+    (
+        "Namespaces, partitions, peering",
+        "Not there; the parameters `ns` and `partition` are passed over, and `/v1/peerings` is 404.",
+    ),
+    (
+        "Web page",
+        "Not there yet: `GET /` says who answers, `/ui/` and `/robots.txt` are 404; its endpoints are served.",
+    ),
+    ("Envoy", "`/v1/agent/self` has no key `xDS` yet."),
+    ("Config entries", "Stored, validated, listed and deleted; what they do comes with the proxies."),
+)
+
+_HEAD = """# Compatibility
+
+Which of Consul's interfaces Lictor serves, and how that is known. This page is written by `python -m
+tests.contract.table`; do not edit it. The suite in `tests/contract` plays requests against Consul 1.8.7 and against
+Lictor, and compares status, headers and bodies.
+
+*Requests* are recorded from the reference and compared; *cases* are tests of timing, sizes, restarts and whatever else
+a recording cannot say. An endpoint with neither is not tested against the reference.
+"""
+
+
+def main() -> None:
+    """Writes the document."""
+    DOCUMENT.write_text(document())
+
+
+def document() -> str:
+    """The document's text. Every module of cases is imported, so that its declarations are known."""
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        importlib.import_module(f"tests.contract.{path.stem}")
+    scenarios = load_all()
+    covered = coverage(scenarios)
+    parts = [_HEAD, "## HTTP API\n"]
+    for family, endpoints in ENDPOINTS.items():
+        parts.append(f"### {family}\n\n" + "\n".join(_rows(endpoints, covered)) + "\n")
+    parts.append(_dns(scenarios))
+    parts.append("## Missing or different\n\n" + "\n".join(_bullets(MISSING)) + "\n")
+    parts.append(_differences())
+    return "\n".join(parts)
+
+
+def _rows(endpoints: Iterable[str], covered: dict[str, Coverage]) -> list[str]:
+    lines = ["| endpoint | parameters seen | requests | cases |", "| --- | --- | --- | --- |"]
+    for endpoint in endpoints:
+        known = covered[endpoint]
+        parameters = ", ".join(f"`{name}`" for name in sorted(known.parameters)) or "-"
+        lines.append(f"| `{endpoint}` | {parameters} | {known.requests} | {known.cases} |")
+    return lines
+
+
+def _dns(scenarios: list[Scenario]) -> str:
+    kinds: dict[str, int] = {}
+    for scenario in scenarios:
+        for step in scenario.steps:
+            words = step.request.split()
+            if words[0] == "DIG":
+                kinds[words[2]] = kinds.get(words[2], 0) + 1
+    shown = ", ".join(f"{kind} ({count})" for kind, count in sorted(kinds.items()))
+    return f"## DNS\n\nRecorded questions by type: {shown}.\n"
+
+
+def _bullets(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"- **{title}**: {text}" for title, text in pairs]
+
+
+def _differences() -> str:
+    lines = ["### Differences on purpose\n"]
+    lines += [f"- added header `{item.line.pattern}`: {item.reason}" for item in deliberate.ADDED_HEADERS]
+    lines += [f"- added record `{item.line.pattern}`: {item.reason}" for item in deliberate.ADDED_RECORDS]
+    lines += [f"- left out on errors `{item.line.pattern}`: {item.reason}" for item in deliberate.OMITTED_HEADERS]
+    lines += [f"- added field `{name}`: {reason}" for name, reason in deliberate.ADDED_FIELDS.items()]
+    lines += [f"- compared in part `{item.pattern.pattern}`: {item.reason}" for item in deliberate.LOOSENED]
+    lines += [f"- `{item.request}`: {item.reason}" for item in deliberate.CHANGED]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

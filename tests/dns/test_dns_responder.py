@@ -1,0 +1,199 @@
+"""The caches of the DNS door: never older than the store, never full of what came once."""
+
+from random import Random
+
+import msgspec
+from dnslib import DNSRecord, EDNSOption
+
+from lictor.dns.responder import Forward, Responder, Wanted
+from lictor.dns.settings import DnsSettings
+from lictor.model.command import CoordinateUpdate, Deregister
+from lictor.model.coordinate_entry import Coord, CoordinateEntry
+from lictor.store.commands import apply
+from tests.contract.dig import DnsAnswer, lines, question
+from tests.dns.scenario import NOW, Zone
+
+
+def packet(name: str, kind: str = "A", edns: int | None = None, *options: EDNSOption) -> bytes:
+    message = question(name, kind, edns)
+    if options:
+        message.ar[0].rdata.extend(options)
+    return bytes(message.pack())
+
+
+def text(data: bytes) -> list[str]:
+    found = lines(DnsAnswer(DNSRecord.parse(data), len(data)))
+    return [found[0], *sorted(found[1:])]
+
+
+def small_zone() -> Zone:
+    zone = Zone()
+    zone.do("node n1 10.0.0.1")
+    zone.do("service n1 web port=80")
+    return zone
+
+
+def test_a_request_is_finished_when_it_is_seen_again() -> None:
+    zone = small_zone()
+    sent = packet("web.service.consul")
+    zone.send(sent)
+    assert not zone.responder.finished[False].answers
+    zone.send(sent)
+    assert list(zone.responder.finished[False].answers) == [sent[2:]]
+    assert text(zone.send(sent)) == ["NOERROR aa rd", "answer: web.service.consul. 0 A 10.0.0.1"]
+
+
+def test_udp_and_tcp_answers_are_kept_apart() -> None:
+    zone = Zone()
+    for i in range(6):
+        zone.do(f"node n{i} 10.0.0.{i + 1}")
+        zone.do(f"service n{i} web port=80")
+    sent = packet("web.service.consul")
+    for _ in range(3):
+        assert len(DNSRecord.parse(zone.send(sent)).rr) == 3
+        assert len(DNSRecord.parse(zone.send(sent, tcp=True)).rr) == 6
+
+
+def test_a_flood_of_names_that_do_not_exist_pushes_nothing_out() -> None:
+    zone = small_zone()
+    sent = packet("web.service.consul")
+    zone.send(sent)
+    zone.send(sent)
+    for i in range(30_000):
+        name = packet(f"x{i}.service.consul")
+        zone.send(name)
+        if i % 10 == 0:
+            zone.send(name)
+    assert sent[2:] in zone.responder.finished[False].answers
+    assert zone.responder.finished[False].evicted == 0
+    assert sum(cache.size for cache in zone.responder.caches) <= zone.responder.settings.cache_size
+    assert zone.responder.missing.size <= zone.responder.settings.cache_size // 16
+    assert len(zone.responder._once) <= 8192
+
+
+def test_names_that_do_not_exist_are_kept_until_they_do() -> None:
+    zone = small_zone()
+    sent = packet("later.service.consul")
+    for _ in range(3):
+        assert text(zone.send(sent))[0] == "NXDOMAIN aa rd"
+    assert list(zone.responder.missing.answers) == [sent[2:]]
+    zone.do("service n1 later port=80")
+    assert text(zone.send(sent))[0] == "NOERROR aa rd"
+
+
+def test_resolvers_that_vary_the_case_of_names_get_it_back_without_being_kept() -> None:
+    zone = small_zone()
+    rng = Random(5)
+    for _ in range(300):
+        name = "".join(c.upper() if rng.random() < 0.5 else c for c in "web.service.consul")
+        answer = DNSRecord.parse(zone.send(packet(name)))
+        assert [str(answer.q.qname), str(answer.rr[0].rname)] == [name + ".", name + "."]
+    assert len(zone.responder.resolved.answers) == 1
+
+
+def test_the_client_subnet_is_given_back_with_the_scope_that_the_answer_has() -> None:
+    zone = small_zone()
+    zone.do('query {"Name": "q", "Service": {"Service": "web"}}')
+    option = EDNSOption(8, b"\x00\x01\x18\x00\x01\x02\x03")
+    for name, scope in (("web.service.consul", 0), ("q.query.consul", 24), ("nope.query.consul", 0)):
+        for _ in range(4):
+            answer = DNSRecord.parse(zone.send(packet(name, "A", 1232, option)))
+            assert answer.ar[0].rdata[0].data == bytes((0, 1, 24, scope, 1, 2, 3))
+
+
+def test_a_query_near_the_client_is_answered_by_who_asks() -> None:
+    zone = Zone()
+    for i in range(3):
+        zone.do(f"node n{i} 10.0.0.{i + 1}")
+        zone.do(f"service n{i} web port=80")
+    entries = tuple(CoordinateEntry(f"n{i}", "", Coord(vec=(i / 10, *(0.0,) * 7))) for i in range(3))
+    apply(zone.store, CoordinateUpdate(entries), NOW)
+    zone.store.flush()
+    zone.do('query {"Name": "near", "Service": {"Service": "web", "Near": "_ip"}}')
+    for _ in range(4):
+        for client, expected in ((b"\x0a\x00\x00\x03", "10.0.0.3"), (b"\x0a\x00\x00\x01", "10.0.0.1")):
+            option = EDNSOption(8, b"\x00\x01\x20\x00" + client)
+            answer = DNSRecord.parse(zone.send(packet("near.query.consul", "A", 1232, option)))
+            assert str(answer.rr[0].rdata) == expected
+
+
+def test_what_is_not_ours_is_forwarded_or_refused() -> None:
+    zone = small_zone()
+    assert text(zone.send(packet("www.example.com", "A", 1232))) == ["REFUSED rd"]
+    settings = msgspec.structs.replace(zone.responder.settings, recursors=(("192.0.2.1", 53),))
+    zone.responder.reload(settings)
+    reply = zone.responder.respond(packet("www.example.com"), "127.0.0.1", tcp=False)
+    assert isinstance(reply, Forward)
+    assert text(reply.failure) == ["SERVFAIL rd ra"]
+    assert text(zone.send(packet("web.service.consul")))[0] == "NOERROR aa rd ra"
+
+
+def test_host_names_are_wanted_once_and_the_answer_is_not_kept() -> None:
+    zone = small_zone()
+    zone.do("service n1 out port=80 address=www.example.com")
+    zone.responder.reload(msgspec.structs.replace(zone.responder.settings, recursors=(("192.0.2.1", 53),)))
+    for _ in range(3):
+        reply = zone.responder.respond(packet("out.service.consul"), "127.0.0.1", tcp=False)
+        assert isinstance(reply, Wanted)
+        assert reply.hosts == ("www.example.com",)
+        assert text(reply.finish({}))[1:] == ["answer: out.service.consul. 0 CNAME www.example.com."]
+
+
+def test_while_the_store_is_too_old_every_question_fails() -> None:
+    zone = small_zone()
+    sent = packet("web.service.consul")
+    for _ in range(3):
+        zone.send(sent)
+    zone.responder.set_stale(True)
+    assert text(zone.send(sent)) == ["SERVFAIL rd ra"]
+    zone.responder.set_stale(False)
+    assert text(zone.send(sent))[0] == "NOERROR aa rd"
+
+
+def test_other_settings_hold_from_the_next_answer_on() -> None:
+    zone = small_zone()
+    sent = packet("web.service.consul")
+    for _ in range(3):
+        zone.send(sent)
+    zone.do('set service_ttl={"web":30}')
+    assert text(zone.send(sent))[1] == "answer: web.service.consul. 30 A 10.0.0.1"
+
+
+def test_cached_answers_are_those_made_afresh_whatever_is_written() -> None:
+    """Random writes and questions: every answer, from whichever cache, says what one made from nothing says."""
+    rng = Random(11)
+    zone = Zone()
+    zone.do("set udp_answer_limit=8")
+    names = [f"{name}.{kind}.consul" for name in ("s0", "s1", "v1.s0") for kind in ("service", "connect", "query")]
+    names += [f"n{i}.node.consul" for i in range(4)] + ["1.0.0.10.in-addr.arpa", "consul", "_s1._tcp.service.consul"]
+    questions = [packet(name, kind, edns) for name in names for kind in ("A", "SRV", "ANY") for edns in (None, 4096)]
+    for _ in range(2500):
+        if rng.random() < 0.08:
+            node = rng.randrange(4)
+            match rng.randrange(5):
+                case 0:
+                    apply(zone.store, Deregister(f"n{node}"), NOW)
+                    zone.store.flush()
+                case 1 if not zone.store.queries.rows:
+                    name = rng.choice(("s0", "s1"))
+                    zone.do(f'query {{"Name": "{name}", "Service": {{"Service": "{name}"}}}}')
+                case _:
+                    zone.do(f"node n{node} 10.0.0.{rng.randrange(4)} meta.k={rng.randrange(3)}")
+                    words = (
+                        f"port={rng.randrange(3)} tag=v{rng.randrange(2)} check={rng.choice(('passing', 'critical'))}"
+                    )
+                    zone.do(f"service n{node} s{rng.randrange(2)} {words}")
+        sent = rng.choice(questions)
+        fresh = Responder(zone.store, zone.responder.settings, lambda: NOW, rng)
+        expected = fresh.respond(sent, "127.0.0.1", tcp=False)
+        assert isinstance(expected, bytes)
+        assert text(zone.send(sent)) == text(expected)
+    assert zone.responder.finished[False].stored > 20
+    assert zone.responder.finished[False].dropped > 20
+
+
+def test_settings_have_the_documented_defaults() -> None:
+    settings = DnsSettings("here")
+    assert settings.domains == (("consul",),)
+    assert settings.ttl_of("web") == 0
+    assert settings.udp_answer_limit == 3

@@ -1,0 +1,1 @@
+"""What the agent is given that nobody meant well: seeded, short, and the same each time."""

@@ -1,0 +1,165 @@
+"""Writes through a server: batched, indexed one by one, answered each with its own result, durable before that."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from lictor.model.command import Batch, KVWrite, Register, SessionCreate
+from lictor.model.errors import NoLeader, Refused
+from lictor.model.node import Node
+from lictor.model.session import Session
+from lictor.raft.consensus import Peer
+from lictor.raft.single import SingleVoter
+from lictor.server.duties import Duties
+from lictor.server.server import Machine, Server
+from lictor.store.store import Store
+from lictor.store.watch import Dependent
+
+
+def peer() -> Peer:
+    return Peer("id", "n1", "127.0.0.1:8300", leader=True, voter=True)
+
+
+@pytest.fixture(params=["memory", "disk"])
+async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
+    folder = tmp_path / "raft" if request.param == "disk" else None
+    made = Server(Store(), peer, folder)
+    await made.start()
+    yield made
+    await made.close()
+
+
+class _Counter(Dependent):
+    def __init__(self) -> None:
+        self.seen = ()
+        self.told = 0
+
+    def changed(self) -> None:
+        self.told += 1
+
+
+def proposals(server: Server) -> list[Batch]:
+    """Every batch that is proposed from now on."""
+    seen: list[Batch] = []
+    propose = server.consensus.propose
+
+    async def noted(entry: bytes) -> Any:
+        seen.append(msgspec.msgpack.decode(entry, type=Batch))
+        return await propose(entry)
+
+    server.consensus.propose = noted  # type: ignore[method-assign]
+    return seen
+
+
+async def test_writes_of_one_turn_are_one_entry_with_an_index_each(server: Server) -> None:
+    seen, before = proposals(server), server.store.index
+    await asyncio.gather(*(server.apply(KVWrite("set", "same", str(n).encode())) for n in range(50)))
+    assert [len(batch.commands) for batch in seen] == [50]
+    row = server.store.kv.get("same")
+    assert row is not None
+    assert (row.create_index, row.modify_index, row.value) == (before + 1, before + 50, b"49")
+
+
+async def test_compare_and_set_tells_two_writes_of_one_batch_apart(server: Server) -> None:
+    before = server.store.index
+    results = await asyncio.gather(
+        server.apply(KVWrite("set", "k", b"1")),
+        server.apply(KVWrite("set", "k", b"2")),
+        server.apply(KVWrite("cas", "k", b"3", index=before + 1)),
+        server.apply(KVWrite("cas", "k", b"4", index=before + 2)),
+    )
+    assert list(results) == [True, True, False, True]
+
+
+async def test_a_command_that_fails_fails_alone(server: Server) -> None:
+    tasks = [
+        asyncio.create_task(server.apply(command))
+        for command in (
+            KVWrite("set", "a", b"1"),
+            KVWrite("lock", "a", b"2", session="nobody"),
+            KVWrite("set", "b", b"3"),
+        )
+    ]
+    await asyncio.wait(tasks)
+    assert (tasks[0].result(), tasks[2].result()) == (True, True)
+    with pytest.raises(Refused, match='^invalid session "nobody"$'):
+        tasks[1].result()
+    row = server.store.kv.get("a")
+    assert row is not None and row.value == b"1"
+
+
+async def test_dependents_are_told_once_for_a_batch(server: Server) -> None:
+    counter = _Counter()
+    server.store.watches.add(counter, (("kv/", "x/"),))
+    await asyncio.gather(*(server.apply(KVWrite("set", f"x/{n}", b"")) for n in range(30)))
+    assert counter.told == 1
+
+
+async def test_nothing_is_accepted_after_close(tmp_path: Path) -> None:
+    server = Server(Store(), peer, tmp_path / "raft")
+    await server.start()
+    await server.close()
+    with pytest.raises(NoLeader):
+        await server.apply(KVWrite("set", "a", b""))
+
+
+async def test_a_restart_finds_everything_that_was_acknowledged(tmp_path: Path) -> None:
+    first = Server(Store(), peer, tmp_path / "raft")
+    await first.start()
+    await asyncio.gather(*(first.apply(KVWrite("set", f"k{n}", b"v")) for n in range(100)))
+    await first.apply(KVWrite("delete", "k7"))
+    before = (first.store.index, dict(first.store.kv.rows), dict(first.store.tombstones.rows))
+    await first.close()
+    second = Server(Store(), peer, tmp_path / "raft")
+    await second.start()
+    assert (second.store.index, second.store.kv.rows, second.store.tombstones.rows) == before
+    await second.close()
+
+
+async def test_a_grown_log_becomes_a_snapshot_and_a_restart_reads_both(tmp_path: Path) -> None:
+    store = Store()
+    consensus = SingleVoter(Machine(store), peer, tmp_path / "raft", snapshot_bytes=2000)
+    await consensus.start()
+    encode: Callable[[Any], bytes] = msgspec.msgpack.encode
+    for n in range(200):
+        await consensus.propose(encode(Batch(1.0, (KVWrite("set", f"k{n}", b"x" * 20),))))
+    assert consensus.snapshot_index > 0
+    assert (tmp_path / "raft" / "log").stat().st_size < 6000
+    await consensus.close()
+    again = Store()
+    reopened = SingleVoter(Machine(again), peer, tmp_path / "raft")
+    await reopened.start()
+    assert (again.kv.rows, again.index, reopened.last_index) == (store.kv.rows, store.index, 200)
+    await reopened.close()
+
+
+async def test_a_failed_sync_is_fatal_and_acknowledges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fatal: list[BaseException] = []
+    consensus = SingleVoter(Machine(Store()), peer, tmp_path / "raft", fatal=fatal.append)
+    await consensus.start()
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lictor.raft.disk.os.fdatasync", full)
+    with pytest.raises(NoLeader):
+        await consensus.propose(msgspec.msgpack.encode(Batch(1.0, (KVWrite("set", "a", b""),))))
+    assert len(fatal) == 1
+    assert not consensus.is_leader
+
+
+async def test_the_leader_ends_a_session_whose_ttl_ran_out(server: Server) -> None:
+    await server.apply(Register(Node(node="n1", address="127.0.0.1")))
+    duties = Duties(server)
+    duties.start()
+    await server.apply(SessionCreate(Session(id="s1", node="n1", ttl="50ms")))
+    await server.apply(SessionCreate(Session(id="s2", node="n1", ttl="1h")))
+    async with asyncio.timeout(30):
+        while server.store.sessions.get("s1") is not None:
+            await asyncio.sleep(0.01)
+    assert server.store.sessions.get("s2") is not None
+    await duties.close()

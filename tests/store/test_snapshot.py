@@ -1,0 +1,84 @@
+"""States as bytes: what is read back, and what is refused."""
+
+import random
+
+import msgspec
+import pytest
+
+from lictor.model.command import KVWrite, Restore
+from lictor.model.errors import InvalidRequest
+from lictor.store import commands, snapshot
+from lictor.store.snapshot import Image
+from lictor.store.store import Store
+from tests.store.random_commands import Dice
+from tests.store.test_invariants import contents, run
+
+
+def filled() -> tuple[Store, bytes]:
+    store = Store()
+    run(store, Dice(5).script(200))
+    return store, b"".join(Image(store).encode())
+
+
+def test_an_image_is_of_one_moment() -> None:
+    """What is written after it was taken is not in it, however late it is encoded."""
+    store = Store()
+    commands.apply(store, KVWrite("set", "a", b"1"), 1.0)
+    image = Image(store)
+    commands.apply(store, KVWrite("set", "b", b"2"), 1.0)
+    _, rows = snapshot.decode(b"".join(image.encode()))
+    assert [row.key for row in rows["kv"]] == ["a"]
+
+
+def test_many_rows_go_in_chunks() -> None:
+    store = Store()
+    for number in range(snapshot.CHUNK_ROWS * 2 + 1):
+        commands.apply(store, KVWrite("set", f"k{number}", b"v"), 1.0)
+    pieces = list(Image(store).encode())
+    assert len(pieces) == 4
+    other = Store()
+    snapshot.load(other, b"".join(pieces))
+    assert contents(other) == contents(store)
+
+
+def test_a_listing_counts_what_a_state_holds() -> None:
+    store, state = filled()
+    listed = snapshot.describe(state)
+    counted = {snapshot.TYPES[name]: len(table) for name, table in store.tables.items() if len(table)}
+    assert {name: count for name, count, _ in listed} == counted
+    sizes = [size for _, _, size in listed]
+    assert sizes == sorted(sizes, reverse=True)
+    assert 0 < sum(sizes) < len(state)
+
+
+def test_what_is_cut_off_is_refused() -> None:
+    store, state = filled()
+    before = contents(store)
+    for length in [*range(40), *range(40, len(state), 101)]:
+        with pytest.raises(InvalidRequest):
+            commands.apply(store, Restore(state[:length]), 1.0)
+    assert contents(store) == before
+
+
+def test_noise_is_refused_or_read_whole() -> None:
+    """A flipped bit may make another state, which only a checksum can tell; it never makes a traceback."""
+    _, state = filled()
+    dice = random.Random(3)
+    for _ in range(300):
+        bad = bytearray(state)
+        bad[dice.randrange(len(bad))] ^= 1 << dice.randrange(8)
+        try:
+            snapshot.decode(bytes(bad))
+        except InvalidRequest:
+            pass
+    for _ in range(200):
+        with pytest.raises(InvalidRequest):
+            snapshot.decode(dice.randbytes(dice.randrange(0, 400)))
+
+
+def test_another_format_is_named() -> None:
+    _, state = filled()
+    header, _ = snapshot.decode(state)
+    newer = msgspec.msgpack.encode(msgspec.structs.replace(header, format=99))
+    with pytest.raises(InvalidRequest, match="format 99; this version reads format 1"):
+        snapshot.decode(len(newer).to_bytes(4, "big") + newer)
