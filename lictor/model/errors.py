@@ -46,6 +46,13 @@ class NoLeader(LictorError):
         super().__init__("No cluster leader")
 
 
+class NotLeader(LictorError):
+    """Only the leader can do this, and this server is not it."""
+
+    def __init__(self, leader: str = "") -> None:
+        super().__init__(f"node is not the leader: ask {leader}" if leader else "node is not the leader")
+
+
 class Unsupported(LictorError):
     """A documented capability that this build does not carry; the message says which."""
 

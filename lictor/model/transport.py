@@ -1,0 +1,63 @@
+"""What servers ask of the network between them: an interface, and its errors.
+
+Three kinds of traffic, each under a method's name:
+
+- a *message* goes one way: it may be lost, but what arrives from one sender arrives in the order in which it was sent;
+- a *call* is answered once, or fails;
+- a *stream* is answered piece by piece, no faster than the caller takes the pieces.
+
+`lictor.rpc.network.Network` is the real one; tests put a simulated one in its place.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+
+class Unreachable(Exception):
+    """There was no answer: whether the other side acted is not known. The message says what failed, and where."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who called. `address` is host:port of the connection's other end, `names` what its certificate was verified to
+    be for, nothing without TLS.
+    """
+
+    address: str
+    names: tuple[str, ...] = ()
+
+
+OnMessage = Callable[[Caller, bytes], None]
+OnCall = Callable[[Caller, bytes], Awaitable[bytes]]
+OnStream = Callable[[Caller, bytes], AsyncIterator[bytes]]
+
+
+class Transport(Protocol):
+    """The network. Addresses are host:port of a server's `ports.server`."""
+
+    def on_message(self, method: str, handler: OnMessage) -> None:
+        """Have messages of a method handled. The handler must be quick: it runs as the bytes arrive."""
+        ...
+
+    def on_call(self, method: str, handler: OnCall) -> None:
+        """Have calls of a method answered. What it raises of `LictorError` is raised again at the caller."""
+        ...
+
+    def on_stream(self, method: str, handler: OnStream) -> None:
+        """Have streams of a method answered, until the handler ends or the caller goes away."""
+        ...
+
+    def send(self, address: str, method: str, body: bytes) -> bool:
+        """Send a message. Returns False where it was dropped: nobody is there, or too much is on its way already. The
+        first to an address begins to connect, and waits for the connection.
+        """
+        ...
+
+    async def call(self, address: str, method: str, body: bytes, timeout: float) -> bytes:
+        """Call, and return the answer. `timeout` is in seconds. Raises `Unreachable` and the callee's `LictorError`."""
+        ...
+
+    def stream(self, address: str, method: str, body: bytes) -> AsyncIterator[bytes]:
+        """Ask for a stream. Iterating raises `Unreachable` where it breaks off, and the callee's `LictorError`."""
+        ...

@@ -1,0 +1,60 @@
+"""The servers behind the numbers of a membership, and what a change of the configuration says of them. Pure."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from lictor.raft.consensus import ServerRecord
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_records = msgspec.msgpack.Decoder(list[ServerRecord]).decode
+
+
+class ChangeNote(msgspec.Struct, frozen=True, array_like=True):
+    """What travels with a change of membership: a token by which its proposer knows it again, and the records that it
+    puts in place.
+    """
+
+    token: int = 0
+    records: tuple[ServerRecord, ...] = ()
+
+
+encode_note = _encode
+decode_note = msgspec.msgpack.Decoder(ChangeNote).decode
+
+
+class Roster:
+    """Records by number."""
+
+    def __init__(self, records: Iterable[ServerRecord] = ()) -> None:
+        self.records: dict[int, ServerRecord] = {record.number: record for record in records}
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Roster":
+        """From `encode`. Raises `ValueError`."""
+        return cls(_decode_records(data) if data else ())
+
+    def encode(self) -> bytes:
+        """As bytes; equal rosters give equal bytes."""
+        return _encode([self.records[number] for number in sorted(self.records)])
+
+    def put(self, records: Iterable[ServerRecord]) -> None:
+        """Add or replace records."""
+        for record in records:
+            self.records[record.number] = record
+
+    def keep(self, members: frozenset[int]) -> None:
+        """Forget those that are no members."""
+        self.records = {number: record for number, record in self.records.items() if number in members}
+
+    def by_id(self, node_id: str) -> ServerRecord | None:
+        """The record of a node id."""
+        return next((record for record in self.records.values() if record.id == node_id), None)
+
+    def rivals(self, record: ServerRecord) -> list[ServerRecord]:
+        """Others that have a record's node id or address: what it replaces."""
+        return [
+            other
+            for other in self.records.values()
+            if other.number != record.number and (other.id == record.id or other.address == record.address)
+        ]

@@ -1,0 +1,40 @@
+"""What a server says of itself when another asks: the call `server.hello`, answered in every state, with a leader or
+without. Forming a cluster, joining one and autopilot go by it.
+"""
+
+import msgspec
+
+METHOD = "server.hello"
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """One server. `number` is that of its `ServerRecord`, `promised` are the node ids it promised to form a cluster with; `known` the addresses of other
+    servers that it has heard of; `last_contact` is in seconds, infinite for never.
+    """
+
+    id: str
+    node: str
+    address: str
+    datacenter: str
+    number: int
+    blank: bool
+    expect: int = 0
+    promised: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    leader_id: str = ""
+    leader: str = ""
+    is_leader: bool = False
+    term: int = 0
+    last_index: int = 0
+    last_term: int = 0
+    applied: int = 0
+    last_contact: float = 0.0
+    version: str = ""
+    raft_protocol: int = 3
+    read_replica: bool = False
+    serf_port: int = 0
+    meta: dict[str, str] = {}
+
+
+encode_hello = msgspec.msgpack.Encoder().encode
+decode_hello = msgspec.msgpack.Decoder(Hello).decode
