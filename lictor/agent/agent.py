@@ -42,7 +42,8 @@ from lictor.model.service import NodeService
 from lictor.model.service_definition import CheckDefinition, ServiceDefinition
 from lictor.model.user_event import UserEvent
 from lictor.model.version import API_VERSION, __version__
-from lictor.raft.consensus import Peer
+from lictor.raft.consensus import Consensus, Machine, ServerRecord
+from lictor.raft.single import SingleVoter
 from lictor.server import autopilot
 from lictor.server.duties import Duties
 from lictor.server.server import Server
@@ -67,6 +68,9 @@ TOKEN_NAMES = {
     "dns": "dns",
 }
 """The agent's tokens under every name by which they can be set."""
+
+
+MAX_CONTACT = 2**31 - 1  # milliseconds; shown for never
 
 
 class ExecHandler(Protocol):
@@ -112,7 +116,7 @@ class Agent:
         self.server: Server | None = None
         self.duties: Duties | None = None
         if config.server:
-            self.server = Server(self.store, self._peer, folder / "raft" if folder is not None else None)
+            self.server = Server(self.store, self._agreement, hold=config.performance.rpc_hold_timeout)
         self.registry: Registry
         self.anti_entropy: AntiEntropy
         self.remote_exec: ExecHandler | None = None
@@ -154,8 +158,12 @@ class Agent:
         """This node's meta: what configuration gives, and what every node has."""
         return {"consul-network-segment": self.config.segment, "consul-version": API_VERSION, **self.config.node_meta}
 
-    def _peer(self) -> Peer:
-        return Peer(self.node_id, self.config.node_name, self.rpc_address, leader=True, voter=True)
+    def _agreement(self, machine: Machine) -> Consensus:
+        return SingleVoter(machine, self.server_record)
+
+    def server_record(self) -> ServerRecord:
+        """This server as the others should know it."""
+        return ServerRecord(self.node_id, self.config.node_name, self.rpc_address)
 
     @property
     def rpc_address(self) -> str:
@@ -199,19 +207,30 @@ class Agent:
     # -- servers ------------------------------------------------------------------------------------------------------
 
     @property
-    def leads_alone(self) -> bool:
-        """Whether this server is the whole cluster, so that its own store is always the newest there is."""
-        return self.server is not None and self.server.consensus.is_leader and len(self.server.consensus.peers()) == 1
+    def fresh_until(self) -> float:
+        """The time of `lictor.model.clock.lease_clock` until which this agent's store may answer default reads at once:
+        infinite for a server that is always alone, 0.0 where each has to be confirmed.
+        """
+        return self.server.consensus.fresh_until if self.server is not None else 0.0
+
+    @property
+    def last_contact(self) -> float:
+        """Seconds since the leader was last heard of: 0 on the leader itself, infinite for never."""
+        return self.server.consensus.last_contact if self.server is not None else float("inf")
 
     def leader_contact(self) -> tuple[int, bool]:
         """Milliseconds since the leader was last heard of, and whether there is one."""
-        return 0, self.server is not None and bool(self.server.consensus.leader)
+        contact = self.last_contact
+        known = self.server is not None and bool(self.server.consensus.leader)
+        return MAX_CONTACT if contact > MAX_CONTACT / 1000 else int(contact * 1000), known
 
-    async def confirm_leadership(self) -> None:
-        """Return once a consistent read is safe. Raises `NoLeader`."""
+    async def confirm(self, consistent: bool) -> None:
+        """Return once this agent's store holds everything that was acknowledged before: a default read is then safe,
+        or a consistent one, for which a majority confirms the leader. Raises `NoLeader`.
+        """
         if self.server is None:
             raise NoLeader
-        await self.server.consensus.confirm_leadership()
+        await self.server.confirm(quorum=consistent)
 
     async def apply(self, command: Command) -> Any:
         """Have the servers apply a command. Returns its result; raises what it failed with."""

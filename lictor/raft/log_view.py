@@ -1,5 +1,5 @@
-"""What the consensus core reads of the durable log: the entries since some snapshot, in memory, and which snapshot there
-is. Pure; the shell notes here what it has written, never before.
+"""What the consensus core reads of the durable log: the entries since some snapshot, in memory, and the snapshot's
+description. Pure; the shell notes here what it has written, never before.
 """
 
 from collections.abc import Sequence
@@ -38,15 +38,14 @@ class LogView:
     def entries(self, low: int, high: int, limit: int = NO_LIMIT) -> Sequence[Entry]:
         if low <= self._before:
             raise Compacted(f"entry {low} is gone, the log begins at {self._before + 1}")
-        start, size = low - self._before - 1, 0
+        start = low - self._before - 1
         end = high - self._before - 1
         if limit < NO_LIMIT:
             # Far behind, a follower gets a message's worth at a time: no more than that is copied.
             end = min(end, start + max(1, limit // ENTRY_OVERHEAD))
         found = self._entries[start:end]
         if limit < NO_LIMIT:
-            size = fitting(found, limit)
-            del found[size:]
+            del found[fitting(found, limit) :]
         return found
 
     def snapshot(self) -> Snapshot | None:

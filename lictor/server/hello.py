@@ -8,8 +8,8 @@ METHOD = "server.hello"
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """One server. `number` is that of its `ServerRecord`, `promised` are the node ids it promised to form a cluster with; `known` the addresses of other
-    servers that it has heard of; `last_contact` is in seconds, infinite for never.
+    """One server. `number` is that of its `ServerRecord`; `promised` the node ids that it promised to form a cluster
+    with; `known` the addresses of other servers that it has heard of; `last_contact` is in seconds, infinite for never.
     """
 
     id: str

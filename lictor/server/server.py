@@ -1,21 +1,19 @@
 """A server: the full store, fed by consensus, and the way to write to it.
 
-All commands that arrive in one turn of the loop become one log entry; each caller gets its own command's result once
-the entry is durable and applied. What the entry changed is told right after, once.
+All commands that arrive in one turn of the loop become one proposal; each caller gets its own command's result once it
+is committed and applied here. What an entry of the log changed is told right after, once.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from lictor.model.command import Batch, Command
 from lictor.model.errors import InvalidRequest, LictorError, TooLarge
-from lictor.raft.consensus import Consensus, Image, Peer
-from lictor.raft.single import SingleVoter
+from lictor.raft.consensus import Consensus, Image, Machine
 from lictor.store import commands, snapshot
 from lictor.store.store import Store
 
@@ -24,16 +22,19 @@ BATCH_BYTES = 8 * 1024 * 1024  # of the commands in one entry, unless a single o
 MAX_COMMAND = 200 * 1024 * 1024  # bytes; an entry of the log must hold it
 
 
-class Machine:
+HOLD = 7.0  # seconds in which a leader must be found
+
+
+class StoreMachine:
     """The store as consensus sees it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._decoder = msgspec.msgpack.Decoder(Batch)
 
-    def apply(self, entry: bytes) -> list[Any]:
-        """Apply a batch, then tell its dependents. Returns each command's result or error."""
-        results = commands.apply_batch(self._store, self._decoder.decode(entry))
+    def apply(self, proposals: Sequence[bytes]) -> list[Any]:
+        """Apply batches, then tell their dependents. Returns, for each batch, its commands' results or errors."""
+        results = [commands.apply_batch(self._store, self._decoder.decode(proposal)) for proposal in proposals]
         self._store.flush()
         return results
 
@@ -41,35 +42,37 @@ class Machine:
         """The store's rows as they are now."""
         return snapshot.Image(self._store)
 
-    def load(self, state: bytes) -> None:
+    async def load(self, pieces: Iterator[bytes]) -> None:
         """Fill the store from a snapshot."""
-        snapshot.load(self._store, state)
+        snapshot.load(self._store, b"".join(pieces))
 
 
 class Server:
-    """One server of the cluster. `folder` is where its log lives, None for memory only.
+    """One server of the cluster. `agreement` makes its consensus, given the machine that this server is.
 
-    `clock` gives seconds since 1970; it stamps what this server proposes.
+    `clock` gives seconds since 1970; it stamps what this server proposes. `hold` is how long a write waits for a
+    leader, in seconds.
     """
 
     def __init__(
         self,
         store: Store,
-        peer: Callable[[], Peer],
-        folder: Path | None,
+        agreement: Callable[[Machine], Consensus],
         *,
         clock: Callable[[], float] = time.time,
+        hold: float = HOLD,
     ) -> None:
         self.store = store
         self.clock = clock
-        self.consensus: Consensus = SingleVoter(Machine(store), peer, folder)
+        self.hold = hold
+        self.consensus = agreement(StoreMachine(store))
         self._encoder = msgspec.msgpack.Encoder()
         self._waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._proposals: set[asyncio.Task[None]] = set()
         self.applied = 0
 
     async def start(self) -> None:
-        """Load the state from disk and begin."""
+        """Load the state from disk and begin. Raises `DamagedLog`, `DiskFull`, `DiskFailed`."""
         await self.consensus.start()
 
     async def close(self) -> None:
@@ -77,6 +80,12 @@ class Server:
         if self._proposals:
             await asyncio.gather(*self._proposals, return_exceptions=True)
         await self.consensus.close()
+
+    async def confirm(self, *, quorum: bool) -> None:
+        """Return once a read of the store is linearizable: it holds all that was acknowledged before. With `quorum`, a
+        majority confirms the leader, else its lease is enough. Raises `NoLeader`.
+        """
+        await self.consensus.confirm(quorum=quorum, timeout=self.hold)
 
     async def apply(self, command: Command) -> Any:
         """Replicate and apply a command. Returns its result; raises what it failed with, or `NoLeader`.
@@ -120,7 +129,7 @@ class Server:
         # The shape of a `Batch`, whose commands are encoded already.
         batch = (self.clock(), [msgspec.Raw(encoded) for encoded, _ in waiting])
         try:
-            results = await self.consensus.propose(self._encoder.encode(batch))
+            results = await self.consensus.propose(self._encoder.encode(batch), self.hold)
         except Exception as error:
             results = [error] * len(waiting)
         self.applied += len(waiting)

@@ -21,11 +21,10 @@ from lictor.model.errors import InvalidRequest, LictorError
 from lictor.model.json_text import JsonError, decode_json
 from lictor.model.service import ConnectProxyConfig
 from lictor.model.service_definition import ApiDialect, decode_check
-from lictor.raft.consensus import Peer
-from lictor.server.server import Server
 from lictor.store import commands
 from lictor.store.store import Store
 from tests.http.conftest import Door, open_agent, read_answer
+from tests.server.alone import on_disk
 
 HUGE = 10**400
 
@@ -188,11 +187,7 @@ async def test_a_fault_in_one_command_ends_neither_writing_nor_the_next_start(
 
     monkeypatch.setitem(commands._HANDLERS, KVWrite, faulty)
 
-    def server() -> Server:
-        return Server(Store(), lambda: Peer("id", "n1", "127.0.0.1:1", True, True), tmp_path)
-
-    first = server()
-    await first.start()
+    first = await on_disk(Store(), tmp_path)
     async with asyncio.timeout(30):
         writes = (first.apply(KVWrite("set", key, b"1")) for key in ("a", "bad", "b"))
         results = await asyncio.gather(*writes, return_exceptions=True)
@@ -201,8 +196,8 @@ async def test_a_fault_in_one_command_ends_neither_writing_nor_the_next_start(
     assert results[0] is True and results[2] is True
     assert isinstance(results[1], LictorError) and "TypeError" not in str(results[1])
     assert "a mistake of the program" in caplog.text
-    second = server()
-    await second.start()
+    second = await on_disk(Store(), tmp_path)
+    await second.confirm(quorum=True)
     for store in (first.store, second.store):
         assert [row.key for row in store.kv.under("")] == ["a", "b", "c"]
     await second.close()

@@ -1,7 +1,7 @@
 """Writes through a server: batched, indexed one by one, answered each with its own result, durable before that."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,17 @@ from lictor.model.command import Batch, KVWrite, Register, SessionCreate
 from lictor.model.errors import NoLeader, Refused
 from lictor.model.node import Node
 from lictor.model.session import Session
-from lictor.raft.consensus import Peer
-from lictor.raft.single import SingleVoter
 from lictor.server.duties import Duties
-from lictor.server.server import Machine, Server
+from lictor.server.server import Server
 from lictor.store.store import Store
 from lictor.store.watch import Dependent
-
-
-def peer() -> Peer:
-    return Peer("id", "n1", "127.0.0.1:8300", leader=True, voter=True)
+from tests.raft.replicas import until
+from tests.server.alone import SETTINGS, in_memory, on_disk
 
 
 @pytest.fixture(params=["memory", "disk"])
 async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
-    folder = tmp_path / "raft" if request.param == "disk" else None
-    made = Server(Store(), peer, folder)
-    await made.start()
+    made = await (on_disk(Store(), tmp_path / "raft") if request.param == "disk" else in_memory(Store()))
     yield made
     await made.close()
 
@@ -47,11 +41,11 @@ def proposals(server: Server) -> list[Batch]:
     seen: list[Batch] = []
     propose = server.consensus.propose
 
-    async def noted(entry: bytes) -> Any:
+    async def noted(entry: bytes, timeout: float) -> Any:
         seen.append(msgspec.msgpack.decode(entry, type=Batch))
-        return await propose(entry)
+        return await propose(entry, timeout)
 
-    server.consensus.propose = noted  # type: ignore[method-assign]
+    server.consensus.propose = noted  # type: ignore[assignment, method-assign]
     return seen
 
 
@@ -100,56 +94,36 @@ async def test_dependents_are_told_once_for_a_batch(server: Server) -> None:
 
 
 async def test_nothing_is_accepted_after_close(tmp_path: Path) -> None:
-    server = Server(Store(), peer, tmp_path / "raft")
-    await server.start()
+    server = await on_disk(Store(), tmp_path / "raft")
     await server.close()
     with pytest.raises(NoLeader):
         await server.apply(KVWrite("set", "a", b""))
 
 
 async def test_a_restart_finds_everything_that_was_acknowledged(tmp_path: Path) -> None:
-    first = Server(Store(), peer, tmp_path / "raft")
-    await first.start()
+    first = await on_disk(Store(), tmp_path / "raft")
     await asyncio.gather(*(first.apply(KVWrite("set", f"k{n}", b"v")) for n in range(100)))
     await first.apply(KVWrite("delete", "k7"))
     before = (first.store.index, dict(first.store.kv.rows), dict(first.store.tombstones.rows))
     await first.close()
-    second = Server(Store(), peer, tmp_path / "raft")
-    await second.start()
+    second = await on_disk(Store(), tmp_path / "raft")
+    await second.confirm(quorum=True)
     assert (second.store.index, second.store.kv.rows, second.store.tombstones.rows) == before
     await second.close()
 
 
 async def test_a_grown_log_becomes_a_snapshot_and_a_restart_reads_both(tmp_path: Path) -> None:
-    store = Store()
-    consensus = SingleVoter(Machine(store), peer, tmp_path / "raft", snapshot_bytes=2000)
-    await consensus.start()
-    encode: Callable[[Any], bytes] = msgspec.msgpack.encode
+    settings = msgspec.structs.replace(SETTINGS, snapshot_threshold=50, snapshot_interval=0.02, trailing=5)
+    first = await on_disk(Store(), tmp_path, settings)
     for n in range(200):
-        await consensus.propose(encode(Batch(1.0, (KVWrite("set", f"k{n}", b"x" * 20),))))
-    assert consensus.snapshot_index > 0
-    assert (tmp_path / "raft" / "log").stat().st_size < 6000
-    await consensus.close()
-    again = Store()
-    reopened = SingleVoter(Machine(again), peer, tmp_path / "raft")
-    await reopened.start()
-    assert (again.kv.rows, again.index, reopened.last_index) == (store.kv.rows, store.index, 200)
-    await reopened.close()
-
-
-async def test_a_failed_sync_is_fatal_and_acknowledges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fatal: list[BaseException] = []
-    consensus = SingleVoter(Machine(Store()), peer, tmp_path / "raft", fatal=fatal.append)
-    await consensus.start()
-
-    def full(fd: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("lictor.raft.disk.os.fdatasync", full)
-    with pytest.raises(NoLeader):
-        await consensus.propose(msgspec.msgpack.encode(Batch(1.0, (KVWrite("set", "a", b""),))))
-    assert len(fatal) == 1
-    assert not consensus.is_leader
+        await first.apply(KVWrite("set", f"k{n}", b"x" * 20))
+    await until(lambda: int(first.consensus.stats()["last_snapshot_index"]) > 100, "a snapshot")
+    await first.apply(KVWrite("set", "last", b"x"))
+    await first.close()
+    second = await on_disk(Store(), tmp_path, settings)
+    await second.confirm(quorum=True)
+    assert (second.store.kv.rows, second.store.index) == (first.store.kv.rows, first.store.index)
+    await second.close()
 
 
 async def test_the_leader_ends_a_session_whose_ttl_ran_out(server: Server) -> None:

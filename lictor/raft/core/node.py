@@ -272,6 +272,16 @@ class Node:
         return self._raft.committed_in_term()
 
     @property
+    def committed(self) -> int:
+        """Everything up to here is committed, as far as this server knows."""
+        return self._raft.log.committed
+
+    @property
+    def membership(self) -> Membership:
+        """The membership that counts now."""
+        return self._raft.tracker.membership
+
+    @property
     def last_index(self) -> int:
         """The end of the log, durable or not."""
         return self._raft.log.last_index()

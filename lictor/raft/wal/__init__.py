@@ -8,8 +8,7 @@ Three errors tell what a server must do: `DamagedLog`, do not start; `DiskFull`,
 back when there is room; `DiskFailed`, end the process, for what the disk holds is unknown.
 """
 
-from lictor.raft.disk import DamagedLog
-from lictor.raft.wal.errors import DiskFailed, DiskFull
+from lictor.raft.wal.errors import DamagedLog, DiskFailed, DiskFull
 from lictor.raft.wal.files import Files, OsFiles
 from lictor.raft.wal.frame import Batch, Configuration, Position
 from lictor.raft.wal.log import Log, Recovered

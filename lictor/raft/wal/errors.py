@@ -5,13 +5,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lictor.raft.disk import DamagedLog
+_SPACE = "free some space on its file system"
+_TRY_AGAIN = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EMFILE: "raise the limit of open files of this process",
+    errno.ENFILE: "raise the system's limit of open files",
+    errno.ENOMEM: "free some memory",
+}
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+class DamagedLog(Exception):
+    """What was durable once cannot be read. The message names file and offset, and what to do; nothing was changed."""
 
 
 class DiskFull(Exception):
-    """There is no room. Nothing of what was asked for was done, and all that was durable is there; try again later."""
+    """There is no room, or another means is lacking that may come back. Nothing of what was asked for was done, and all
+    that was durable is there; try again later.
+    """
 
 
 class DiskFailed(Exception):
@@ -24,9 +36,12 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise DiskFull(f"{path}: {error.strerror}; free some space on its file system") from error
-        raise DiskFailed(f"{path}: {error.strerror or error}; check the disk, then start again") from error
+        words = error.strerror or str(error)
+        remedy = _TRY_AGAIN.get(error.errno or 0)
+        if remedy is not None:
+            raise DiskFull(f"{path}: {words}; {remedy}") from error
+        remedy = "give this program's user access to it" if error.errno in _FORBIDDEN else "check the disk"
+        raise DiskFailed(f"{path}: {words}; {remedy}, then start again") from error
 
 
 @contextmanager
@@ -36,6 +51,18 @@ def syncing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DiskFailed(f"{path}: cannot sync: {error.strerror or error}; check the disk, then start again") from error
+
+
+@contextmanager
+def syncing_aside(path: Path) -> Iterator[None]:
+    """For the sync of a file that nothing counts on yet and that is removed if this fails: a full disk is just that."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{path}: cannot sync: {error.strerror}; {_SPACE}") from error
+        with syncing(path):
+            raise
 
 
 def damaged(path: Path, offset: int, what: str) -> DamagedLog:

@@ -2,8 +2,10 @@
 
 A *frame* holds one `Batch`, and a batch is what was made durable with one sync: all of it is there or nothing. A
 segment is a header and frames, then zeros. Frames are numbered without a gap from one segment to the next, and a frame
-is written only when all before it are durable. So a frame that cannot be read was never acknowledged, unless a
-higher number follows it: that tells a write that a crash cut off from damage.
+is written only when all before it are durable. So only the last one may be what a crash left of a write; one that
+cannot be read and has a higher number after it was durable once, and is damaged. The last one itself is damaged, too,
+if all of it was written: a crash leaves of each sector the zeros that were there before, or some first part of what was
+to be written, and zeros after it.
 
 All checksums of a segment begin with its salt, a random number. Bytes that look like a frame but are of another
 segment, or are somebody's data, are therefore not taken for one.
@@ -11,6 +13,7 @@ segment, or are somebody's data, are therefore not taken for one.
 
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -24,9 +27,11 @@ MARK: Final = b"\xf5LFR"
 
 _SEGMENT: Final = struct.Struct(">7sBQQI")  # magic, version, segment number, number of its first frame, salt
 _FRAME: Final = struct.Struct(">4sIQI")  # mark, payload length, number, checksum of the payload
+_WHOLE_FRAME: Final = struct.Struct(">4sIQII")  # the same, and the checksum of these fields
 _CHECKSUM: Final = struct.Struct(">I")
 SEGMENT_HEADER: Final = _SEGMENT.size + _CHECKSUM.size
-FRAME_HEADER: Final = _FRAME.size + _CHECKSUM.size
+FRAME_HEADER: Final = _WHOLE_FRAME.size
+SECTOR: Final = 512  # bytes, the least that a disk writes as one
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -113,20 +118,25 @@ def read_frame_header(data: bytes, at: int, salt: int) -> FrameHeader | None:
     """The frame header at an offset; None if there is none that can be believed."""
     if at + FRAME_HEADER > len(data):
         return None
-    mark, length, number, checksum = _FRAME.unpack_from(data, at)
-    (own,) = _CHECKSUM.unpack_from(data, at + _FRAME.size)
+    mark, length, number, checksum, own = _WHOLE_FRAME.unpack_from(data, at)
     if mark != MARK or zlib.crc32(data[at : at + _FRAME.size], salt) != own:
         return None
     return FrameHeader(number, length, checksum)
 
 
-def read_payload(data: bytes, at: int, header: FrameHeader, salt: int) -> bytes | None:
-    """The payload of the frame at an offset; None if it is cut off or its checksum does not match."""
-    begin = at + FRAME_HEADER
-    payload = data[begin : begin + header.length]
-    if len(payload) < header.length or zlib.crc32(payload, salt) != header.checksum:
-        return None
-    return payload
+def frames(data: bytes, at: int, salt: int) -> Iterator[tuple[int, bytes]]:
+    """The number and the payload of every frame from an offset on, up to one that cannot be read."""
+    unpack, crc32, fields, header, size = _WHOLE_FRAME.unpack_from, zlib.crc32, _FRAME.size, FRAME_HEADER, len(data)
+    while at + header <= size:
+        mark, length, number, checksum, own = unpack(data, at)
+        if mark != MARK or crc32(data[at : at + fields], salt) != own:
+            return
+        end = at + header + length
+        payload = data[at + header : end]
+        if end > size or crc32(payload, salt) != checksum:
+            return
+        yield number, payload
+        at = end
 
 
 def later_frame(data: bytes, at: int, number: int, salt: int) -> int | None:
@@ -138,3 +148,17 @@ def later_frame(data: bytes, at: int, number: int, salt: int) -> int | None:
             return found
         found = data.find(MARK, found + 1)
     return None
+
+
+def was_written(data: bytes, begin: int, end: int) -> bool:
+    """Whether all of a stretch was written once, whatever it holds now: no crash has left it so.
+
+    What has a byte other than zero after it in its own sector was written. A stretch that ends in zeros may be taken
+    for one that was not.
+    """
+    while begin < end:
+        sector = (begin // SECTOR + 1) * SECTOR
+        if not any(data[min(end, sector) - 1 : sector]):
+            return False
+        begin = sector
+    return True

@@ -8,14 +8,16 @@ At start the last frame is written again and synced before anything in it is use
 only, because the process was killed before its sync, or because the sync failed.
 """
 
-import secrets
+import contextlib
+import random
+import re
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from lictor.raft.core.message import BLANK_STATE, Entry, HardState
-from lictor.raft.wal.errors import DiskFailed, DiskFull, damaged, naming, syncing
+from lictor.raft.wal.errors import DiskFailed, DiskFull, damaged, naming, syncing, syncing_aside
 from lictor.raft.wal.files import File, Files, OsFiles
 from lictor.raft.wal.frame import (
     SEGMENT_HEADER,
@@ -32,6 +34,7 @@ from lictor.raft.wal.segment import Segment
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 _SUFFIX: Final = ".wal"
 _ASIDE: Final = ".wal-new"
+_NAME: Final = re.compile(r"([0-9]{16})\.wal")
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -44,12 +47,20 @@ class Recovered(msgspec.Struct, frozen=True):
 
 
 class Log:
-    """The log in a folder of its own. One thread at a time; `recover` first, once."""
+    """The log in a folder of its own. One thread at a time; `recover` first, once. `chance` makes the salts."""
 
-    def __init__(self, folder: Path, files: Files | None = None, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: Files | None = None,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        chance: random.Random | None = None,
+    ) -> None:
         self.folder = folder
         self._files: Files = files or OsFiles()
         self._segment_bytes = segment_bytes
+        self._chance = chance or random.SystemRandom()
         self._file: File | None = None
         self._path = folder
         self._salt = 0
@@ -57,7 +68,7 @@ class Log:
         self._allocated = 0
         self._number = 0  # of the segment
         self._next_frame = 1
-        self._stained = False  # whether remains of a write that found no room follow the last frame
+        self._stained = False  # whether remains of a write that was not finished may follow the last frame
         self._failed: DiskFailed | None = None
         self._starts: dict[int, int] = {}  # the index at which the log ended when a segment began
         self._state = BLANK_STATE
@@ -109,16 +120,17 @@ class Log:
         elif self._at + len(data) > self._allocated:
             self._allocate()
         file = self._open_file()
+        self._stained = True
         try:
             with naming(self._path):
                 file.write(self._at, data)
         except DiskFull:
-            self._stained = True
             self._wash()
             raise
         except DiskFailed as error:
             raise self._fail(error) from error
         self._sync(file)
+        self._stained = False
         self._at += len(data)
         self._next_frame += 1
         self._take(batch)
@@ -131,8 +143,11 @@ class Log:
             if self._starts[following] > index:
                 break
             path = self._segment_path(number)
-            with naming(path):
-                self._files.remove(path)
+            try:
+                with naming(path):
+                    self._files.remove(path)
+            except DiskFailed as error:
+                raise self._fail(error) from error
             # One after the other, durably: a hole in the row of segments would be taken for damage.
             self._sync_folder()
             del self._starts[number]
@@ -205,7 +220,7 @@ class Log:
             raise self._fail(error) from error
 
     def _wash(self) -> None:
-        """Remove what a write left behind that found no room, so that it can never be taken for damage."""
+        """Remove what an unfinished write left behind, so that it can never be taken for damage."""
         file = self._open_file()
         try:
             with naming(self._path):
@@ -234,28 +249,20 @@ class Log:
         for name in self._files.names(self.folder):
             if name.endswith(_ASIDE):
                 self._files.remove(self.folder / name)
-            elif name.endswith(_SUFFIX) and name.removesuffix(_SUFFIX).isdigit():
-                numbers.append(int(name.removesuffix(_SUFFIX)))
+            elif (found := _NAME.fullmatch(name)) is not None:
+                numbers.append(int(found[1]))
         return sorted(numbers)
 
     def _begin_segment(self, needed: int) -> None:
         """Make the next segment, with room for a frame of so many bytes, and go on in it."""
         number = self._number + 1
         path, aside = self._segment_path(number), self.folder / f"{number:016d}{_ASIDE}"
-        salt = secrets.randbits(32)
+        salt = self._chance.getrandbits(32)
         first = Batch(state=self._state, configuration=self._configuration, end=self._end)
         data = segment_header(SegmentHeader(number, self._next_frame, salt))
         data += frame(self._next_frame, encode_batch(first), salt)
         size = max(self._segment_bytes, len(data) + needed)
-        file = self._write_aside(aside, data, size)
-        try:
-            with syncing(aside):
-                file.sync()
-            with naming(path):
-                self._files.replace(aside, path)
-        except (DiskFull, DiskFailed) as error:
-            file.close()
-            raise self._fail(DiskFailed(str(error))) from error
+        file = self._publish(aside, path, data, size)
         if self._file is not None:
             self._file.close()
         self._file, self._path, self._salt, self._number = file, path, salt, number
@@ -264,21 +271,25 @@ class Log:
         self._starts[number] = self._end.index
         self._sync_folder()
 
-    def _write_aside(self, aside: Path, data: bytes, size: int) -> File:
-        """Raises `DiskFull` when nothing was changed."""
+    def _publish(self, aside: Path, path: Path, data: bytes, size: int) -> File:
+        """Write a file aside, sync it and give it its name. Raises `DiskFull` when nothing was changed."""
         file: File | None = None
         try:
             with naming(aside):
                 file = self._files.create(aside)
                 file.allocate(size)
                 file.write(0, data)
-        except DiskFull:
+            with syncing_aside(aside):
+                file.sync()
+            with naming(path):
+                self._files.replace(aside, path)
+        except (DiskFull, DiskFailed) as error:
             if file is not None:
                 file.close()
-                with naming(aside):
+                with contextlib.suppress(OSError):  # what stays is removed by the next start, or written over
                     self._files.remove(aside)
-            raise
-        except DiskFailed as error:
+            if isinstance(error, DiskFull):
+                raise
             raise self._fail(error) from error
         return file
 

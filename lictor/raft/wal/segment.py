@@ -1,6 +1,7 @@
 """Reading one segment: its batches, and where the last whole frame ends.
 
-Only the last segment may end in a write that was cut off. Everything else that cannot be read is damage, and refused.
+Only the last segment may end in a write that was cut off, and only the last frame in it may be one. Everything else that
+cannot be read is damage, and refused.
 """
 
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from lictor.raft.wal.frame import (
     NotASegment,
     SegmentHeader,
     decode_batch,
+    frames,
     later_frame,
     read_frame_header,
-    read_payload,
     read_segment_header,
+    was_written,
 )
 
 
@@ -45,26 +47,21 @@ class Segment:
 
         Raises `DamagedLog`.
         """
-        data, salt = self._data, self.header.salt
-        used = _used(data)
         at = self.end
-        while at < used:
-            header = read_frame_header(data, at, salt)
-            payload = read_payload(data, at, header, salt) if header is not None else None
-            if header is None or payload is None:
-                self._cut_off(at, last)
-                return
-            if header.number != self.next_frame:
-                raise damaged(self.path, at, f"frame {header.number} where frame {self.next_frame} should be")
+        for number, payload in frames(self._data, at, self.header.salt):
+            if number != self.next_frame:
+                raise damaged(self.path, at, f"frame {number} where frame {self.next_frame} should be")
             try:
                 batch = decode_batch(payload)
             except msgspec.DecodeError as error:
-                raise damaged(self.path, at, f"the content of frame {header.number} is not a batch: {error}") from None
-            self.next_frame += 1
+                raise damaged(self.path, at, f"the content of frame {number} is not a batch: {error}") from None
+            self.next_frame = number + 1
             self.last_frame_at = at
-            self.end = at + FRAME_HEADER + header.length
+            self.end = at + FRAME_HEADER + len(payload)
             yield at, batch
             at = self.end
+        if self.cut_off:
+            self._check_end(last)
 
     def last_frame(self) -> bytes:
         """The bytes of the last whole frame."""
@@ -75,13 +72,19 @@ class Segment:
         """Whether anything but zeros follows the last whole frame."""
         return _used(self._data) > self.end
 
-    def _cut_off(self, at: int, last: bool) -> None:
+    def _check_end(self, last: bool) -> None:
         """Refuse what cannot be the remains of one write that a crash cut off."""
+        data, salt, at, frame = self._data, self.header.salt, self.end, self.next_frame
         if not last:
-            raise damaged(self.path, at, f"frame {self.next_frame} cannot be read, and there are later segments")
-        later = later_frame(self._data, at, self.next_frame, self.header.salt)
+            raise damaged(self.path, at, f"frame {frame} cannot be read, and there are later segments")
+        later = later_frame(data, at, frame, salt)
         if later is not None:
-            what = f"frame {self.next_frame} cannot be read, and was durable, for a later one follows at offset {later}"
+            what = f"frame {frame} cannot be read, and was durable, for a later one follows at offset {later}"
+            raise damaged(self.path, at, what)
+        header = read_frame_header(data, at, salt)
+        size = FRAME_HEADER + (header.length if header is not None else 0)
+        if at + size <= len(data) and was_written(data, at, at + size):
+            what = f"frame {frame} cannot be read, though it was written whole, which no crash makes of it"
             raise damaged(self.path, at, what)
 
 

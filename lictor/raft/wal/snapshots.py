@@ -3,7 +3,7 @@
 A snapshot travels to another server as the bytes of its file. What arrived of it is kept over a restart: it is checked
 chunk by chunk, and goes on where the last whole chunk ends. It counts only when all of it is there and checked.
 
-Header: magic, version, id, length of what follows, checksum; then MessagePack of `Snapshot` (without data). A chunk is
+Header: magic, version, id, length of what follows, checksum; then MessagePack of `Snapshot`. A chunk is
 its length, its checksum and its bytes; each checksum begins with the one before it, so that none can be missing or
 elsewhere. A chunk of length 0 ends the file. The id is random: it tells two snapshots of one entry apart.
 """
@@ -58,7 +58,7 @@ class _Broken(Exception):
 
 
 def _header(snapshot: Snapshot, identity: int) -> bytes:
-    content = _encode(msgspec.structs.replace(snapshot, data=b""))
+    content = _encode(snapshot)
     fields = _FIELDS.pack(_MAGIC, _VERSION, identity, len(content))
     return fields + _CHECKSUM.pack(zlib.crc32(content, zlib.crc32(fields))) + content
 

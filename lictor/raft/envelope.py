@@ -1,0 +1,84 @@
+"""What replicas send each other: messages of the consensus core, together with what leases need. Pure."""
+
+import msgspec
+
+from lictor.raft.core.message import Message, MessageKind
+from lictor.raft.once import Proposal
+from lictor.raft.wal import Offer
+
+MESSAGES = "raft.messages"
+PROPOSE = "raft.propose"
+INDEX = "raft.index"
+OFFER = "raft.snapshot.offer"
+DATA = "raft.snapshot.data"
+DONE = "raft.snapshot.done"
+
+# What only a leader sends.
+LEADER_KINDS = frozenset({MessageKind.APPEND, MessageKind.HEARTBEAT, MessageKind.SNAPSHOT})
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Messages of one moment from one server to another, by their numbers.
+
+    `address` is where the sender can be reached. `sent` is the sender's lease clock as it sent this; `echo` the latest
+    such time that it took from the receiver as its leader in the term `echo_term`, zeros for none.
+    """
+
+    to: int
+    sender: int
+    address: str
+    sent: float
+    echo_term: int
+    echo: float
+    messages: tuple[Message, ...]
+
+
+class Proposed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Proposals for the leader, by its number."""
+
+    to: int
+    proposals: tuple[Proposal, ...]
+
+
+class IndexAsked(msgspec.Struct, frozen=True, array_like=True):
+    """A reader asks the leader, by its number, from which index on a state is new enough; see `Consensus.confirm`."""
+
+    to: int
+    quorum: bool
+
+
+class Offered(msgspec.Struct, frozen=True, array_like=True):
+    """A leader offers a snapshot. The answer is the offset from which on its bytes are wanted."""
+
+    to: int
+    sender: int
+    term: int
+    offer: Offer
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """Bytes of an offered snapshot's file. The answer is the offset of the next."""
+
+    to: int
+    id: int
+    offset: int
+    data: bytes
+
+
+class Complete(msgspec.Struct, frozen=True, array_like=True):
+    """All of an offered snapshot was sent; `message` is what the core gets when it has been checked."""
+
+    to: int
+    id: int
+    message: Message
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
+decode_proposed = msgspec.msgpack.Decoder(Proposed).decode
+decode_asked = msgspec.msgpack.Decoder(IndexAsked).decode
+decode_offered = msgspec.msgpack.Decoder(Offered).decode
+decode_piece = msgspec.msgpack.Decoder(Piece).decode
+decode_complete = msgspec.msgpack.Decoder(Complete).decode
+decode_index = msgspec.msgpack.Decoder(int).decode
+decode_entry = msgspec.msgpack.Decoder(list[Proposal]).decode

@@ -1,0 +1,124 @@
+"""A raft folder as a start finds it: whose it is, its log, its latest snapshot; and what a cluster begins with."""
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from lictor.model.errors import Refused
+from lictor.raft.consensus import ServerRecord
+from lictor.raft.core.membership import Membership
+from lictor.raft.core.message import BLANK_STATE, HardState, Snapshot
+from lictor.raft.core.quorum import Quorum
+from lictor.raft.roster import Roster
+from lictor.raft.wal import Batch, DamagedLog, Files, Log, Position, Recovered, SnapshotStore
+from lictor.raft.wal.errors import naming, syncing
+
+IDENTITY = "identity.json"
+_LENGTH = 8  # bytes of the length of the applied numbers, before them
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """What a folder holds."""
+
+    number: int
+    wal: Log
+    store: SnapshotStore
+    recovered: Recovered
+    snapshot: Snapshot | None
+
+
+def open_folder(folder: Path, files: Files, segment_bytes: int, chance: random.Random) -> Opened:
+    """Open a raft folder, new or not. Blocks. Raises `DamagedLog`, `DiskFull`, `DiskFailed`."""
+    store = SnapshotStore(folder / "snapshots", files)
+    wal = Log(folder / "log", files, segment_bytes=segment_bytes)
+    snapshot = store.open()
+    recovered = wal.recover(Position(snapshot.index, snapshot.term) if snapshot is not None else Position())
+    used = snapshot is not None or bool(recovered.entries) or recovered.state != BLANK_STATE
+    return Opened(_identity(folder, files, chance, used=used), wal, store, recovered, snapshot)
+
+
+def _identity(folder: Path, files: Files, chance: random.Random, *, used: bool) -> int:
+    """The number of this server; made with the folder. Raises `DamagedLog` where it is lost."""
+    path = folder / IDENTITY
+    if IDENTITY not in files.names(folder):
+        if used:
+            raise DamagedLog(f"{path}: missing, though there is a log beside it; {_REMEDY}")
+        number = chance.getrandbits(60) | 1
+        aside = folder / f"{IDENTITY}-new"
+        with naming(aside):
+            file = files.create(aside)
+            file.write(0, json.dumps({"number": number}).encode() + b"\n")
+        with syncing(aside):
+            file.sync()
+            file.close()
+            files.replace(aside, path)
+            files.sync_folder(folder)
+        return number
+    with naming(path):
+        file = files.open(path)
+        data = file.read(0, 4096)
+        file.close()
+    try:
+        found = json.loads(data)["number"]
+    except (ValueError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, int) or not 0 < found < 1 << 62:
+        raise DamagedLog(f"{path}: it does not hold this server's number; {_REMEDY}")
+    return found
+
+
+_REMEDY = (
+    "if the other servers of the cluster are well, remove this one from the cluster, move its raft folder away and "
+    "let it join anew; otherwise restore the data directory from a backup"
+)
+
+
+def voters(records: Mapping[int, ServerRecord]) -> Membership:
+    """A membership of nothing but voters."""
+    return Membership(Quorum(frozenset(records)))
+
+
+def beginning(snapshot: Snapshot, state: HardState = BLANK_STATE) -> Batch:
+    """What the log of a server holds whose state begins with a snapshot."""
+    state = HardState(max(state.term, snapshot.term), state.vote if state.term >= snapshot.term else 0, snapshot.index)
+    return Batch(state=state, restored=Position(snapshot.index, snapshot.term))
+
+
+def known(servers: Sequence[ServerRecord], roster: Roster, number: int, own: ServerRecord) -> Iterator[ServerRecord]:
+    """Servers of a recovery with their numbers, which the roster has. Raises `Refused` for those that it has not."""
+    for server in servers:
+        found = roster.by_id(server.id)
+        if server.id == own.id:
+            yield ServerRecord(own.id, own.node, server.address or own.address, number)
+        elif found is not None:
+            yield ServerRecord(found.id, found.node, server.address or found.address, found.number)
+        else:
+            raise Refused(f"server {server.id} is not known here: list only servers that were in the cluster")
+
+
+def pack_state(applied_numbers: bytes, machine: Iterable[bytes]) -> Iterator[bytes]:
+    """The content of a snapshot."""
+    yield len(applied_numbers).to_bytes(_LENGTH, "big") + applied_numbers
+    yield from machine
+
+
+def unpack_state(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The applied numbers, and the machine's pieces. Raises `DamagedLog`."""
+    held = b""
+    needed = _LENGTH
+    while len(held) < needed:
+        piece = next(pieces, None)
+        if piece is None:
+            raise DamagedLog("a snapshot ends before the machine's state begins")
+        held += piece
+        if len(held) >= _LENGTH:
+            needed = _LENGTH + int.from_bytes(held[:_LENGTH], "big")
+
+    def rest() -> Iterator[bytes]:
+        yield held[needed:]
+        yield from pieces
+
+    return held[_LENGTH:needed], rest()

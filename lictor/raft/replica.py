@@ -1,0 +1,911 @@
+"""One server of several: drives the consensus core with a clock, a disk and a network, and the machine with what is
+committed.
+
+Everything happens in turns of the event loop. Whatever arrives (messages, proposals, finished writes, ticks) is given
+to the core at once; one `_pump` at the end of the turn takes the work that came of it all: messages leave in one
+envelope for each server, writes go to the log's writer, committed entries to the machine. So what came in one turn
+shares one message, one entry, one sync.
+
+The order within a turn matters in one place: a commit index leaves this server (in a message, or as a result) only
+after `fresh_until` has been taken back where the machine is behind it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
+from lictor.model.transport import Caller, Transport
+from lictor.raft import envelope, opening
+from lictor.raft.applied import AppliedIndex
+from lictor.raft.confirming import LeaderReads, Rounds
+from lictor.raft.consensus import Machine, Peer, Progress, ServerChange, ServerRecord
+from lictor.raft.core.config import Config
+from lictor.raft.core.election import TRANSFER
+from lictor.raft.core.events import Role
+from lictor.raft.core.membership import (
+    Change,
+    ChangeKind,
+    ChangeRefused,
+    Membership,
+    MembershipChange,
+    decode_change,
+    decode_single_change,
+)
+from lictor.raft.core.message import APPEND_THREAD, APPLY_THREAD, Entry, EntryKind, Message, MessageKind, Snapshot
+from lictor.raft.core.node import MessageRefused, Node, ProposalDropped, StrangerAnswered
+from lictor.raft.lease import Hold, Lease
+from lictor.raft.log_view import LogView
+from lictor.raft.log_writer import LogWriter
+from lictor.raft.once import AppliedNumbers
+from lictor.raft.proposing import Busy, LeaderQueue, Origin
+from lictor.raft.roster import ChangeNote, Roster, decode_note, encode_note
+from lictor.raft.settings import ELECTION_TICKS, RaftSettings, World
+from lictor.raft.shipping import Shipping
+from lictor.raft.wal import DiskFailed, DiskFull, Log, SnapshotStore
+
+SLICE_PROPOSALS = 512  # applied in one turn of the loop
+SLICE_BYTES = 512 * 1024
+AHEAD = 2  # own entries that are not committed yet; what comes meanwhile waits, and shares the next entry
+PROPOSED_BYTES = 4 * 1024 * 1024  # of proposals in one message to the leader
+HARD_LIMIT = 60.0  # seconds after which a proposal is given up, whatever the leader says
+WAITING = 65536  # own proposals at once
+VOTES = frozenset({MessageKind.VOTE, MessageKind.PRE_VOTE})
+
+log = logging.getLogger("lictor.server.raft")
+
+
+class Replica:
+    """A `Consensus` with a disk and peers. `record` is this server as it should be known; `folder` its raft folder."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        record: Callable[[], ServerRecord],
+        folder: Path,
+        transport: Transport,
+        settings: RaftSettings,
+        world: World,
+    ) -> None:
+        self._machine = machine
+        self._record = record
+        self._folder = folder
+        self._transport = transport
+        self._settings = settings
+        self._world = world
+        self._chance = world.chance
+        self._number = 0
+        self._node: Node
+        self._view: LogView
+        self._wal: Log
+        self._store: SnapshotStore
+        self._writer: LogWriter
+        self._shipping: Shipping
+        self._lease: Lease
+        self._hold = Hold(settings.election_timeout)
+        self._roster = Roster()
+        self._once = AppliedNumbers()
+        self._origin = Origin(self._chance.getrandbits(62) | 1)
+        self._queue = LeaderQueue(settings.queued_bytes)
+        self._applied = AppliedIndex()
+        self._applying: deque[tuple[Message, int]] = deque()  # work, and the place in it that is next
+        self._addresses: dict[int, str] = {}  # of servers that have spoken
+        self._reads = LeaderReads(settings.election_timeout / 2)
+        self._confirming = {
+            quorum: Rounds(partial(self._ask_index, quorum), self._applied, settings.tick) for quorum in (False, True)
+        }
+        self._fresh_until = 0.0
+        self._leading = False
+        self._lead_term = 0
+        self._lead_index = 0
+        self._seen_leader = 0
+        self._seen_term = 0
+        self._heard_at = float("-inf")  # loop time
+        self._leaderless_since = 0.0
+        self._last_propose = 0
+        self._changes: dict[int, asyncio.Future[bool]] = {}  # by token
+        self._changing = asyncio.Lock()
+        self._full = False
+        self._full_since = 0.0
+        self._loading = False
+        self._pumping = False
+        self._running = False
+        self._snapshotting: asyncio.Task[None] | None = None
+        self._next_look = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._on_leadership: list[Callable[[bool], None]] = []
+        self._on_peers: list[Callable[[], None]] = []
+        self._shown: object = None
+
+    # -- what others see ----------------------------------------------------------------------------------------------
+
+    @property
+    def number(self) -> int:
+        """What names this server to the others."""
+        return self._number
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this server leads, and has applied all that was committed before it did."""
+        return self._leading
+
+    @property
+    def leader(self) -> str:
+        """The leader's address, or empty."""
+        return self._address(self._leader_number())
+
+    @property
+    def leader_id(self) -> str:
+        """The leader's node id, or empty."""
+        record = self._roster.records.get(self._leader_number())
+        return record.id if record is not None else ""
+
+    def _leader_number(self) -> int:
+        if not self._running or (self._node.is_leader and not self._leading):
+            return 0
+        return self._node.leader
+
+    @property
+    def last_contact(self) -> float:
+        """Seconds since the leader was last heard of: 0 on the leader itself, infinite for never."""
+        if self._leading:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._heard_at
+
+    @property
+    def fresh_until(self) -> float:
+        """Until when this server's state is the newest there is; see `Consensus`."""
+        return self._fresh_until
+
+    @property
+    def blank(self) -> bool:
+        """Whether this server belongs to no cluster yet."""
+        return not self._node.membership.members and self._node.last_index == 0
+
+    @property
+    def term(self) -> int:
+        """The present term."""
+        return self._node.term
+
+    @property
+    def applied(self) -> int:
+        """The index of the last entry that the machine holds."""
+        return self._applied.index
+
+    @property
+    def membership(self) -> Membership:
+        """Who votes and who learns, by number."""
+        return self._node.membership
+
+    def on_leadership(self, told: Callable[[bool], None]) -> None:
+        """Have gaining and losing the leadership told."""
+        self._on_leadership.append(told)
+
+    def on_peers(self, told: Callable[[], None]) -> None:
+        """Have changes of `peers`, and of who leads, told."""
+        self._on_peers.append(told)
+
+    def peers(self) -> list[Peer]:
+        """The configuration's servers, in order of their names."""
+        membership = self._node.membership
+        leader = self._leader_number()
+        found = [
+            Peer(record.id, record.node, record.address, number == leader, number in membership.quorum.voters)
+            for number, record in self._roster.records.items()
+            if number in membership.members
+        ]
+        return sorted(found, key=lambda peer: (peer.node, peer.id))
+
+    def progress(self) -> dict[str, Progress]:
+        """On the leader, how far each other server is."""
+        if not self._leading:
+            return {}
+        now = self._world.lease_clock()
+        found = {}
+        for number, progress in self._node.status().progress.items():
+            record, heard = self._roster.records.get(number), self._lease.heard(number)
+            if record is not None and number != self._number:
+                found[record.id] = Progress(progress.match, None if heard is None else max(0.0, now - heard))
+        return found
+
+    def stats(self) -> dict[str, str]:
+        """What `agent/self` shows under `raft`."""
+        status = self._node.status()
+        state = {Role.LEADER: "Leader", Role.FOLLOWER: "Follower"}.get(status.soft_state.role, "Candidate")
+        latest, last = self._view.latest, self._node.last_index
+        contact = self.last_contact
+        voters = status.membership.quorum.voters
+        servers = " ".join(
+            f"{{Suffrage:{'Voter' if peer_number in voters else 'Nonvoter'} ID:{record.id} Address:{record.address}}}"
+            for peer_number, record in sorted(self._roster.records.items(), key=lambda item: item[1].node)
+        )
+        return {
+            "applied_index": str(self._applied.index),
+            "commit_index": str(status.hard_state.commit),
+            "fsm_pending": str(len(self._applying)),
+            "last_contact": "never" if contact == float("inf") else "0" if self._leading else f"{contact * 1000:.6f}ms",
+            "last_log_index": str(last),
+            "last_log_term": str(self._node.entry_term(last) or 0),
+            "last_snapshot_index": str(latest.index if latest is not None else 0),
+            "last_snapshot_term": str(latest.term if latest is not None else 0),
+            "latest_configuration": f"[{servers}]",
+            "latest_configuration_index": "0",
+            "num_peers": str(max(0, len(voters) - 1)),
+            "protocol_version": "3",
+            "protocol_version_max": "3",
+            "protocol_version_min": "0",
+            "snapshot_version_max": "1",
+            "snapshot_version_min": "0",
+            "state": state,
+            "term": str(status.hard_state.term),
+        }
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self, recover: Sequence[ServerRecord] | None = None) -> None:
+        """Load what is on disk, and begin. Raises `DamagedLog`, `DiskFull`, `DiskFailed`.
+
+        With `recover`, everything in the log is taken for committed, and the configuration becomes these servers,
+        whose numbers may be 0: for a cluster that lost its majority, and only with all of its servers stopped. Raises
+        `Refused` for servers that this one never heard of.
+        """
+        found = await self._world.log_work(
+            opening.open_folder, self._folder, self._world.files, self._settings.segment_bytes, self._chance
+        )
+        self._number, self._wal, self._store = found.number, found.wal, found.store
+        self._view = LogView(found.recovered, found.snapshot)
+        if found.snapshot is not None:
+            await self._load(found.snapshot)
+        if recover is not None:
+            await self._recover(recover)
+        self._lease = Lease(self._number, self._settings.election_timeout)
+        self._node = self._new_node()
+        self._writer = LogWriter(self._world, self._wal, self._view, self._written, self._restored, self._set_full)
+        self._shipping = Shipping(
+            self._number, self._world, self._store, self._transport, self._address, self._shipped, self._step_one
+        )
+        self._transport.on_message(envelope.MESSAGES, self._on_messages)
+        self._transport.on_message(envelope.PROPOSE, self._on_proposed)
+        self._transport.on_call(envelope.INDEX, self._on_index)
+        if not self.blank:
+            self._hold.restarted(self._world.lease_clock())
+        loop = asyncio.get_running_loop()
+        self._running = True
+        self._leaderless_since = loop.time()
+        self._writer.start()
+        self._stand_if_alone()
+        self._tick()
+        self._touch()
+
+    async def close(self) -> None:
+        """Finish what was accepted, and stop."""
+        if not self._running:
+            return
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+        for rounds in self._confirming.values():
+            await rounds.close()
+        if self._snapshotting is not None:
+            self._snapshotting.cancel()
+            await asyncio.gather(self._snapshotting, return_exceptions=True)
+        await self._shipping.close()
+        await self._writer.close()
+        await self._world.log_work(self._wal.close)
+        self._origin.fail(self._origin.numbers(), NoLeader())
+        self._reads.fail(NoLeader())
+        self._fresh_until = 0.0
+        if self._leading:
+            self._leading = False
+            for told in self._on_leadership:
+                told(False)
+
+    async def form(self, servers: Sequence[ServerRecord]) -> None:
+        """Begin a new cluster of these servers, with this server's present state."""
+        if not self.blank:
+            raise Refused("this server belongs to a cluster already")
+        if self._number not in [server.number for server in servers]:
+            raise Refused("this server is not among those that form the cluster")
+        roster = Roster(servers)
+        snapshot = Snapshot(1, 1, opening.voters(roster.records), roster.encode())
+        await self._world.snapshot_work(self._store.write, snapshot, self._state())
+        await self._world.log_work(self._wal.append, opening.beginning(snapshot))
+        self._view.restore(snapshot)
+        self._view.hard_state = opening.beginning(snapshot).state or self._view.hard_state
+        self._roster = roster
+        self._applied.reach(1)
+        self._node = self._new_node()
+        self._stand_if_alone()
+        self._touch()
+
+    def _new_node(self) -> Node:
+        settings = self._settings
+        config = Config(
+            id=self._number,
+            election_ticks=ELECTION_TICKS,
+            applied=self._applied.index,
+            async_storage=True,
+            max_message_bytes=settings.message_bytes,
+            max_applying_bytes=8 * SLICE_BYTES,
+            max_uncommitted_bytes=settings.queued_bytes,
+            max_inflight=settings.inflight,
+            max_inflight_bytes=settings.inflight_bytes,
+            check_quorum=True,
+            pre_vote=True,
+            forward_proposals=False,
+        )
+        return Node(config, self._view, self._chance)
+
+    def _stand_if_alone(self) -> None:
+        """Whoever is the only voter needs nobody's vote, and no time to wait for it."""
+        quorum = self._node.membership.quorum
+        if quorum.incoming == {self._number} and not quorum.joint:
+            self._node.campaign()
+
+    async def _recover(self, servers: Sequence[ServerRecord]) -> None:
+        """Apply the whole log, and go on from a snapshot of it with another configuration."""
+        last = self._view.last_index()
+        for entry in self._view.entries(self._applied.index + 1, last + 1):
+            self._apply_entry(entry)
+            if entry.index % SLICE_PROPOSALS == 0:
+                await asyncio.sleep(0)
+        roster = Roster(opening.known(servers, self._roster, self._number, self._record()))
+        snapshot = Snapshot(last, self._view.term(last) or 1, opening.voters(roster.records), roster.encode())
+        await self._world.snapshot_work(self._store.write, snapshot, self._state())
+        await self._world.log_work(self._wal.append, opening.beginning(snapshot, self._view.hard_state))
+        self._view.restore(snapshot)
+        self._roster = roster
+        self._applied.reach(last)
+        log.warning("the configuration was replaced: servers=%s", [record.address for record in servers])
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        # No tick is made up for: timeouts may become longer by it, and never shorter.
+        self._timer = loop.call_later(self._settings.tick, self._tick)
+        self._node.tick()
+        now = loop.time()
+        self._give_up_old(now)
+        if not self._node.is_leader:
+            self._origin.send_again(now - self._settings.election_timeout)
+        self._look_at_snapshots(now)
+        self._touch()
+
+    def _give_up_old(self, now: float) -> None:
+        """Fail what waits for a leader that does not come, or that takes too long."""
+        if len(self._origin):
+            leaderless = None if self._has_leader() else self._leaderless_since
+            self._origin.fail(self._origin.hopeless(now, leaderless, HARD_LIMIT), NoLeader())
+
+    # -- proposals ----------------------------------------------------------------------------------------------------
+
+    async def propose(self, proposal: bytes, timeout: float) -> Any:
+        """Have a proposal applied once; see `Consensus`."""
+        if not self._running:
+            raise NoLeader
+        if len(self._origin) >= WAITING:
+            raise Busy
+        number, done = self._origin.add(proposal, asyncio.get_running_loop().time(), timeout)
+        self._touch()
+        try:
+            return await done
+        finally:
+            self._origin.drop(number)
+
+    def _has_leader(self) -> bool:
+        return self._running and self._node.leader != 0 and not self._full
+
+    def _hand_in(self) -> None:
+        """Send own proposals to the leader; as the leader, put what has come into the log."""
+        node, now = self._node, asyncio.get_running_loop().time()
+        if self._origin.has_unsent and self._has_leader():
+            proposals = self._origin.take_unsent(now)
+            if node.is_leader:
+                self._queue.add(proposals)
+            else:
+                self._send_proposals(node.leader, proposals)
+        while self._queue and node.is_leader and not self._full and not self._ahead():
+            proposals = self._queue.take(self._settings.entry_bytes)
+            try:
+                node.propose(envelope.encode(proposals))
+            except ProposalDropped:
+                self._queue.put_back(proposals)
+                break
+
+    def _ahead(self) -> bool:
+        """Whether enough is on its way."""
+        return self._node.last_index - self._node.committed >= AHEAD
+
+    def _send_proposals(self, leader: int, proposals: Sequence[Any]) -> None:
+        address, start, size = self._address(leader), 0, 0
+        for end, proposal in enumerate(proposals):
+            size += len(proposal.body)
+            if size >= PROPOSED_BYTES or end == len(proposals) - 1:
+                body = envelope.encode(envelope.Proposed(leader, tuple(proposals[start : end + 1])))
+                self._transport.send(address, envelope.PROPOSE, body)
+                start, size = end + 1, 0
+
+    def _on_proposed(self, caller: Caller, body: bytes) -> None:
+        proposed = envelope.decode_proposed(body)
+        if self._running and proposed.to == self._number and self._node.is_leader:
+            self._queue.add(proposed.proposals)
+            self._touch()
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def _on_messages(self, caller: Caller, body: bytes) -> None:
+        received = envelope.decode_envelope(body)
+        if not self._running or received.to != self._number or received.sender == self._number:
+            return
+        sender = received.sender
+        self._addresses[sender] = received.address
+        node, now, leads = self._node, self._world.lease_clock(), False
+        for message in received.messages:
+            if message.sender != sender or message.to != self._number:
+                continue
+            if message.kind in VOTES and message.context != TRANSFER and self._hold.holds(now):
+                continue
+            self._step_one(message)
+            leads = leads or (message.kind in envelope.LEADER_KINDS and message.term == node.term)
+        if leads and node.leader == sender:
+            self._hold.hear(sender, node.term, received.sent, now)
+            self._heard_at = asyncio.get_running_loop().time()
+        if received.echo_term and received.echo_term == node.term and node.is_leader:
+            self._lease.echoed(sender, received.echo_term, received.echo)
+        self._touch()
+
+    def _step_one(self, message: Message) -> None:
+        try:
+            self._node.step(message)
+        except (ProposalDropped, StrangerAnswered):
+            pass  # what is lost is sent again by whoever needs it
+        except MessageRefused as error:
+            log.warning("a message was refused: from=%s error=%s", self._address(message.sender), error)
+        self._touch()
+
+    def _send(self, to: int, messages: list[Message]) -> None:
+        address = self._address(to)
+        if not address:
+            return
+        term, echo = self._hold.echo(to)
+        if any(message.kind is MessageKind.TIMEOUT_NOW for message in messages):
+            self._lease.give_up()
+            self._fresh_until = 0.0
+        packed = envelope.Envelope(
+            to, self._number, self._record().address, self._world.lease_clock(), term, echo, tuple(messages)
+        )
+        if not self._transport.send(address, envelope.MESSAGES, envelope.encode(packed)):
+            self._node.unreachable(to)
+
+    def _address(self, number: int) -> str:
+        """Where a server is: where it last spoke from, or as the configuration has it."""
+        known = self._addresses.get(number)
+        if known is not None:
+            return known
+        record = self._roster.records.get(number)
+        return record.address if record is not None else ""
+
+    # -- the turn -----------------------------------------------------------------------------------------------------
+
+    def _touch(self) -> None:
+        """Something came: look for work at the end of this turn."""
+        if not self._pumping and self._running:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        if not self._running:
+            return
+        node = self._node
+        self._notice()
+        self._hand_in()
+        context = self._reads.begin(asyncio.get_running_loop().time()) if node.is_leader else None
+        if context is not None:
+            node.read_index(context)
+        while node.has_ready():
+            ready = node.ready()
+            if node.committed > self._applied.index:
+                self._fresh_until = 0.0
+            outgoing: dict[int, list[Message]] = {}
+            for message in ready.messages:
+                if message.to == APPEND_THREAD:
+                    self._writer.add(message)
+                elif message.to == APPLY_THREAD:
+                    self._applying.append((message, 0))
+                elif message.kind is MessageKind.SNAPSHOT:
+                    self._shipping.send(message)
+                else:
+                    outgoing.setdefault(message.to, []).append(message)
+            mute = self._full and node.is_leader and self._silent()
+            for to, messages in outgoing.items():
+                if not mute:
+                    self._send(to, messages)
+            for read in ready.read_states:
+                self._reads.confirmed(read.context, read.index)
+            self._apply()
+            self._notice()
+            self._hand_in()
+        self._fresh_until = self._lease_end()
+
+    def _notice(self) -> None:
+        """Tell of changes of leader and leadership."""
+        node = self._node
+        now = asyncio.get_running_loop().time()
+        if (node.leader, node.term) != (self._seen_leader, self._seen_term):
+            if self._seen_leader and not node.leader:
+                self._leaderless_since = now
+            if node.leader:
+                log.info("new leader elected: leader=%s term=%d", self._address(node.leader), node.term)
+            else:
+                log.info("there is no leader: term=%d", node.term)
+            self._seen_leader, self._seen_term = node.leader, node.term
+            self._queue.clear()
+            self._origin.send_again()
+            if node.is_leader:
+                self._lease.begin(node.term)
+                self._lead_term, self._lead_index = node.term, node.last_index
+            else:
+                self._reads.fail(NotLeader(self._address(node.leader)))
+                self._end_changes()
+        leading = (
+            node.is_leader
+            and node.term == self._lead_term
+            and node.committed_in_term
+            and self._applied.index >= self._lead_index
+            and not self._full
+        )
+        if leading != self._leading:
+            self._leading = leading
+            log.info("cluster leadership acquired" if leading else "cluster leadership lost")
+            for told in self._on_leadership:
+                told(leading)
+        shown = (self._seen_leader, self._leading, node.membership, tuple(self._roster.records.values()))
+        if shown != self._shown:
+            self._shown = shown
+            for told_peers in self._on_peers:
+                told_peers()
+
+    def _lease_end(self) -> float:
+        node = self._node
+        if not self._leading or node.committed > self._applied.index:
+            return 0.0
+        now = self._world.lease_clock()
+        return max(0.0, self._lease.until(node.membership.quorum, now))
+
+    # -- applying -----------------------------------------------------------------------------------------------------
+
+    def _apply(self) -> None:
+        """Apply a slice of what is committed; the rest in later turns."""
+        proposals = size = 0
+        while self._applying and not self._loading:
+            work, place = self._applying[0]
+            for entry in work.entries[place:]:
+                if proposals >= SLICE_PROPOSALS or size >= SLICE_BYTES:
+                    self._applying[0] = (work, place)
+                    self._touch()
+                    return
+                place += 1
+                if entry.index > self._applied.index:
+                    proposals += 1 + self._apply_entry(entry)
+                    size += len(entry.data)
+                    self._applied.reach(entry.index)
+            self._applying.popleft()
+            for response in work.responses:
+                self._step_one(response)
+
+    def _apply_entry(self, entry: Entry) -> int:
+        """Apply one entry. Returns how many proposals it held."""
+        if entry.kind is not EntryKind.NORMAL:
+            self._apply_change(entry)
+            return 0
+        if not entry.data:
+            return 0
+        proposals = envelope.decode_entry(entry.data)
+        fresh = [proposal for proposal in proposals if self._once.take(proposal)]
+        results = self._machine.apply([proposal.body for proposal in fresh]) if fresh else []
+        own = self._origin.origin
+        for proposal, result in zip(fresh, results, strict=True):
+            if proposal.origin == own:
+                self._origin.applied(proposal.number, result)
+        for proposal in proposals:
+            self._queue.applied(proposal)
+        return len(proposals)
+
+    def _apply_change(self, entry: Entry) -> None:
+        change: MembershipChange = (
+            decode_single_change(entry.data).as_membership_change()
+            if entry.kind is EntryKind.CHANGE_V1
+            else decode_change(entry.data)
+        )
+        note = decode_note(change.context) if change.context else ChangeNote()
+        done = self._changes.pop(note.token, None)
+        try:
+            membership = self._change_membership(entry.index, change)
+        except ChangeRefused as error:
+            if done is not None and not done.done():
+                done.set_exception(Refused(str(error)))
+            return
+        self._roster.put(note.records)
+        self._roster.keep(membership.members)
+        for record in note.records:
+            self._addresses.pop(record.number, None)
+        if done is not None and not done.done():
+            done.set_result(True)
+
+    def _change_membership(self, index: int, change: MembershipChange) -> Membership:
+        if not self._running:  # while a log is being recovered: the membership will be another one
+            return opening.voters(self._roster.records)
+        return self._node.apply_change(index, change)
+
+    # -- the disk -----------------------------------------------------------------------------------------------------
+
+    def _written(self, responses: list[Message]) -> None:
+        """Work of the log's writer is done."""
+        outgoing: dict[int, list[Message]] = {}
+        for response in responses:
+            if response.to == self._number:
+                self._step_one(response)
+            else:
+                outgoing.setdefault(response.to, []).append(response)
+        for to, messages in outgoing.items():
+            self._send(to, messages)
+        self._touch()
+
+    def _set_full(self, full: bool) -> None:
+        """The disk is full, or has room again: a leader hands over, since it could acknowledge nothing."""
+        self._full = full
+        self._full_since = asyncio.get_running_loop().time()
+        if full and self._node.is_leader:
+            best = self._furthest()
+            log.error("stepping down: no room for the log")
+            if best:
+                self._node.transfer_leader(best)
+        self._touch()
+
+    def _silent(self) -> bool:
+        """Whether a leader without room keeps silent, since nobody took over when it was asked."""
+        return asyncio.get_running_loop().time() - self._full_since > self._settings.election_timeout
+
+    async def _restored(self, snapshot: Snapshot) -> None:
+        """The log begins after a snapshot from the leader: become its state."""
+        waiting = self._origin.numbers()
+        self._fresh_until = 0.0
+        await self._load(snapshot)
+        lost = [number for number in waiting if self._once.has(self._origin.origin, number)]
+        unknown = LictorError("the write took effect or was given up, but its result was lost with a change of servers")
+        self._origin.fail(lost, unknown)
+        self._touch()
+
+    async def _load(self, snapshot: Snapshot) -> None:
+        self._loading = True
+        try:
+            numbers, pieces = opening.unpack_state(self._store.read())
+            self._once.load(numbers)
+            await self._machine.load(pieces)
+            self._roster = Roster.decode(snapshot.data)
+            self._applied.reach(snapshot.index)
+        finally:
+            self._loading = False
+
+    # -- snapshots ----------------------------------------------------------------------------------------------------
+
+    def _look_at_snapshots(self, now: float) -> None:
+        """Take a snapshot where enough came since the last."""
+        settings = self._settings
+        if self._snapshotting is not None or self._loading or not self._applied.index:
+            return
+        if self._view.bytes < settings.snapshot_bytes + settings.trailing_bytes and now < self._next_look:
+            return
+        self._next_look = now + settings.snapshot_interval * (1 + self._chance.random())
+        since = self._applied.index - (self._view.latest.index if self._view.latest is not None else 0)
+        if since >= settings.snapshot_threshold or (since and self._view.bytes >= settings.snapshot_bytes):
+            self._snapshotting = asyncio.get_running_loop().create_task(self._take_snapshot())
+
+    async def _take_snapshot(self) -> None:
+        index = self._applied.index
+        term = self._view.term(index)
+        try:
+            if term is None:
+                return  # applied, and not durable here yet
+            membership = self._node.membership
+            snapshot = Snapshot(index, term, membership, self._roster.encode())
+            await self._world.snapshot_work(self._store.write, snapshot, self._state())
+            if self._view.latest is not None and self._view.latest.index >= index:
+                return  # one from the leader came meanwhile
+            self._view.latest = snapshot
+            gone = self._view.compact(self._settings.trailing, self._settings.trailing_bytes)
+            await self._world.log_work(self._wal.compact, min(gone, index))
+            await self._world.snapshot_work(self._store.remove_older)
+            log.info("took a snapshot: index=%d", index)
+        except DiskFull as error:
+            log.error("no room for a snapshot, the log goes on growing: %s", error)
+        except DiskFailed as error:
+            self._world.fatal(error)
+        finally:
+            self._snapshotting = None
+
+    def _state(self) -> Iterator[bytes]:
+        """The state as it is now: the applied numbers, then the machine's. To be run through in a thread."""
+        numbers, image = self._once.encode(), self._machine.image()
+        return opening.pack_state(numbers, image.encode())
+
+    def _shipped(self, peer: int, arrived: bool) -> None:
+        if self._running:
+            (self._node.snapshot_sent if arrived else self._node.snapshot_failed)(peer)
+            self._touch()
+
+    # -- reads --------------------------------------------------------------------------------------------------------
+
+    async def confirm(self, *, quorum: bool, timeout: float) -> None:
+        """Return once this server's state is new enough; see `Consensus`."""
+        if not self._running:
+            raise NoLeader
+        if not quorum and self._world.lease_clock() < self._fresh_until:
+            return
+        done = self._confirming[quorum].join()
+        try:
+            async with asyncio.timeout(timeout):
+                await done
+        except TimeoutError:
+            raise NoLeader from None
+
+    async def _ask_index(self, quorum: bool) -> int:
+        if self._node.is_leader:
+            return await self._leader_index(quorum)
+        leader = self._node.leader
+        if not leader:
+            raise NoLeader
+        asked = envelope.encode(envelope.IndexAsked(leader, quorum))
+        timeout = self._settings.election_timeout
+        answer = await self._transport.call(self._address(leader), envelope.INDEX, asked, timeout)
+        try:
+            return envelope.decode_index(answer)
+        except msgspec.DecodeError as error:
+            raise LictorError(f"the leader's answer cannot be read: {error}") from None
+
+    async def _leader_index(self, quorum: bool) -> int:
+        node = self._node
+        if not quorum and node.committed_in_term and self._leading:
+            now = self._world.lease_clock()
+            if now < self._lease.until(node.membership.quorum, now):
+                return node.committed
+        done = self._reads.join()
+        self._touch()
+        try:
+            async with asyncio.timeout(self._settings.election_timeout):
+                return await done
+        except TimeoutError:
+            raise NoLeader from None
+
+    async def _on_index(self, caller: Caller, body: bytes) -> bytes:
+        try:
+            asked = envelope.decode_asked(body)
+        except msgspec.DecodeError as error:
+            raise Refused(f"the call cannot be read: {error}") from None
+        if not self._running or asked.to != self._number or not self._node.is_leader:
+            raise NotLeader(self.leader)
+        return envelope.encode(await self._leader_index(asked.quorum))
+
+    # -- the configuration --------------------------------------------------------------------------------------------
+
+    async def change(self, kind: ServerChange, server: ServerRecord, timeout: float) -> None:
+        """Change the configuration; see `Consensus`."""
+        try:
+            async with asyncio.timeout(timeout), self._changing:
+                while True:
+                    self._require_leading()
+                    if not self._node.membership.quorum.joint:
+                        changes, records = self._plan(kind, server)
+                        if not changes:
+                            return
+                        if await self._propose_change(changes, records):
+                            return
+                    await asyncio.sleep(self._settings.tick)
+        except TimeoutError:
+            raise NoLeader from None
+
+    async def _propose_change(self, changes: tuple[Change, ...], records: tuple[ServerRecord, ...]) -> bool:
+        """Returns False where it has to be tried again."""
+        token = self._chance.getrandbits(62) | 1
+        change = MembershipChange(changes, context=encode_note(ChangeNote(token, records)))
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._changes[token] = done
+        try:
+            self._node.propose_change(change)
+            index = self._node.last_index
+            self._touch()
+            # Where another change was under way, an empty entry is in its place: nobody will tell of it.
+            empty: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._applied.when(index, empty)
+            either: list[asyncio.Future[Any]] = [done, empty]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return await done if done.done() else False
+        except ProposalDropped:
+            return False
+        finally:
+            self._changes.pop(token, None)
+
+    def _plan(self, kind: ServerChange, server: ServerRecord) -> tuple[tuple[Change, ...], tuple[ServerRecord, ...]]:
+        """The changes of membership that a change of a server takes; none where it is as wished already."""
+        membership = self._node.membership
+        voters = membership.quorum.incoming
+        if kind in (ServerChange.ADD_VOTER, ServerChange.ADD_LEARNER):
+            if not server.number:
+                raise Refused(f"server {server.id} has not told its number")
+            add = ChangeKind.ADD_VOTER if kind is ServerChange.ADD_VOTER else ChangeKind.ADD_LEARNER
+            if server.number in membership.members:
+                known = self._roster.records.get(server.number) == server
+                if (kind is ServerChange.ADD_LEARNER or server.number in voters) and known:
+                    return (), ()
+                if kind is ServerChange.ADD_LEARNER or server.number in voters:
+                    return (Change(ChangeKind.UPDATE, server.number),), (server,)
+            rivals = self._roster.rivals(server)
+            if any(rival.number == self._number for rival in rivals):
+                raise Refused(f"server {server.id} has the node id or the address of the leader")
+            removed = tuple(Change(ChangeKind.REMOVE, rival.number) for rival in rivals)
+            return (*removed, Change(add, server.number)), (server,)
+        record = self._roster.by_id(server.id)
+        if record is None:
+            raise Refused(f'id "{server.id}" was not found in the Raft configuration')
+        number = record.number
+        if kind is ServerChange.REMOVE:
+            if voters == {number}:
+                raise Refused("need at least one voter in configuration")
+            return (Change(ChangeKind.REMOVE, number),), ()
+        if kind is ServerChange.PROMOTE:
+            return ((Change(ChangeKind.ADD_VOTER, number),), ()) if number not in voters else ((), ())
+        if kind is ServerChange.DEMOTE:
+            if voters == {number}:
+                raise Refused("need at least one voter in configuration")
+            return ((Change(ChangeKind.ADD_LEARNER, number),), ()) if number in voters else ((), ())
+        moved = ServerRecord(record.id, server.node, server.address, number)
+        return ((Change(ChangeKind.UPDATE, number),), (moved,)) if moved != record else ((), ())
+
+    async def transfer(self, to: str, timeout: float) -> None:
+        """Hand the leadership over; see `Consensus`."""
+        self._require_leading()
+        voters = self._node.membership.quorum.incoming
+        if to:
+            record = self._roster.by_id(to)
+            target = record.number if record is not None else 0
+            if target not in voters or target == self._number:
+                raise Refused(f"cannot find peer: no other voter has the id {to!r}")
+        else:
+            target = self._furthest()
+            if not target:
+                raise Refused("cannot find peer")
+        self._node.transfer_leader(target)
+        self._touch()
+        term = self._node.term
+        deadline = asyncio.get_running_loop().time() + min(timeout, 2 * self._settings.election_timeout)
+        while self._node.is_leader and self._node.term == term:
+            if asyncio.get_running_loop().time() > deadline:
+                raise Refused("leadership transfer timeout")
+            await asyncio.sleep(self._settings.tick / 5)
+
+    def _furthest(self) -> int:
+        """The other voter that has most of the log, and was heard of; 0 if there is none."""
+        status = self._node.status()
+        others = [
+            (progress.match, number)
+            for number, progress in status.progress.items()
+            if number != self._number and number in status.membership.quorum.incoming and progress.active
+        ]
+        return max(others)[1] if others else 0
+
+    def _require_leading(self) -> None:
+        if not self._running or not self._leading:
+            raise NotLeader(self.leader)
+
+    def _end_changes(self) -> None:
+        """The leadership is lost: whether what was proposed takes effect is not known."""
+        for done in self._changes.values():
+            if not done.done():
+                done.set_exception(NotLeader(self.leader))
+        self._changes.clear()

@@ -1,0 +1,172 @@
+"""Snapshots on their way between servers: a leader sends the bytes of its latest one, piece by piece, each taken before
+the next; a follower keeps what it got, over a restart too, and says from where on it wants more.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from lictor.model.errors import LictorError, Refused
+from lictor.model.transport import Caller, Transport, Unreachable
+from lictor.raft import envelope
+from lictor.raft.core.message import Message
+from lictor.raft.settings import World
+from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull, Incoming, Mangled, Outgoing, SnapshotStore
+
+PIECE_BYTES = 512 * 1024
+PATIENCE = 30.0  # seconds for the answer to one piece
+CHECK_PATIENCE = 600.0  # seconds in which all of it is checked
+
+log = logging.getLogger("lictor.server.raft")
+T = TypeVar("T")
+
+
+class Shipping:
+    """Both sides. `address` gives where a server is; `ended` is told, for each snapshot sent, whether it arrived;
+    `step` gives an arrived one to the core.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        world: World,
+        store: SnapshotStore,
+        transport: Transport,
+        address: Callable[[int], str],
+        ended: Callable[[int, bool], None],
+        step: Callable[[Message], None],
+    ) -> None:
+        self._number = number
+        self._world = world
+        self._store = store
+        self._transport = transport
+        self._address = address
+        self._ended = ended
+        self._step = step
+        self._sending: dict[int, asyncio.Task[None]] = {}
+        self._incoming: Incoming | None = None
+        self._lock = asyncio.Lock()
+        transport.on_call(envelope.OFFER, self._on_offer)
+        transport.on_call(envelope.DATA, self._on_piece)
+        transport.on_call(envelope.DONE, self._on_done)
+
+    def send(self, message: Message) -> None:
+        """Send the latest snapshot, of which the core's message tells, unless one is on its way there already."""
+        if message.to not in self._sending:
+            task = asyncio.get_running_loop().create_task(self._send(message))
+            self._sending[message.to] = task
+            task.add_done_callback(lambda _: self._sending.pop(message.to, None))
+
+    async def close(self) -> None:
+        """Stop; what arrived is kept."""
+        for task in list(self._sending.values()):
+            task.cancel()
+        await asyncio.gather(*self._sending.values(), return_exceptions=True)
+        if self._incoming is not None:
+            self._incoming.pause()
+            self._incoming = None
+
+    # -- the leader's side
+
+    async def _send(self, message: Message) -> None:
+        peer, arrived = message.to, False
+        try:
+            outgoing = await self._world.snapshot_work(self._store.send)
+            if outgoing is not None:
+                try:
+                    await self._ship(message, outgoing)
+                    arrived = True
+                finally:
+                    outgoing.close()
+        except (Unreachable, LictorError, DamagedLog) as error:
+            log.warning("sending a snapshot failed: to=%s error=%s", self._address(peer), error)
+        except DiskFailed as error:
+            self._world.fatal(error)
+        finally:
+            self._ended(peer, arrived)
+
+    async def _ship(self, message: Message, outgoing: Outgoing) -> None:
+        address, offer = self._address(message.to), outgoing.offer
+        log.info("sending a snapshot: to=%s index=%d bytes=%d", address, offer.snapshot.index, offer.size)
+        offered = envelope.Offered(message.to, self._number, message.term, offer)
+        at = await self._ask(address, envelope.OFFER, envelope.encode(offered), PATIENCE)
+        while at < offer.size:
+            data = await self._world.snapshot_work(outgoing.read, at, PIECE_BYTES)
+            piece = envelope.Piece(message.to, offer.id, at, data)
+            at = await self._ask(address, envelope.DATA, envelope.encode(piece), PATIENCE)
+        complete = envelope.Complete(
+            message.to, offer.id, msgspec.structs.replace(message, snapshot=offer.snapshot, responses=())
+        )
+        await self._ask(address, envelope.DONE, envelope.encode(complete), CHECK_PATIENCE)
+
+    async def _ask(self, address: str, method: str, body: bytes, patience: float) -> int:
+        answer = await self._transport.call(address, method, body, patience)
+        try:
+            return envelope.decode_index(answer)
+        except msgspec.DecodeError as error:
+            raise Unreachable(f"{address} answered {method} with what cannot be read: {error}") from None
+
+    # -- the follower's side
+
+    async def _on_offer(self, caller: Caller, body: bytes) -> bytes:
+        offered = _decoded(envelope.decode_offered, body)
+        self._check(offered.to)
+        async with self._lock:
+            if self._incoming is None or self._incoming.offer != offered.offer:
+                if self._incoming is not None:
+                    self._incoming.pause()
+                    self._incoming = None
+                self._incoming = await self._work(self._store.receive, offered.offer)
+            return envelope.encode(self._incoming.offset)
+
+    async def _on_piece(self, caller: Caller, body: bytes) -> bytes:
+        piece = _decoded(envelope.decode_piece, body)
+        async with self._lock:
+            incoming = self._wanted(piece.to, piece.id)
+            await self._work(incoming.write, piece.offset, piece.data)
+            return envelope.encode(incoming.offset)
+
+    async def _on_done(self, caller: Caller, body: bytes) -> bytes:
+        complete = _decoded(envelope.decode_complete, body)
+        async with self._lock:
+            incoming = self._wanted(complete.to, complete.id)
+            self._incoming = None
+            snapshot = await self._work(incoming.finish)
+            log.info("received a snapshot: from=%s index=%d", caller.address, snapshot.index)
+        message = complete.message
+        if message.snapshot != snapshot or message.to != self._number:
+            raise Refused("the message is not about the snapshot that came before it")
+        self._step(message)
+        return envelope.encode(0)
+
+    def _check(self, to: int) -> None:
+        if to != self._number:
+            raise Refused("this is meant for another server, which was here before")
+
+    def _wanted(self, to: int, identity: int) -> Incoming:
+        self._check(to)
+        if self._incoming is None or self._incoming.offer.id != identity:
+            raise Refused("this is not the snapshot that is being received: offer it again")
+        return self._incoming
+
+    async def _work(self, function: Callable[..., object], *args: object) -> Any:
+        try:
+            return await self._world.snapshot_work(function, *args)
+        except (Mangled, ValueError) as error:
+            self._incoming = None
+            raise Refused(str(error)) from None
+        except DiskFull as error:
+            raise Refused(f"no room for the snapshot: {error}") from None
+        except DiskFailed as error:
+            self._world.fatal(error)
+            raise Refused("the disk failed") from None
+
+
+def _decoded(decode: Callable[[bytes], T], body: bytes) -> T:
+    try:
+        return decode(body)
+    except msgspec.DecodeError as error:
+        raise Refused(f"the call cannot be read: {error}") from None
