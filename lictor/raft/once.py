@@ -45,14 +45,14 @@ class AppliedNumbers:
                 self._origins.popitem(last=False)
         else:
             self._origins.move_to_end(proposal.origin)
-        number, done = proposal.number, known.done
-        if number < known.low or number in done:
+        number = proposal.number
+        if number < known.low or number in known.done:
             return False
         if proposal.low > known.low:
             self._settle(known, proposal.low)
-        done.add(number)
-        if len(done) > WAITING:
-            self._settle(known, sorted(done)[len(done) // 2])
+        known.done.add(number)
+        if len(known.done) > WAITING:
+            self._settle(known, sorted(known.done)[len(known.done) // 2])
         return True
 
     def _settle(self, origin: _Origin, low: int) -> None:
