@@ -11,13 +11,14 @@ from urllib.parse import quote
 import msgspec
 
 from lictor.agent.logs import logger
+from lictor.http.freshness import AGE, ANY, DEFAULT, LEASE, QUORUM, STALE, STALE_MODE, Consistency, Freshness
 from lictor.http.instruments import Timings
 from lictor.http.reply import Date, Encoded, Headers, Reply, Stream, encode, header_bytes, json_bytes, text_reply
 from lictor.http.request import Request
 from lictor.http.routes import READ, Endpoint, ReadFunction, Routes
 from lictor.http.settings import HttpSettings
 from lictor.http.waiting import JITTER, Waiting
-from lictor.model.errors import Forbidden, InvalidRequest, LictorError, Refused
+from lictor.model.errors import Forbidden, InvalidRequest, LictorError, NoLeader, Refused
 from lictor.model.service import NodeService
 from lictor.store.answers import AnswerCache
 from lictor.store.reads import near
@@ -34,6 +35,7 @@ log = logger("agent.http")
 MISS: Headers = (("X-Cache", "MISS"),)
 HIT: Headers = (("X-Cache", "HIT"), ("Age", "0"))
 ONCE_KEPT = 8192  # requests that have come once and may come again
+DISCOVERY = ("/v1/catalog", "/v1/health")  # what `discovery_max_stale` is about
 ASKED_KEPT = 4096  # requests with `?cached` that are remembered as asked before
 
 
@@ -47,16 +49,31 @@ class Hashed(msgspec.Struct, frozen=True):
     header: str = "X-Consul-ContentHash"
 
 
-_READ_HEAD = (
-    b"X-Consul-Effective-Consistency: %b\r\nX-Consul-Index: %d\r\n"
-    b"X-Consul-Knownleader: %b\r\nX-Consul-Lastcontact: %d\r\nX-Consul-Query-Backend: blocking-query\r\n"
-)
+_READ_HEAD = b"X-Consul-Effective-Consistency: %b\r\nX-Consul-Index: %d\r\n%bX-Consul-Query-Backend: blocking-query\r\n"
+_CONFIRMED = b"X-Consul-Knownleader: true\r\nX-Consul-Lastcontact: 0\r\n"
 
 
 class Reading:
-    """A read endpoint's work for one request: run as often as its caller waits for."""
+    """A read endpoint's work for one request: run as often as its caller waits for.
 
-    __slots__ = ("api", "endpoint", "function", "gzip", "hash", "index", "request", "started")
+    `gate` is what its caller's wish puts before the answer (see `freshness`); `live` is set once its answers tell the
+    store's age as it is when they are written, and `kept` taken back where they must not be given to later callers.
+    """
+
+    __slots__ = (
+        "api",
+        "consistency",
+        "endpoint",
+        "function",
+        "gate",
+        "gzip",
+        "hash",
+        "index",
+        "kept",
+        "live",
+        "request",
+        "started",
+    )
 
     def __init__(self, api: "Api", endpoint: Endpoint, request: Request, function: ReadFunction) -> None:
         self.started = time.perf_counter()
@@ -66,8 +83,17 @@ class Reading:
         self.function = function
         self.gzip = "gzip" in request.headers.get("accept-encoding", "")
         self.index, self.hash = 0, ""
+        self.gate = ANY
+        self.consistency = DEFAULT
+        if endpoint.kind == READ:
+            self.consistency = request.consistency = api.consistency(request, cacheable=endpoint.cacheable)
+            self.gate = api.freshness.gate(self.consistency)
+        self.kept = True
         if request.query:
             self._read_parameters()
+        self.live = self.gate == AGE
+        if self.live and endpoint.dated:
+            self.kept = False
 
     def _read_parameters(self) -> None:
         request = self.request
@@ -76,8 +102,7 @@ class Reading:
         else:
             # The agent's own state has no index: where a caller sends one back, it is the hash in another form.
             self.hash = request.get("hash") or (request.get("index") if request.index else "")
-        # A store that leads itself is never stale: a wish for an age is checked and met.
-        _ = request.wait, request.max_stale
+        _ = request.wait  # a wrong one is refused before anything is waited for
         if self.endpoint.cacheable and request.has("cached"):
             request.check_cache_control()
 
@@ -87,6 +112,31 @@ class Reading:
         wait, settings = self.request.wait, self.api.settings
         seconds = min(wait, settings.wait_max) if wait else settings.wait_default
         return seconds + random.uniform(0, seconds / JITTER)
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be answered now. One that must be confirmed first may be after that."""
+        return self.gate == ANY or self.api.freshness.open(self.gate, self.consistency.max_stale)
+
+    def to_confirm(self) -> bool:
+        """Go for a confirmation: returns whether it must be a majority's. A stale read for which the own store is too
+        old is a default one from here on.
+        """
+        if self.gate == AGE:
+            self._become(DEFAULT, LEASE)
+        return self.gate == QUORUM
+
+    def unconfirmed(self, error: Exception) -> bool:
+        """Whether it may be answered although it could not be confirmed: from the own store, as it is."""
+        if not self.endpoint.lenient or not isinstance(error, NoLeader):
+            return False
+        self._become(STALE, AGE)
+        return True
+
+    def _become(self, consistency: Consistency, gate: int) -> None:
+        self.request.consistency = self.consistency = consistency
+        self.gate, self.live = gate, gate == AGE
+        self.kept = False
 
     def evaluate(self) -> tuple[Answer[object], bool]:
         """Run the read. Returns its answer, and whether that is past what the caller has."""
@@ -103,9 +153,9 @@ class Reading:
 
     def encode_with(self, answer: Answer[object], extra: Headers) -> Encoded:
         """The answer as bytes, with further headers."""
-        value, api = answer.value, self.api
+        value, api, live = answer.value, self.api, self.live
         if self.endpoint.kind == READ:
-            extra_lines = api.read_head(answer.index, self.request)
+            extra_lines = _READ_HEAD % (self.consistency.mode.encode(), answer.index, b"" if live else _CONFIRMED)
         elif isinstance(value, Hashed):
             extra_lines = header_bytes(((value.header, value.hash),))
             value = value.value
@@ -113,7 +163,14 @@ class Reading:
             extra_lines = b""
         if extra:
             extra_lines += header_bytes(extra)
-        return encode(api.reply(value, self.request), extra_lines + api.common_head, gzip=self.gzip)
+        reply = api.reply(value, self.request)
+        return encode(
+            reply,
+            extra_lines + api.common_head,
+            gzip=self.gzip,
+            gate=AGE if live else self.gate,
+            max_stale=self.consistency.max_stale,
+        )
 
 
 class Api:
@@ -122,10 +179,11 @@ class Api:
     def __init__(self, agent: "Agent", routes: Routes, settings: HttpSettings) -> None:
         self.agent = agent
         self.routes = routes
+        self.freshness = Freshness(agent)
         self.answers: AnswerCache[Encoded] = AnswerCache(agent.store.watches, settings.answer_cache_bytes)
         self.take_settings(settings)
         self.date = Date()
-        self.waiting: dict[bytes, tuple[Waiting, float]] = {}
+        self.waiting: dict[bytes, tuple[Waiting, Reading]] = {}
         # Of requests that are only remembered, hashes are: their bytes are the caller's choice, and would fill memory.
         self._asked: OrderedDict[int, None] = OrderedDict()
         # Two generations: the younger one fills, the older one is dropped whole when it takes its place.
@@ -149,8 +207,6 @@ class Api:
     def prepare(self, endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request) -> Reading:
         """Check a read's parameters. Raises `LictorError` where they are wrong."""
         self.admit(endpoint, names, values, request)
-        if request.consistency.mode == "consistent" and not self.agent.leads_alone:
-            raise Refused("a consistent read must go through `confirm`")
         return Reading(self, endpoint, request, endpoint.function(self, request))
 
     def admit(self, endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request) -> None:
@@ -172,6 +228,23 @@ class Api:
             if address is not None and not any(address in network for network in allowed):
                 raise Forbidden("Access is restricted")
 
+    def consistency(self, request: Request, *, cacheable: bool) -> Consistency:
+        """How fresh a read must be: what its caller says or, of discovery where nothing is said, what configuration
+        says. Only of what is `cacheable` may a cache answer, and only where there is one.
+        """
+        consistency, oldest = request.consistency, self.settings.discovery_max_stale
+        if consistency.cached and not (cacheable and self.settings.use_cache):
+            return msgspec.structs.replace(consistency, cached=False)
+        if oldest and not consistency.stated and request.path.startswith(DISCOVERY):
+            return Consistency(STALE_MODE, oldest)
+        return consistency
+
+    async def confirm(self, request: Request, *, cacheable: bool = False) -> None:
+        """Return once an action may read the own store as its caller wishes; `request.consistency` is then what it
+        reads with. Raises `NoLeader`.
+        """
+        request.consistency = await self.freshness.admit(self.consistency(request, cacheable=cacheable))
+
     def cache_headers(self, request: Request) -> Headers:
         """What a caller who takes cached answers is told: a miss the first time, then a hit, whose age is none, since
         what is kept is dropped when it changes.
@@ -190,6 +263,8 @@ class Api:
         """Keep a read's answer under its request's bytes, once these have come a second time: what is asked for only
         once would cost its place and push out what is asked for again.
         """
+        if not reading.kept:
+            return
         mark = hash(key)
         if mark not in self._once and mark not in self._once_before:
             self._once.add(mark)
@@ -202,7 +277,7 @@ class Api:
 
     def read_headers(self, index: int, request: Request) -> Headers:
         """The headers that every answer from the store carries."""
-        contact, known = self.agent.leader_contact()
+        contact, known = self.freshness.contact(request.consistency)
         return (
             ("X-Consul-Effective-Consistency", request.consistency.mode),
             ("X-Consul-Index", str(index)),
@@ -211,15 +286,10 @@ class Api:
             ("X-Consul-Query-Backend", "blocking-query"),
         )
 
-    def read_head(self, index: int, request: Request) -> bytes:
-        """The same as header lines."""
-        contact, known = self.agent.leader_contact()
-        return _READ_HEAD % (
-            request.consistency.mode.encode(),
-            index,
-            b"true" if known else b"false",
-            contact,
-        )
+    def meta(self, index: int, request: Request, level: str) -> dict[str, Any]:
+        """The same as it stands in the bodies of some answers, where ages are in nanoseconds."""
+        contact, known = self.freshness.contact(request.consistency)
+        return {"Index": index, "LastContact": contact * 1_000_000, "KnownLeader": known, "ConsistencyLevel": level}
 
     def near(self, view: Any, request: Request, rows: list[Row], node_of: Callable[[Row], str]) -> list[Row]:
         """Rows in order of distance from the node that `near` names; as they are where it names none."""
@@ -243,20 +313,28 @@ class Api:
 
     def start_waiting(self, key: bytes | None, reading: Reading, answer: Answer[object]) -> Waiting:
         """Begin to wait with a read whose answer the caller has already. With a key, later callers whose requests are
-        these same bytes join; without one it waits for itself alone.
+        these same bytes join once they are as fresh; without one it waits for itself alone.
         """
         waiting = Waiting(
             key or b"", self.agent.store.watches, reading.evaluate, reading.encode, self.failed, self._ended
         )
         waiting.watch(answer)
-        if key is not None:
-            self.waiting[key] = (waiting, reading.seconds)
+        # What was confirmed when the query began may be older when it is answered.
+        reading.live = reading.gate != ANY
+        if key is not None and reading.kept:
+            self.waiting[key] = (waiting, reading)
         return waiting
 
     def _ended(self, waiting: Waiting) -> None:
         found = self.waiting.get(waiting.key)
         if found is not None and found[0] is waiting:
             del self.waiting[waiting.key]
+
+    def written(self, answer: Encoded) -> bytes:
+        """An answer's bytes as they are written now."""
+        if answer.gate == AGE:
+            return answer.before + self.date.bytes() + self.freshness.lines() + answer.after
+        return answer.before + self.date.bytes() + answer.after
 
     # -- answers ------------------------------------------------------------------------------------------------------
 

@@ -2,20 +2,26 @@
 
 Three ways, tried in this order:
 
-1. The bytes are those of a request whose answer is kept: the answer is written. Nothing is parsed. 2. The bytes are
-one plain request for a read: no body, nothing unusual in its head. It is parsed here, answered here, and the
-   answer is kept. A blocking query waits here, without a task.
+1. The bytes are those of a request whose answer is kept: the answer is written. Nothing is parsed.
+2. The bytes are one plain request for a read: no body, nothing unusual in its head. It is parsed here, answered here,
+   and the answer is kept. A blocking query waits here, without a task.
 3. Anything else goes to aiohttp's own connection handler, which parses HTTP in full and calls `HttpServer.handle`.
+
+Either of the first two may have to wait until the own store is known to be as fresh as the caller wishes (see
+`freshness`): the bytes are then looked at again, and what came meanwhile comes after them.
 
 The first two are taken only while nothing else is under way on the connection and it stands between two requests: that
 is what `_quiet` says. Whatever is not provably so stays with the third way.
 """
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from lictor.agent.confirmations import Batch
+from lictor.http.freshness import ANY, LEASE, QUORUM
 from lictor.http.reply import Encoded, encode
 from lictor.http.request import Request
 from lictor.http.routes import ACTION
@@ -23,6 +29,7 @@ from lictor.http.waiting import Waiting
 from lictor.model.errors import LictorError
 
 if TYPE_CHECKING:
+    from lictor.http.api import Reading
     from lictor.http.server import HttpServer
 
 MAX_PLAIN = 8192  # bytes of a head that the plain way reads; a longer one is aiohttp's
@@ -91,8 +98,13 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._inner: asyncio.Protocol | None = None
         self._quiet = True
-        self._waiting: Waiting | None = None
+        # What the client waits for: a blocking query's answer, or a confirmation, then with the read where it is parsed
+        # already; and the request's bytes.
+        self._waiting: Waiting | Batch | None = None
+        self._request = b""
+        self._unconfirmed: Reading | None = None
         self._held = bytearray()
+        self._ended = False  # the client has sent its last byte
         # Bytes given to the inner handler since the connection was last quiet, and how many its one request has in all
         # (0 while its head is incomplete, -1 where that cannot be told: then the connection stays with it).
         self._given = 0
@@ -171,7 +183,12 @@ class Connection(asyncio.Protocol):
             await asyncio.shield(self._resumed)
 
     def eof_received(self) -> bool | None:
-        """The client has closed its side."""
+        """The client has closed its side. What waits for a confirmation is answered nevertheless: it is as if it had
+        been answered at once.
+        """
+        if isinstance(self._waiting, Batch) and self._transport is not None:
+            self._ended = True
+            return self._transport.get_extra_info("sslcontext") is None  # TLS cannot be closed by halves
         return self._inner.eof_received() if self._inner is not None else None
 
     # -- requests -----------------------------------------------------------------------------------------------------
@@ -185,80 +202,165 @@ class Connection(asyncio.Protocol):
         if self._quiet:
             answer = self._answers.get(data)
             if answer is not None:
-                self._api.hits += 1
-                self._transport.write(answer.before + self._date.bytes() + answer.after)  # type: ignore[union-attr]
-                return
+                if not answer.gate:
+                    self._api.hits += 1
+                    self._transport.write(answer.before + self._date.bytes() + answer.after)  # type: ignore[union-attr]
+                    return
+                if self._api.freshness.open(answer.gate, answer.max_stale):
+                    self._api.hits += 1
+                    self._transport.write(self._api.written(answer))  # type: ignore[union-attr]
+                    return
             if self._plain(data):
                 return
         self._hand_over(data)
 
     def _plain(self, data: bytes) -> bool:
-        group = self._groups.get(data)
-        if group is not None:
-            self._wait(*group)
+        gate = ANY
+        kept = self._answers.get(data)
+        if kept is not None:
+            gate = kept.gate
+        else:
+            group = self._groups.get(data)
+            if group is not None:
+                waiting, reading = group
+                if reading.open:
+                    self._wait(data, waiting, reading.seconds)
+                    return True
+                gate = reading.gate
+        self._keep = True
+        if gate in (LEASE, QUORUM):
+            self._confirm(data, None, consistent=gate == QUORUM)
             return True
+        try:
+            read = self._parse(data)
+            if read is None:
+                return False
+            if read.open:
+                self._read(data, read)
+            else:
+                self._confirm(data, read, consistent=read.to_confirm())
+        except Exception as error:
+            self._fail(error)
+        return True
+
+    def _parse(self, data: bytes) -> "Reading | None":
+        """The read that a plain request is for; None where it is not one. Raises `LictorError` where it is wrong."""
         parsed = parse_plain(data)
         if parsed is None:
-            return False
-        target, headers, keep = parsed
+            return None
+        target, headers, self._keep = parsed
         api = self._api
-        try:
-            request = Request("GET", target, headers, self.peer)
-            found = api.routes.find(request.path)
-            if found is None or "GET" not in found[0] or request.clean_path != request.path:
-                return False
-            endpoint, names = found[0]["GET"]
-            if endpoint.kind == ACTION or ("consistent" in request.query and not api.agent.leads_alone):
-                return False
-            api.misses += 1
-            self._server.requests += 1
-            reading = api.prepare(endpoint, names, found[1], request)
-            answer, moved = reading.evaluate()
-        except LictorError as error:
-            self._keep = keep
-            reply = api.error_reply(error)
-            self._send(encode(reply, api.common_head, close=not keep))
-            return True
-        except Exception as error:
-            self._keep = False
-            self._send(encode(api.fault_reply(error), api.common_head, close=True))
-            return True
-        self._keep = keep
+        request = Request("GET", target, headers, self.peer)
+        found = api.routes.find(request.path)
+        if found is None or "GET" not in found[0] or request.clean_path != request.path:
+            return None
+        endpoint, names = found[0]["GET"]
+        if endpoint.kind == ACTION:
+            return None
+        api.misses += 1
+        self._server.requests += 1
+        return api.prepare(endpoint, names, found[1], request)
+
+    def _read(self, data: bytes, reading: "Reading") -> None:
+        """Answer from the store, or wait with what is there."""
+        api, keep = self._api, self._keep
+        answer, moved = reading.evaluate()
         if moved:
             encoded = reading.encode(answer)
             if keep:
                 api.remember(data, reading, answer, encoded)
             self._send(encoded)
-            return True
+            return
         waiting = api.start_waiting(data if keep else None, reading, answer)
-        self._wait(waiting, reading.seconds)
-        return True
+        self._wait(data, waiting, reading.seconds)
 
-    def _wait(self, waiting: Waiting, seconds: float) -> None:
+    def _fail(self, error: Exception) -> None:
+        api = self._api
+        if isinstance(error, LictorError):
+            self._send(encode(api.error_reply(error), api.common_head, close=not self._keep))
+        else:
+            self._keep = False
+            self._send(encode(api.fault_reply(error), api.common_head, close=True))
+
+    def _confirm(self, data: bytes, reading: "Reading | None", *, consistent: bool) -> None:
+        """Have the own store confirmed before a request is answered; `reading` where it has been parsed already."""
         self._quiet = False
+        self._request, self._unconfirmed = data, reading
+        self._waiting = self._api.freshness.confirmations.ask(self, consistent=consistent)
+
+    def confirmed(self, error: Exception | None) -> None:
+        """The own store is as fresh as the request that waits wishes or, with an error, cannot be known to be."""
+        reading, self._unconfirmed = self._unconfirmed, None
+        self._waiting = None
+        self._quiet = True
+        try:
+            self._answer(self._request, reading, error)
+        except Exception as failed:
+            self._fail(failed)
+        self._go_on()
+
+    def _answer(self, data: bytes, reading: "Reading | None", error: Exception | None) -> None:
+        if reading is None and error is None:
+            answer = self._answers.get(data)
+            if answer is not None:
+                self._api.hits += 1
+                self._send(answer)
+                return
+            group = self._groups.get(data)
+            if group is not None:
+                self._wait(data, group[0], group[1].seconds)
+                return
+        if reading is None:
+            reading = self._parse(data)
+            assert reading is not None  # these bytes were read before
+        if error is not None and not reading.unconfirmed(error):
+            raise error
+        self._read(data, reading)
+
+    def _wait(self, data: bytes, waiting: Waiting, seconds: float) -> None:
+        self._quiet = False
+        self._request = data
         self._waiting = waiting
         waiting.join(self, seconds)
 
     def finish(self, answer: Encoded) -> None:
-        """A blocking query of this connection has its answer."""
+        """A blocking query of this connection has its answer. Where that is older by now than its caller allows, there
+        is another one once it is confirmed.
+        """
         self._waiting = None
         self._quiet = True
-        self._send(answer)
+        if answer.max_stale == math.inf or self._api.freshness.open(answer.gate, answer.max_stale):
+            self._send(answer)
+        else:
+            self._renew(self._request)
         self._go_on()
+
+    def _renew(self, data: bytes) -> None:
+        try:
+            reading = self._parse(data)
+            assert reading is not None  # these bytes were read before
+            reading.index = 0
+            self._confirm(data, reading, consistent=reading.to_confirm())
+        except Exception as error:
+            self._fail(error)
 
     def _go_on(self) -> None:
         """Take up what came while the client waited, or took no answers."""
-        if self._held and self._quiet and self._resumed is None and self._transport is not None:
+        if not self._quiet or self._resumed is not None or self._transport is None:
+            return
+        if self._held:
             data = bytes(self._held)
             self._held.clear()
             self._pace()
             self.data_received(data)
+        elif self._ended:
+            self._transport.close()
 
     def _send(self, answer: Encoded) -> None:
         transport = self._transport
         if transport is None:
             return
-        transport.write(answer.before + self._date.bytes() + answer.after)
+        transport.write(self._api.written(answer))
         if not self._keep:
             transport.close()
 
@@ -317,6 +419,8 @@ class Connection(asyncio.Protocol):
         if self._expected == self._given and self._transport is not None:
             self._quiet = True
             self._pace()
+            if self._ended:
+                self._go_on()
 
     def close(self) -> None:
         """Close after what was written has gone out."""

@@ -79,6 +79,7 @@ def http_settings(runtime: RuntimeConfig) -> HttpSettings:
         max_connections_per_client=limits.http_max_conns_per_client,
         wait_max=runtime.max_query_time,
         wait_default=runtime.default_query_time,
+        discovery_max_stale=runtime.discovery_max_stale,
         default_policy=runtime.acl.default_policy,
         use_cache=http.use_cache,
         translate_wan_addrs=runtime.translate_wan_addrs,

@@ -1,6 +1,7 @@
 """HTTP in full, through aiohttp's own connection handler: bodies, pipelining, streams, and whatever is not plain."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from logging import Logger
 from typing import TYPE_CHECKING, Any, cast
@@ -60,7 +61,7 @@ class _Protocol(RequestHandler):
         log.debug("refused what is no HTTP request", remote=request.remote, problem=type(exc).__name__)
         if self.transport is not None:
             encoded = encode(text_reply("400 Bad Request", 400), self.api.common_head, close=True)
-            self.transport.write(encoded.before + self.api.date.bytes() + encoded.after)
+            self.transport.write(self.api.written(encoded))
         return _Sent(keep_alive=False)
 
 
@@ -146,9 +147,9 @@ class FullHandler:
         self, http: web.BaseRequest, endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request
     ) -> web.StreamResponse:
         try:
-            if request.consistency.mode == "consistent":
-                await self.api.agent.confirm_leadership()
-            reading: Reading = self.api.prepare(endpoint, names, values, request)
+            reading = self.api.prepare(endpoint, names, values, request)
+            if not reading.open:
+                await self._confirm(reading)
             answer, moved = reading.evaluate()
         except LictorError as error:
             return await self._send(http, self.api.error_reply(error))
@@ -167,7 +168,23 @@ class FullHandler:
         finally:
             connection.when_lost = None
             waiting.leave(pending)
-        return await self._send_encoded(http, encoded) if encoded is not None else _Sent(keep_alive=False)
+        if encoded is None:
+            return _Sent(keep_alive=False)
+        if encoded.max_stale != math.inf and not self.api.freshness.open(encoded.gate, encoded.max_stale):
+            try:
+                await self._confirm(reading)
+                encoded = reading.encode(reading.evaluate()[0])
+            except LictorError as error:
+                return await self._send(http, self.api.error_reply(error))
+        return await self._send_encoded(http, encoded)
+
+    async def _confirm(self, reading: Reading) -> None:
+        """Return once a read may be answered. Raises `NoLeader`."""
+        try:
+            await self.api.agent.confirm(reading.to_confirm())
+        except LictorError as error:
+            if not reading.unconfirmed(error):
+                raise
 
     async def _body(self, http: web.BaseRequest, endpoint: Endpoint) -> bytes:
         limit = endpoint.body_limit
@@ -209,7 +226,7 @@ class FullHandler:
         transport = http.transport
         response = _Sent(keep_alive=http.keep_alive and not close)
         if transport is not None:
-            transport.write(encoded.before + self.api.date.bytes() + encoded.after)
+            transport.write(self.api.written(encoded))
             connection = transport.get_protocol()
             if isinstance(connection, Connection):
                 await connection.drained()

@@ -28,7 +28,7 @@ def _name(request: Request, what: str) -> str:
     return name
 
 
-@family.read("/v1/internal/ui/nodes")
+@family.read("/v1/internal/ui/nodes", lenient=True)
 def nodes(api: Api, request: Request) -> ReadFunction:
     """Every node with its services and checks."""
     accept = request.filter(NodeInfo)
@@ -36,7 +36,7 @@ def nodes(api: Api, request: Request) -> ReadFunction:
     return lambda view: [row for row in ui.nodes(view) if accept is None or accept(row)]
 
 
-@family.read("/v1/internal/ui/node/:name")
+@family.read("/v1/internal/ui/node/:name", lenient=True)
 def node(api: Api, request: Request) -> ReadFunction:
     """One node with its services and checks; status 404 where there is none."""
     name = _name(request, "node")
@@ -44,7 +44,7 @@ def node(api: Api, request: Request) -> ReadFunction:
     return lambda view: ui.node(view, name) or Reply(404)
 
 
-@family.read("/v1/internal/ui/services")
+@family.read("/v1/internal/ui/services", lenient=True)
 def services(api: Api, request: Request) -> ReadFunction:
     """Every service in summary."""
     accept = request.filter(CheckServiceNode)
@@ -132,7 +132,7 @@ def mesh_gateways(api: Api, request: Request) -> ReadFunction:
     return run
 
 
-@family.read("/v1/internal/federation-state/:name")
+@family.read("/v1/internal/federation-state/:name", dated=True)
 def federation_state(api: Api, request: Request) -> ReadFunction:
     """The mesh gateways of one datacenter; status 404 where it is not known."""
     name = request.vars["name"]
@@ -143,9 +143,6 @@ def federation_state(api: Api, request: Request) -> ReadFunction:
     def run(view: View) -> Any:
         if name != api.agent.datacenter:
             return Reply(404)
-        contact, known = api.agent.leader_contact()
-        state = _state(api, view)
-        meta = {"Index": view.index, "LastContact": contact, "KnownLeader": known, "ConsistencyLevel": ""}
-        return {"State": state} | meta
+        return {"State": _state(api, view)} | api.meta(view.index, request, "")
 
     return run

@@ -7,6 +7,7 @@ import msgspec
 
 from lictor.http.api import Api
 from lictor.http.bodies import boolean, whole
+from lictor.http.freshness import DEFAULT
 from lictor.http.query_bodies import check_query, decode_query
 from lictor.http.reply import Headers, Reply, json_reply, text_reply
 from lictor.http.request import Request
@@ -62,7 +63,7 @@ def one(api: Api, request: Request) -> ReadFunction:
 @family.action("PUT", "/v1/query/:query")
 async def update(api: Api, request: Request) -> Any:
     """Replace a definition."""
-    given = msgspec.structs.replace(decode_query(request), id=_known(api, request))
+    given = msgspec.structs.replace(decode_query(request), id=await _known(api, request))
     query = check_query(given)
     request.require("query", query.name, WRITE)
     await api.agent.apply(QuerySet(query))
@@ -72,7 +73,7 @@ async def update(api: Api, request: Request) -> Any:
 @family.action("DELETE", "/v1/query/:query")
 async def delete(api: Api, request: Request) -> Any:
     """Remove a definition."""
-    query_id = _known(api, request)
+    query_id = await _known(api, request)
     request.require("query", query_id, WRITE)
     await api.agent.apply(QueryDelete(query_id))
     return Reply()
@@ -82,7 +83,7 @@ async def delete(api: Api, request: Request) -> Any:
 async def execute(api: Api, request: Request) -> Any:
     """The instances that a query lets through, nearest first or in random order."""
     how = _how(api, request)
-    await _confirm(api, request)
+    await api.confirm(request, cacheable=True)
     found = api.agent.store.read(prepared_queries.execute, request.vars["query"], how, _random)
     answer: dict[str, Any] = {
         "Service": found.value.service,
@@ -98,22 +99,15 @@ async def execute(api: Api, request: Request) -> Any:
 @family.action("GET", "/v1/query/:query/explain")
 async def explain(api: Api, request: Request) -> Any:
     """The definition that a name means, filled in where it is a template."""
-    await _confirm(api, request)
+    await api.confirm(request)
     found = api.agent.store.read(prepared_queries.resolve, request.vars["query"], api.agent.config.segment)
     request.require("query", found.value.name, READ)
     return _answer(api, request, {"Query": found.value}, ())
 
 
 def _answer(api: Api, request: Request, answer: dict[str, Any], extra: Headers) -> Reply:
-    contact, known = api.agent.leader_contact()
-    mode = request.consistency.mode
-    answer |= {"Index": 0, "LastContact": contact, "KnownLeader": known, "ConsistencyLevel": mode}
+    answer |= api.meta(0, request, request.consistency.mode)
     return json_reply(answer, pretty=request.pretty, headers=(*api.read_headers(1, request), *extra))
-
-
-async def _confirm(api: Api, request: Request) -> None:
-    if request.consistency.mode == "consistent":
-        await api.agent.confirm_leadership()
 
 
 def _how(api: Api, request: Request) -> Execution:
@@ -137,11 +131,12 @@ def _how(api: Api, request: Request) -> Execution:
     )
 
 
-def _known(api: Api, request: Request) -> str:
-    """The id in the path, of a query that exists."""
+async def _known(api: Api, request: Request) -> str:
+    """The id in the path, of a query that exists. The own store may not have it yet: that is confirmed first."""
     query_id = request.vars["query"]
     if not looks_like_id(query_id):
         raise Refused(f"Prepared Query lookup failed: {_BAD_ID}")
+    await api.freshness.admit(DEFAULT)
     if api.agent.store.read(prepared_queries.query, query_id.lower()).value is None:
         raise Refused(f"Cannot modify non-existent prepared query: '{query_id}'")
     return query_id.lower()

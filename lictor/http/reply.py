@@ -1,5 +1,6 @@
 """The answer to a request: status, headers, body, and how they become bytes."""
 
+import math
 import re
 import time
 import zlib
@@ -8,6 +9,8 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
+
+from lictor.http.freshness import ANY
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -75,10 +78,14 @@ class Date:
 
 
 class Encoded(msgspec.Struct, frozen=True, gc=False):
-    """An answer as bytes, but for the date that goes between its two parts."""
+    """An answer as bytes, but for what goes between its two parts when it is written: the date and, behind the gate
+    AGE, the store's age (see `freshness`). `max_stale` is the age that its caller allows, in seconds.
+    """
 
     before: bytes
     after: bytes
+    gate: int = ANY
+    max_stale: float = math.inf
 
     @property
     def size(self) -> int:
@@ -97,8 +104,19 @@ def header_bytes(headers: Headers) -> bytes:
     )
 
 
-def encode(reply: Reply, extra: bytes, *, gzip: bool = False, head_only: bool = False, close: bool = False) -> Encoded:
-    """The bytes of an answer with `Content-Length`. `extra` are further header lines, as bytes."""
+def encode(
+    reply: Reply,
+    extra: bytes,
+    *,
+    gzip: bool = False,
+    head_only: bool = False,
+    close: bool = False,
+    gate: int = ANY,
+    max_stale: float = math.inf,
+) -> Encoded:
+    """The bytes of an answer with `Content-Length`. `extra` are further header lines, as bytes; for `gate` and
+    `max_stale` see `Encoded`.
+    """
     body = reply.body
     packed = b""
     if gzip and len(body) >= GZIP_FROM:
@@ -114,10 +132,10 @@ def encode(reply: Reply, extra: bytes, *, gzip: bool = False, head_only: bool = 
         b"Connection: close\r\n" if close else b"",
     )
     if reply.status in (204, 304):
-        return Encoded(before, b"\r\n\r\n")
+        return Encoded(before, b"\r\n\r\n", gate, max_stale)
     if head_only:
-        return Encoded(before, b"\r\nContent-Length: %d\r\n\r\n" % len(body))
-    return Encoded(before, b"\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        return Encoded(before, b"\r\nContent-Length: %d\r\n\r\n" % len(body), gate, max_stale)
+    return Encoded(before, b"\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), gate, max_stale)
 
 
 _CONTENT_TYPES = {"": b"", JSON: b"Content-Type: application/json\r\n"}

@@ -1,6 +1,7 @@
 """A request as endpoints see it, with the reading of the API's common parameters."""
 
 import ipaddress
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,6 +9,7 @@ from urllib.parse import unquote, unquote_plus
 
 import msgspec
 
+from lictor.http.freshness import CONSISTENT_MODE, DEFAULT, LEADER_MODE, STALE_MODE, Consistency
 from lictor.model.authorizer import ALLOW_ALL, Authorizer, require
 from lictor.model.duration import parse_duration
 from lictor.model.errors import InvalidRequest
@@ -16,20 +18,22 @@ from lictor.store.filter import parse
 MAX_PARAMETERS = 256
 
 
-class Consistency(msgspec.Struct, frozen=True):
-    """How fresh a read must be: `leader` (the default), `stale` or `consistent`; and whether a cache may answer."""
-
-    mode: str = "leader"
-    cached: bool = False
-
-
-_LEADER = Consistency()
-
-
 class Request:
     """One request. `path` is decoded, `query` holds the parameters in order, `headers` have lower-case names."""
 
-    __slots__ = ("authorizer", "body", "headers", "method", "path", "peer", "query", "raw_path", "raw_query", "vars")
+    __slots__ = (
+        "_consistency",
+        "authorizer",
+        "body",
+        "headers",
+        "method",
+        "path",
+        "peer",
+        "query",
+        "raw_path",
+        "raw_query",
+        "vars",
+    )
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Request:
         self.body = body
         self.vars: dict[str, str] = {}
         self.authorizer: Authorizer = ALLOW_ALL
+        self._consistency: Consistency | None = None
 
     def has(self, name: str) -> bool:
         """Whether a parameter is there, with or without a value."""
@@ -123,17 +128,6 @@ class Request:
         except ValueError:
             raise InvalidRequest("Invalid wait time") from None
 
-    @property
-    def max_stale(self) -> float | None:
-        """How old a stale answer may be, in seconds; None where it is not said."""
-        text = self.get("max_stale")
-        if not text:
-            return None
-        try:
-            return parse_duration(text)
-        except ValueError:
-            raise InvalidRequest(f'Invalid max_stale value "{text}"') from None
-
     def check_cache_control(self) -> None:
         """Refuse a `Cache-Control` header whose ages are not numbers of seconds."""
         for directive in self.headers.get("cache-control", "").lower().split(","):
@@ -143,15 +137,38 @@ class Request:
 
     @property
     def consistency(self) -> Consistency:
-        """The consistency that is asked for."""
-        if not self.query:
-            return _LEADER
-        stale, consistent = "stale" in self.query, "consistent" in self.query
+        """How fresh the answer must be or, once it has been set, how fresh it is. Raises `InvalidRequest`."""
+        if self._consistency is None:
+            self._consistency = self._wished_consistency() if self.query else DEFAULT
+        return self._consistency
+
+    @consistency.setter
+    def consistency(self, consistency: Consistency) -> None:
+        self._consistency = consistency
+
+    def _wished_consistency(self) -> Consistency:
+        query = self.query
+        stale, consistent = "stale" in query, "consistent" in query
+        age = self._max_stale()
+        stale = stale or age > 0  # a bound on the age says that there may be one
         if stale and consistent:
             raise InvalidRequest("Cannot specify ?stale with ?consistent, conflicting semantics.")
-        if self.has("cached") and consistent:
+        if consistent and "cached" in query:
             raise InvalidRequest("Cannot specify ?cached with ?consistent, conflicting semantics.")
-        return Consistency("stale" if stale else "consistent" if consistent else "leader", self.has("cached"))
+        if not (stale or consistent or "cached" in query or "leader" in query):
+            return DEFAULT
+        mode = STALE_MODE if stale else CONSISTENT_MODE if consistent else LEADER_MODE
+        return Consistency(mode, age or math.inf, stated=True, cached="cached" in query)
+
+    def _max_stale(self) -> float:
+        """How old a stale answer may be, in seconds; 0 where there is no bound."""
+        text = self.get("max_stale")
+        if not text:
+            return 0.0
+        try:
+            return max(0.0, parse_duration(text))
+        except ValueError:
+            raise InvalidRequest(f'Invalid max_stale value "{text}"') from None
 
     @property
     def node_meta(self) -> dict[str, str]:

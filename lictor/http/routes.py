@@ -34,7 +34,8 @@ DEFAULT_BODY_LIMIT = 2 * 1024 * 1024  # bytes
 
 class Endpoint(msgspec.Struct, frozen=True):
     """One entry of the table. `body_limit` is in bytes, or the name of the field of `HttpSettings` that says it: no
-    more than that is held of a body. `cacheable` reads take `?cached`.
+    more than that is held of a body. `cacheable` reads take `?cached`. `lenient` reads are answered from the own store
+    where nobody leads. Those that are `dated` tell the store's age in their bodies.
     """
 
     kind: str
@@ -43,6 +44,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     function: Callable[..., Any]
     body_limit: int | str = DEFAULT_BODY_LIMIT
     cacheable: bool = False
+    lenient: bool = False
+    dated: bool = False
 
 
 class Family:
@@ -52,10 +55,10 @@ class Family:
         self.endpoints: list[Endpoint] = []
 
     def read(
-        self, pattern: str, *, method: str = "GET", cacheable: bool = False
+        self, pattern: str, *, cacheable: bool = False, lenient: bool = False, dated: bool = False
     ) -> Callable[[ReadEndpoint], ReadEndpoint]:
         """Mark a read of the store."""
-        return self._add(READ, method, pattern, cacheable=cacheable)
+        return self._add(READ, "GET", pattern, cacheable=cacheable, lenient=lenient, dated=dated)
 
     def read_local(self, pattern: str) -> Callable[[ReadEndpoint], ReadEndpoint]:
         """Mark a read of the agent's own state."""

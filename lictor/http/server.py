@@ -69,6 +69,7 @@ class HttpServer:
             await self._full.close(grace)
         for connection in list(self._connections):
             connection.close()
+        self.api.freshness.confirmations.close()
         self.api.answers.clear()
 
     # -- connections --------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ class HttpSettings(msgspec.Struct, frozen=True):
     answer_cache_bytes: int = 32 * 1024 * 1024
     wait_max: float = 600.0
     wait_default: float = 300.0
+    discovery_max_stale: float = 0.0
     default_policy: str = "allow"
     use_cache: bool = True
     translate_wan_addrs: bool = False

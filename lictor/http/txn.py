@@ -22,7 +22,7 @@ family = Family()
 @family.action("PUT", "/v1/txn", body_limit="txn_max_body")
 async def run(api: Api, request: Request) -> Any:
     """Run a transaction: status 200 with results, or 409 with what was wrong with each operation that failed."""
-    consistency = request.consistency
+    _ = request.consistency  # a contradiction is refused, whatever the operations are
     datacenter = request.get("dc")
     if datacenter and datacenter != api.agent.datacenter:
         raise Refused("No path to datacenter")
@@ -41,24 +41,23 @@ async def run(api: Api, request: Request) -> Any:
     results: list[dict[str, Any]] | None = None
     if not errors:
         try:
-            results = await _run(api, operations, read_only=given.read_only, confirm=consistency.mode == "consistent")
+            results = await _run(api, request, operations, read_only=given.read_only)
         except TxnFailed as failed:
             errors = [TxnError(given.positions[e.op_index], e.what) for e in failed.errors]
     answer: dict[str, Any] = {"Results": results, "Errors": [_shown(e) for e in errors] or None}
     headers: tuple[tuple[str, str], ...] = ()
     if given.read_only:
-        contact, known = api.agent.leader_contact()
-        answer |= {"Index": 0, "LastContact": contact, "KnownLeader": known, "ConsistencyLevel": ""}
+        contact, known = api.freshness.contact(request.consistency)
+        answer |= api.meta(0, request, "")
         headers = (("X-Consul-Knownleader", str(known).lower()), ("X-Consul-Lastcontact", str(contact)))
     return json_reply(answer, pretty=request.pretty, status=409 if errors else 200, headers=headers)
 
 
-async def _run(api: Api, operations: tuple[TxnOp, ...], *, read_only: bool, confirm: bool) -> list[dict[str, Any]]:
+async def _run(api: Api, request: Request, operations: tuple[TxnOp, ...], *, read_only: bool) -> list[dict[str, Any]]:
     if not read_only:
         results: list[dict[str, Any]] = await api.agent.apply(Txn(operations))
         return results
-    if confirm:
-        await api.agent.confirm_leadership()
+    await api.confirm(request)
     return txn.run(api.agent.store, operations)
 
 

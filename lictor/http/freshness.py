@@ -1,0 +1,96 @@
+"""How fresh a read is, as its caller wishes: what must be confirmed before the own store may answer, and what the
+answer then says of it.
+
+Behind every answer from the store there is a *gate*, by its caller's wish:
+
+- ANY: it may be given at any time. So are all where the own store is the newest for ever, and the agent's own state.
+- LEASE, the default: now, while the own store is known to be the newest there is; otherwise once that is confirmed.
+- QUORUM, `consistent`: only once a majority has confirmed it.
+- AGE, for `stale` and for what a cache may answer: now, unless the leader was last heard of longer ago than the caller
+  allows, or never. Such a one is a default read then.
+
+What was confirmed is what the leader has: its age is 0, and the leader is known. Of the others the age is told as it is
+when they are written.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lictor.agent.confirmations import Confirmations
+from lictor.model.clock import lease_clock
+
+if TYPE_CHECKING:
+    from lictor.agent.agent import Agent
+
+ANY, LEASE, QUORUM, AGE = range(4)
+LEADER_MODE, CONSISTENT_MODE, STALE_MODE = "leader", "consistent", "stale"
+CONFIRMED = (0, True)  # milliseconds, and whether there is a leader
+
+
+class Consistency(msgspec.Struct, frozen=True):
+    """A caller's wish: `leader` (the default), `stale` or `consistent`. `max_stale` bounds the age of a stale read, in
+    seconds; `stated` is whether the caller said any of it; `cached` whether a cache may answer.
+    """
+
+    mode: str = LEADER_MODE
+    max_stale: float = math.inf
+    stated: bool = False
+    cached: bool = False
+
+    @property
+    def aged(self) -> bool:
+        """Whether the answer may be older than what the leader has."""
+        return self.cached or self.mode == STALE_MODE
+
+
+DEFAULT = Consistency()
+STALE = Consistency(STALE_MODE, stated=True)
+
+
+class Freshness:
+    """What an agent knows of its store's freshness."""
+
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+        self.confirmations = Confirmations(agent.confirm)
+
+    @property
+    def always(self) -> bool:
+        """Whether the own store is the newest for ever, so that there is nothing to confirm."""
+        return self._agent.fresh_until == math.inf
+
+    def gate(self, consistency: Consistency) -> int:
+        """The gate of a read."""
+        if self.always:
+            return ANY
+        if consistency.aged:
+            return AGE
+        return QUORUM if consistency.mode == CONSISTENT_MODE else LEASE
+
+    def open(self, gate: int, max_stale: float) -> bool:
+        """Whether an answer may be given without a confirmation."""
+        if gate == AGE:
+            contact = self._agent.last_contact
+            return contact <= max_stale and contact != math.inf
+        if gate == LEASE:
+            return lease_clock() < self._agent.fresh_until
+        return gate == ANY
+
+    async def admit(self, consistency: Consistency) -> Consistency:
+        """Return once a read is as fresh as is wished; what it then is. Raises `NoLeader`."""
+        gate = self.gate(consistency)
+        if self.open(gate, consistency.max_stale):
+            return consistency
+        await self._agent.confirm(gate == QUORUM)
+        return consistency if gate != AGE else DEFAULT
+
+    def contact(self, consistency: Consistency) -> tuple[int, bool]:
+        """Milliseconds since the leader was last heard of, and whether there is one, as a read tells it."""
+        return self._agent.leader_contact() if consistency.aged else CONFIRMED
+
+    def lines(self) -> bytes:
+        """The header lines that tell the age as it is now, with the end of the line before them."""
+        contact, known = self._agent.leader_contact()
+        return b"\r\nX-Consul-Knownleader: %b\r\nX-Consul-Lastcontact: %d" % (b"true" if known else b"false", contact)
