@@ -155,6 +155,13 @@ class Consensus(Protocol):
         """
         ...
 
+    async def propose_leading(self, proposal: bytes) -> Any:
+        """As the leader, have a proposal applied once, in this leadership: it comes before anything that a later leader
+        proposes, or is not applied at all. Returns what this server's machine returned for it. Raises `NotLeader` on
+        anybody else, and where the leadership ends first: whether it was applied is then not known.
+        """
+        ...
+
     async def confirm(self, *, quorum: bool, timeout: float) -> None:
         """Return once this server's state holds everything that was acknowledged to anybody before the call.
 

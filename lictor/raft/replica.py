@@ -24,20 +24,14 @@ from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
 from lictor.model.transport import Caller, Transport
 from lictor.raft import envelope, opening
 from lictor.raft.applied import AppliedIndex
+from lictor.raft.configuring import Configuring, furthest, noted
 from lictor.raft.confirming import LeaderReads, Rounds
 from lictor.raft.consensus import Machine, Peer, Progress, ServerChange, ServerRecord
 from lictor.raft.core.config import Config
 from lictor.raft.core.election import TRANSFER
 from lictor.raft.core.events import Role
-from lictor.raft.core.membership import (
-    Change,
-    ChangeKind,
-    ChangeRefused,
-    Membership,
-    MembershipChange,
-    decode_change,
-    decode_single_change,
-)
+from lictor.raft.core.log import InvariantBroken
+from lictor.raft.core.membership import Membership
 from lictor.raft.core.message import APPEND_THREAD, APPLY_THREAD, Entry, EntryKind, Message, MessageKind, Snapshot
 from lictor.raft.core.node import MessageRefused, Node, ProposalDropped, StrangerAnswered
 from lictor.raft.lease import Hold, Lease
@@ -45,7 +39,7 @@ from lictor.raft.log_view import LogView
 from lictor.raft.log_writer import LogWriter
 from lictor.raft.once import AppliedNumbers
 from lictor.raft.proposing import Busy, LeaderQueue, Origin
-from lictor.raft.roster import ChangeNote, Roster, decode_note, encode_note
+from lictor.raft.roster import Roster
 from lictor.raft.settings import ELECTION_TICKS, RaftSettings, World
 from lictor.raft.shipping import Shipping
 from lictor.raft.wal import DiskFailed, DiskFull, Log, SnapshotStore
@@ -77,9 +71,9 @@ class Replica:
         self._record = record
         self._folder = folder
         self._transport = transport
-        self._settings = settings
+        self.settings = settings
         self._world = world
-        self._chance = world.chance
+        self.chance = world.chance
         self._number = 0
         self._node: Node
         self._view: LogView
@@ -91,14 +85,15 @@ class Replica:
         self._hold = Hold(settings.election_timeout)
         self._roster = Roster()
         self._once = AppliedNumbers()
-        self._origin = Origin(self._chance.getrandbits(62) | 1)
+        self._origin = Origin(self.chance.getrandbits(62) | 1)
         self._queue = LeaderQueue(settings.queued_bytes)
-        self._applied = AppliedIndex()
+        self.applied_index = AppliedIndex()
         self._applying: deque[tuple[Message, int]] = deque()  # work, and the place in it that is next
         self._addresses: dict[int, str] = {}  # of servers that have spoken
         self._reads = LeaderReads(settings.election_timeout / 2)
         self._confirming = {
-            quorum: Rounds(partial(self._ask_index, quorum), self._applied, settings.tick) for quorum in (False, True)
+            quorum: Rounds(partial(self._ask_index, quorum), self.applied_index, settings.tick)
+            for quorum in (False, True)
         }
         self._fresh_until = 0.0
         self._leading = False
@@ -108,12 +103,12 @@ class Replica:
         self._seen_term = 0
         self._heard_at = float("-inf")  # loop time
         self._leaderless_since = 0.0
-        self._last_propose = 0
-        self._changes: dict[int, asyncio.Future[bool]] = {}  # by token
-        self._changing = asyncio.Lock()
+        self._unsent = False  # whether proposals could not leave
+        self._bound: set[int] = set()  # own proposals that end with this leadership
         self._full = False
         self._full_since = 0.0
         self._loading = False
+        self._deaf = False
         self._pumping = False
         self._running = False
         self._snapshotting: asyncio.Task[None] | None = None
@@ -176,7 +171,17 @@ class Replica:
     @property
     def applied(self) -> int:
         """The index of the last entry that the machine holds."""
-        return self._applied.index
+        return self.applied_index.index
+
+    @property
+    def node(self) -> Node:
+        """The consensus core, for the parts of this shell."""
+        return self._node
+
+    @property
+    def roster(self) -> Roster:
+        """Who the members are, for the parts of this shell."""
+        return self._roster
 
     @property
     def membership(self) -> Membership:
@@ -226,7 +231,7 @@ class Replica:
             for peer_number, record in sorted(self._roster.records.items(), key=lambda item: item[1].node)
         )
         return {
-            "applied_index": str(self._applied.index),
+            "applied_index": str(self.applied_index.index),
             "commit_index": str(status.hard_state.commit),
             "fsm_pending": str(len(self._applying)),
             "last_contact": "never" if contact == float("inf") else "0" if self._leading else f"{contact * 1000:.6f}ms",
@@ -256,7 +261,7 @@ class Replica:
         `Refused` for servers that this one never heard of.
         """
         found = await self._world.log_work(
-            opening.open_folder, self._folder, self._world.files, self._settings.segment_bytes, self._chance
+            opening.open_folder, self._folder, self._world.files, self.settings.segment_bytes, self.chance
         )
         self._number, self._wal, self._store = found.number, found.wal, found.store
         self._view = LogView(found.recovered, found.snapshot)
@@ -264,9 +269,10 @@ class Replica:
             await self._load(found.snapshot)
         if recover is not None:
             await self._recover(recover)
-        self._lease = Lease(self._number, self._settings.election_timeout)
+        self._lease = Lease(self._number, self.settings.election_timeout)
         self._node = self._new_node()
-        self._writer = LogWriter(self._world, self._wal, self._view, self._written, self._restored, self._set_full)
+        self._configuring = Configuring(self)
+        self._writer = self._new_writer()
         self._shipping = Shipping(
             self._number, self._world, self._store, self._transport, self._address, self._shipped, self._step_one
         )
@@ -281,7 +287,7 @@ class Replica:
         self._writer.start()
         self._stand_if_alone()
         self._tick()
-        self._touch()
+        self.touch()
 
     async def close(self) -> None:
         """Finish what was accepted, and stop."""
@@ -314,22 +320,37 @@ class Replica:
             raise Refused("this server is not among those that form the cluster")
         roster = Roster(servers)
         snapshot = Snapshot(1, 1, opening.voters(roster.records), roster.encode())
-        await self._world.snapshot_work(self._store.write, snapshot, self._state())
-        await self._world.log_work(self._wal.append, opening.beginning(snapshot))
-        self._view.restore(snapshot)
-        self._view.hard_state = opening.beginning(snapshot).state or self._view.hard_state
-        self._roster = roster
-        self._applied.reach(1)
-        self._node = self._new_node()
+        # Others may have formed already and ask for a vote: what is promised meanwhile must not be forgotten.
+        self._deaf = True
+        try:
+            await self._writer.close()
+            await self._begin_after(snapshot, roster)
+            self._node, self._writer = self._new_node(), self._new_writer()
+            self._writer.start()
+        finally:
+            self._deaf = False
         self._stand_if_alone()
-        self._touch()
+        self.touch()
+
+    async def _begin_after(self, snapshot: Snapshot, roster: Roster) -> None:
+        """Have the present state as a snapshot, and nothing but that."""
+        beginning = opening.beginning(snapshot, self._view.hard_state)
+        await self._world.snapshot_work(self._store.write, snapshot, self._state())
+        await self._world.log_work(self._wal.append, beginning)
+        self._view.restore(snapshot)
+        self._view.hard_state = beginning.state or self._view.hard_state
+        self._roster = roster
+        self.applied_index.reach(snapshot.index)
+
+    def _new_writer(self) -> LogWriter:
+        return LogWriter(self._world, self._wal, self._view, self._written, self._restored, self._set_full)
 
     def _new_node(self) -> Node:
-        settings = self._settings
+        settings = self.settings
         config = Config(
             id=self._number,
             election_ticks=ELECTION_TICKS,
-            applied=self._applied.index,
+            applied=self.applied_index.index,
             async_storage=True,
             max_message_bytes=settings.message_bytes,
             max_applying_bytes=8 * SLICE_BYTES,
@@ -340,7 +361,7 @@ class Replica:
             pre_vote=True,
             forward_proposals=False,
         )
-        return Node(config, self._view, self._chance)
+        return Node(config, self._view, self.chance)
 
     def _stand_if_alone(self) -> None:
         """Whoever is the only voter needs nobody's vote, and no time to wait for it."""
@@ -351,30 +372,27 @@ class Replica:
     async def _recover(self, servers: Sequence[ServerRecord]) -> None:
         """Apply the whole log, and go on from a snapshot of it with another configuration."""
         last = self._view.last_index()
-        for entry in self._view.entries(self._applied.index + 1, last + 1):
+        for entry in self._view.entries(self.applied_index.index + 1, last + 1):
             self._apply_entry(entry)
             if entry.index % SLICE_PROPOSALS == 0:
                 await asyncio.sleep(0)
         roster = Roster(opening.known(servers, self._roster, self._number, self._record()))
         snapshot = Snapshot(last, self._view.term(last) or 1, opening.voters(roster.records), roster.encode())
-        await self._world.snapshot_work(self._store.write, snapshot, self._state())
-        await self._world.log_work(self._wal.append, opening.beginning(snapshot, self._view.hard_state))
-        self._view.restore(snapshot)
-        self._roster = roster
-        self._applied.reach(last)
+        await self._begin_after(snapshot, roster)
         log.warning("the configuration was replaced: servers=%s", [record.address for record in servers])
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         # No tick is made up for: timeouts may become longer by it, and never shorter.
-        self._timer = loop.call_later(self._settings.tick, self._tick)
+        self._timer = loop.call_later(self.settings.tick, self._tick)
         self._node.tick()
         now = loop.time()
         self._give_up_old(now)
         if not self._node.is_leader:
-            self._origin.send_again(now - self._settings.election_timeout)
+            self._origin.send_again(float("inf") if self._unsent else now - self.settings.election_timeout)
+            self._unsent = False
         self._look_at_snapshots(now)
-        self._touch()
+        self.touch()
 
     def _give_up_old(self, now: float) -> None:
         """Fail what waits for a leader that does not come, or that takes too long."""
@@ -391,10 +409,22 @@ class Replica:
         if len(self._origin) >= WAITING:
             raise Busy
         number, done = self._origin.add(proposal, asyncio.get_running_loop().time(), timeout)
-        self._touch()
+        self.touch()
         try:
             return await done
         finally:
+            self._origin.drop(number)
+
+    async def propose_leading(self, proposal: bytes) -> Any:
+        """Have a proposal applied in this leadership, or not at all; see `Consensus`."""
+        self._require_leading()
+        number, done = self._origin.add(proposal, asyncio.get_running_loop().time(), HARD_LIMIT)
+        self._bound.add(number)
+        self.touch()
+        try:
+            return await done
+        finally:
+            self._bound.discard(number)
             self._origin.drop(number)
 
     def _has_leader(self) -> bool:
@@ -410,7 +440,7 @@ class Replica:
             else:
                 self._send_proposals(node.leader, proposals)
         while self._queue and node.is_leader and not self._full and not self._ahead():
-            proposals = self._queue.take(self._settings.entry_bytes)
+            proposals = self._queue.take(self.settings.entry_bytes)
             try:
                 node.propose(envelope.encode(proposals))
             except ProposalDropped:
@@ -427,20 +457,31 @@ class Replica:
             size += len(proposal.body)
             if size >= PROPOSED_BYTES or end == len(proposals) - 1:
                 body = envelope.encode(envelope.Proposed(leader, tuple(proposals[start : end + 1])))
-                self._transport.send(address, envelope.PROPOSE, body)
+                if not self._transport.send(address, envelope.PROPOSE, body):
+                    self._unsent = True
                 start, size = end + 1, 0
 
     def _on_proposed(self, caller: Caller, body: bytes) -> None:
         proposed = envelope.decode_proposed(body)
         if self._running and proposed.to == self._number and self._node.is_leader:
             self._queue.add(proposed.proposals)
-            self._touch()
+            self.touch()
+
+    # -- the configuration --------------------------------------------------------------------------------------------
+
+    async def change(self, kind: ServerChange, server: ServerRecord, timeout: float) -> None:
+        """Change the configuration; see `Consensus`."""
+        await self._configuring.change(kind, server, timeout)
+
+    async def transfer(self, to: str, timeout: float) -> None:
+        """Hand the leadership over; see `Consensus`."""
+        await self._configuring.transfer(to, timeout)
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def _on_messages(self, caller: Caller, body: bytes) -> None:
         received = envelope.decode_envelope(body)
-        if not self._running or received.to != self._number or received.sender == self._number:
+        if not self._hears or received.to != self._number or received.sender == self._number:
             return
         sender = received.sender
         self._addresses[sender] = received.address
@@ -457,7 +498,7 @@ class Replica:
             self._heard_at = asyncio.get_running_loop().time()
         if received.echo_term and received.echo_term == node.term and node.is_leader:
             self._lease.echoed(sender, received.echo_term, received.echo)
-        self._touch()
+        self.touch()
 
     def _step_one(self, message: Message) -> None:
         try:
@@ -466,7 +507,9 @@ class Replica:
             pass  # what is lost is sent again by whoever needs it
         except MessageRefused as error:
             log.warning("a message was refused: from=%s error=%s", self._address(message.sender), error)
-        self._touch()
+        except InvariantBroken as error:
+            self._fail(error)
+        self.touch()
 
     def _send(self, to: int, messages: list[Message]) -> None:
         address = self._address(to)
@@ -490,9 +533,13 @@ class Replica:
         record = self._roster.records.get(number)
         return record.address if record is not None else ""
 
+    @property
+    def _hears(self) -> bool:
+        return self._running and not self._deaf
+
     # -- the turn -----------------------------------------------------------------------------------------------------
 
-    def _touch(self) -> None:
+    def touch(self) -> None:
         """Something came: look for work at the end of this turn."""
         if not self._pumping and self._running:
             self._pumping = True
@@ -500,8 +547,18 @@ class Replica:
 
     def _pump(self) -> None:
         self._pumping = False
-        if not self._running:
-            return
+        if self._hears:
+            try:
+                self._work()
+            except Exception as error:  # a mistake of this program: what it would do next cannot be trusted
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._running = False
+        self._fresh_until = 0.0
+        self._world.fatal(error)
+
+    def _work(self) -> None:
         node = self._node
         self._notice()
         self._hand_in()
@@ -510,7 +567,7 @@ class Replica:
             node.read_index(context)
         while node.has_ready():
             ready = node.ready()
-            if node.committed > self._applied.index:
+            if node.committed > self.applied_index.index:
                 self._fresh_until = 0.0
             outgoing: dict[int, list[Message]] = {}
             for message in ready.messages:
@@ -546,18 +603,19 @@ class Replica:
                 log.info("there is no leader: term=%d", node.term)
             self._seen_leader, self._seen_term = node.leader, node.term
             self._queue.clear()
+            self._origin.fail(self._bound, NotLeader(self._address(node.leader)))
             self._origin.send_again()
             if node.is_leader:
                 self._lease.begin(node.term)
                 self._lead_term, self._lead_index = node.term, node.last_index
             else:
                 self._reads.fail(NotLeader(self._address(node.leader)))
-                self._end_changes()
+                self._configuring.lead_no_more()
         leading = (
             node.is_leader
             and node.term == self._lead_term
             and node.committed_in_term
-            and self._applied.index >= self._lead_index
+            and self.applied_index.index >= self._lead_index
             and not self._full
         )
         if leading != self._leading:
@@ -573,7 +631,7 @@ class Replica:
 
     def _lease_end(self) -> float:
         node = self._node
-        if not self._leading or node.committed > self._applied.index:
+        if not self._leading or node.committed > self.applied_index.index:
             return 0.0
         now = self._world.lease_clock()
         return max(0.0, self._lease.until(node.membership.quorum, now))
@@ -588,13 +646,13 @@ class Replica:
             for entry in work.entries[place:]:
                 if proposals >= SLICE_PROPOSALS or size >= SLICE_BYTES:
                     self._applying[0] = (work, place)
-                    self._touch()
+                    self.touch()
                     return
                 place += 1
-                if entry.index > self._applied.index:
+                if entry.index > self.applied_index.index:
                     proposals += 1 + self._apply_entry(entry)
                     size += len(entry.data)
-                    self._applied.reach(entry.index)
+                    self.applied_index.reach(entry.index)
             self._applying.popleft()
             for response in work.responses:
                 self._step_one(response)
@@ -618,30 +676,12 @@ class Replica:
         return len(proposals)
 
     def _apply_change(self, entry: Entry) -> None:
-        change: MembershipChange = (
-            decode_single_change(entry.data).as_membership_change()
-            if entry.kind is EntryKind.CHANGE_V1
-            else decode_change(entry.data)
-        )
-        note = decode_note(change.context) if change.context else ChangeNote()
-        done = self._changes.pop(note.token, None)
-        try:
-            membership = self._change_membership(entry.index, change)
-        except ChangeRefused as error:
-            if done is not None and not done.done():
-                done.set_exception(Refused(str(error)))
+        if not self._running:
+            self._roster.put(noted(entry).records)  # a log that is being recovered: the membership will be another one
             return
-        self._roster.put(note.records)
-        self._roster.keep(membership.members)
-        for record in note.records:
+        records = self._configuring.apply(entry)
+        for record in records:
             self._addresses.pop(record.number, None)
-        if done is not None and not done.done():
-            done.set_result(True)
-
-    def _change_membership(self, index: int, change: MembershipChange) -> Membership:
-        if not self._running:  # while a log is being recovered: the membership will be another one
-            return opening.voters(self._roster.records)
-        return self._node.apply_change(index, change)
 
     # -- the disk -----------------------------------------------------------------------------------------------------
 
@@ -655,22 +695,22 @@ class Replica:
                 outgoing.setdefault(response.to, []).append(response)
         for to, messages in outgoing.items():
             self._send(to, messages)
-        self._touch()
+        self.touch()
 
     def _set_full(self, full: bool) -> None:
         """The disk is full, or has room again: a leader hands over, since it could acknowledge nothing."""
         self._full = full
         self._full_since = asyncio.get_running_loop().time()
         if full and self._node.is_leader:
-            best = self._furthest()
+            best = furthest(self._node)
             log.error("stepping down: no room for the log")
             if best:
                 self._node.transfer_leader(best)
-        self._touch()
+        self.touch()
 
     def _silent(self) -> bool:
         """Whether a leader without room keeps silent, since nobody took over when it was asked."""
-        return asyncio.get_running_loop().time() - self._full_since > self._settings.election_timeout
+        return asyncio.get_running_loop().time() - self._full_since > self.settings.election_timeout
 
     async def _restored(self, snapshot: Snapshot) -> None:
         """The log begins after a snapshot from the leader: become its state."""
@@ -680,7 +720,7 @@ class Replica:
         lost = [number for number in waiting if self._once.has(self._origin.origin, number)]
         unknown = LictorError("the write took effect or was given up, but its result was lost with a change of servers")
         self._origin.fail(lost, unknown)
-        self._touch()
+        self.touch()
 
     async def _load(self, snapshot: Snapshot) -> None:
         self._loading = True
@@ -689,7 +729,7 @@ class Replica:
             self._once.load(numbers)
             await self._machine.load(pieces)
             self._roster = Roster.decode(snapshot.data)
-            self._applied.reach(snapshot.index)
+            self.applied_index.reach(snapshot.index)
         finally:
             self._loading = False
 
@@ -697,18 +737,18 @@ class Replica:
 
     def _look_at_snapshots(self, now: float) -> None:
         """Take a snapshot where enough came since the last."""
-        settings = self._settings
-        if self._snapshotting is not None or self._loading or not self._applied.index:
+        settings = self.settings
+        if self._snapshotting is not None or self._loading or not self.applied_index.index:
             return
         if self._view.bytes < settings.snapshot_bytes + settings.trailing_bytes and now < self._next_look:
             return
-        self._next_look = now + settings.snapshot_interval * (1 + self._chance.random())
-        since = self._applied.index - (self._view.latest.index if self._view.latest is not None else 0)
+        self._next_look = now + settings.snapshot_interval * (1 + self.chance.random())
+        since = self.applied_index.index - (self._view.latest.index if self._view.latest is not None else 0)
         if since >= settings.snapshot_threshold or (since and self._view.bytes >= settings.snapshot_bytes):
             self._snapshotting = asyncio.get_running_loop().create_task(self._take_snapshot())
 
     async def _take_snapshot(self) -> None:
-        index = self._applied.index
+        index = self.applied_index.index
         term = self._view.term(index)
         try:
             if term is None:
@@ -719,7 +759,7 @@ class Replica:
             if self._view.latest is not None and self._view.latest.index >= index:
                 return  # one from the leader came meanwhile
             self._view.latest = snapshot
-            gone = self._view.compact(self._settings.trailing, self._settings.trailing_bytes)
+            gone = self._view.compact(self.settings.trailing, self.settings.trailing_bytes)
             await self._world.log_work(self._wal.compact, min(gone, index))
             await self._world.snapshot_work(self._store.remove_older)
             log.info("took a snapshot: index=%d", index)
@@ -738,7 +778,7 @@ class Replica:
     def _shipped(self, peer: int, arrived: bool) -> None:
         if self._running:
             (self._node.snapshot_sent if arrived else self._node.snapshot_failed)(peer)
-            self._touch()
+            self.touch()
 
     # -- reads --------------------------------------------------------------------------------------------------------
 
@@ -762,7 +802,7 @@ class Replica:
         if not leader:
             raise NoLeader
         asked = envelope.encode(envelope.IndexAsked(leader, quorum))
-        timeout = self._settings.election_timeout
+        timeout = self.settings.election_timeout
         answer = await self._transport.call(self._address(leader), envelope.INDEX, asked, timeout)
         try:
             return envelope.decode_index(answer)
@@ -776,9 +816,9 @@ class Replica:
             if now < self._lease.until(node.membership.quorum, now):
                 return node.committed
         done = self._reads.join()
-        self._touch()
+        self.touch()
         try:
-            async with asyncio.timeout(self._settings.election_timeout):
+            async with asyncio.timeout(self.settings.election_timeout):
                 return await done
         except TimeoutError:
             raise NoLeader from None
@@ -791,121 +831,3 @@ class Replica:
         if not self._running or asked.to != self._number or not self._node.is_leader:
             raise NotLeader(self.leader)
         return envelope.encode(await self._leader_index(asked.quorum))
-
-    # -- the configuration --------------------------------------------------------------------------------------------
-
-    async def change(self, kind: ServerChange, server: ServerRecord, timeout: float) -> None:
-        """Change the configuration; see `Consensus`."""
-        try:
-            async with asyncio.timeout(timeout), self._changing:
-                while True:
-                    self._require_leading()
-                    if not self._node.membership.quorum.joint:
-                        changes, records = self._plan(kind, server)
-                        if not changes:
-                            return
-                        if await self._propose_change(changes, records):
-                            return
-                    await asyncio.sleep(self._settings.tick)
-        except TimeoutError:
-            raise NoLeader from None
-
-    async def _propose_change(self, changes: tuple[Change, ...], records: tuple[ServerRecord, ...]) -> bool:
-        """Returns False where it has to be tried again."""
-        token = self._chance.getrandbits(62) | 1
-        change = MembershipChange(changes, context=encode_note(ChangeNote(token, records)))
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._changes[token] = done
-        try:
-            self._node.propose_change(change)
-            index = self._node.last_index
-            self._touch()
-            # Where another change was under way, an empty entry is in its place: nobody will tell of it.
-            empty: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._applied.when(index, empty)
-            either: list[asyncio.Future[Any]] = [done, empty]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            return await done if done.done() else False
-        except ProposalDropped:
-            return False
-        finally:
-            self._changes.pop(token, None)
-
-    def _plan(self, kind: ServerChange, server: ServerRecord) -> tuple[tuple[Change, ...], tuple[ServerRecord, ...]]:
-        """The changes of membership that a change of a server takes; none where it is as wished already."""
-        membership = self._node.membership
-        voters = membership.quorum.incoming
-        if kind in (ServerChange.ADD_VOTER, ServerChange.ADD_LEARNER):
-            if not server.number:
-                raise Refused(f"server {server.id} has not told its number")
-            add = ChangeKind.ADD_VOTER if kind is ServerChange.ADD_VOTER else ChangeKind.ADD_LEARNER
-            if server.number in membership.members:
-                known = self._roster.records.get(server.number) == server
-                if (kind is ServerChange.ADD_LEARNER or server.number in voters) and known:
-                    return (), ()
-                if kind is ServerChange.ADD_LEARNER or server.number in voters:
-                    return (Change(ChangeKind.UPDATE, server.number),), (server,)
-            rivals = self._roster.rivals(server)
-            if any(rival.number == self._number for rival in rivals):
-                raise Refused(f"server {server.id} has the node id or the address of the leader")
-            removed = tuple(Change(ChangeKind.REMOVE, rival.number) for rival in rivals)
-            return (*removed, Change(add, server.number)), (server,)
-        record = self._roster.by_id(server.id)
-        if record is None:
-            raise Refused(f'id "{server.id}" was not found in the Raft configuration')
-        number = record.number
-        if kind is ServerChange.REMOVE:
-            if voters == {number}:
-                raise Refused("need at least one voter in configuration")
-            return (Change(ChangeKind.REMOVE, number),), ()
-        if kind is ServerChange.PROMOTE:
-            return ((Change(ChangeKind.ADD_VOTER, number),), ()) if number not in voters else ((), ())
-        if kind is ServerChange.DEMOTE:
-            if voters == {number}:
-                raise Refused("need at least one voter in configuration")
-            return ((Change(ChangeKind.ADD_LEARNER, number),), ()) if number in voters else ((), ())
-        moved = ServerRecord(record.id, server.node, server.address, number)
-        return ((Change(ChangeKind.UPDATE, number),), (moved,)) if moved != record else ((), ())
-
-    async def transfer(self, to: str, timeout: float) -> None:
-        """Hand the leadership over; see `Consensus`."""
-        self._require_leading()
-        voters = self._node.membership.quorum.incoming
-        if to:
-            record = self._roster.by_id(to)
-            target = record.number if record is not None else 0
-            if target not in voters or target == self._number:
-                raise Refused(f"cannot find peer: no other voter has the id {to!r}")
-        else:
-            target = self._furthest()
-            if not target:
-                raise Refused("cannot find peer")
-        self._node.transfer_leader(target)
-        self._touch()
-        term = self._node.term
-        deadline = asyncio.get_running_loop().time() + min(timeout, 2 * self._settings.election_timeout)
-        while self._node.is_leader and self._node.term == term:
-            if asyncio.get_running_loop().time() > deadline:
-                raise Refused("leadership transfer timeout")
-            await asyncio.sleep(self._settings.tick / 5)
-
-    def _furthest(self) -> int:
-        """The other voter that has most of the log, and was heard of; 0 if there is none."""
-        status = self._node.status()
-        others = [
-            (progress.match, number)
-            for number, progress in status.progress.items()
-            if number != self._number and number in status.membership.quorum.incoming and progress.active
-        ]
-        return max(others)[1] if others else 0
-
-    def _require_leading(self) -> None:
-        if not self._running or not self._leading:
-            raise NotLeader(self.leader)
-
-    def _end_changes(self) -> None:
-        """The leadership is lost: whether what was proposed takes effect is not known."""
-        for done in self._changes.values():
-            if not done.done():
-                done.set_exception(NotLeader(self.leader))
-        self._changes.clear()

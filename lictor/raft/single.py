@@ -6,7 +6,7 @@ It is also the simplest thing that keeps the promises of `Consensus`, for tests 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lictor.model.errors import NoLeader, Refused
+from lictor.model.errors import NoLeader, NotLeader, Refused
 from lictor.raft.consensus import Machine, Peer, Progress, ServerChange, ServerRecord
 
 ALWAYS = float("inf")
@@ -90,6 +90,12 @@ class SingleVoter:
             raise NoLeader
         self.last_index += 1
         return self._machine.apply((proposal,))[0]
+
+    async def propose_leading(self, proposal: bytes) -> Any:
+        """The same: there will be no other leader."""
+        if not self._started:
+            raise NotLeader
+        return await self.propose(proposal, 0.0)
 
     async def confirm(self, *, quorum: bool, timeout: float) -> None:
         """A single voter always leads itself."""

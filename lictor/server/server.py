@@ -33,10 +33,19 @@ class StoreMachine:
         self._decoder = msgspec.msgpack.Decoder(Batch)
 
     def apply(self, proposals: Sequence[bytes]) -> list[Any]:
-        """Apply batches, then tell their dependents. Returns, for each batch, its commands' results or errors."""
-        results = [commands.apply_batch(self._store, self._decoder.decode(proposal)) for proposal in proposals]
+        """Apply batches, then tell their dependents. Returns, for each batch, its commands' results or errors, or one
+        error for all of it.
+        """
+        results = [self._apply(proposal) for proposal in proposals]
         self._store.flush()
         return results
+
+    def _apply(self, proposal: bytes) -> list[Any] | LictorError:
+        try:
+            batch = self._decoder.decode(proposal)
+        except msgspec.MsgspecError as error:  # it is in the log: it must fail on every server alike, and end none
+            return LictorError(f"a proposal cannot be read: {error}")
+        return commands.apply_batch(self._store, batch)
 
     def image(self) -> Image:
         """The store's rows as they are now."""
@@ -100,6 +109,15 @@ class Server:
         self._waiting.append((encoded, done))
         return await done
 
+    async def apply_leading(self, commands: Sequence[Command]) -> list[Any]:
+        """Apply commands of the leader's own as one proposal, in this server's present leadership or not at all: what
+        it decided is worth nothing once another leads. Returns each command's result, or the error it failed with.
+        Raises `NotLeader`.
+        """
+        batch = (self.clock(), [msgspec.Raw(self._encoded(command)) for command in commands])
+        results: list[Any] = await self.consensus.propose_leading(self._encoder.encode(batch))
+        return results
+
     def _encoded(self, command: Command) -> bytes:
         """A command's bytes, made alone, so that one which cannot be encoded takes no others with it."""
         try:
@@ -129,7 +147,8 @@ class Server:
         # The shape of a `Batch`, whose commands are encoded already.
         batch = (self.clock(), [msgspec.Raw(encoded) for encoded, _ in waiting])
         try:
-            results = await self.consensus.propose(self._encoder.encode(batch), self.hold)
+            found = await self.consensus.propose(self._encoder.encode(batch), self.hold)
+            results = [found] * len(waiting) if isinstance(found, LictorError) else found
         except Exception as error:
             results = [error] * len(waiting)
         self.applied += len(waiting)

@@ -77,6 +77,26 @@ async def test_a_lost_leader_is_replaced_and_nothing_is_applied_twice(three: Clu
     assert second is not first or second.replica.term > 1
 
 
+async def test_what_a_leader_proposes_for_its_own_leadership_ends_with_it(three: Cluster) -> None:
+    leader = await three.leader()
+    assert await soon(leader.replica.propose_leading(b"first")) == 1
+    three.wire.isolate(leader.address)
+    late = asyncio.create_task(leader.replica.propose_leading(b"late"))
+    others = [place for place in three.places if place is not leader]
+    await until(lambda: any(place.replica.is_leader for place in others), "another leader")
+    for place in others:
+        if not place.replica.is_leader:
+            with pytest.raises(NotLeader):
+                await place.replica.propose_leading(b"not the leader's")
+    await soon(others[0].replica.propose(b"second", 30.0))
+    with pytest.raises(NotLeader):
+        await soon(late)
+    three.wire.cut.clear()
+    await soon(leader.replica.propose(b"third", 30.0))
+    await three.same(3)
+    assert leader.machine.lines == [b"first", b"second", b"third"]
+
+
 async def test_a_minority_confirms_no_read_and_takes_no_write(three: Cluster) -> None:
     leader = await three.leader()
     await soon(leader.replica.propose(b"one", 30.0))
