@@ -40,6 +40,7 @@ def _server(api: Api) -> Server:
 async def raft_configuration(api: Api, request: Request) -> Any:
     """The servers of the cluster."""
     request.require("operator", "", READ)
+    await api.confirm(request)
     servers = [
         {
             "ID": peer.id,
@@ -104,6 +105,7 @@ class AutopilotBody(msgspec.Struct, frozen=True, rename="pascal"):
 async def autopilot_configuration(api: Api, request: Request) -> Any:
     """Autopilot's configuration."""
     request.require("operator", "", READ)
+    await api.confirm(request)
     found = api.agent.store.read(config.setting, autopilot.SETTING).value
     if found is None:
         return msgspec.to_builtins(AutopilotConfig()) | {"CreateIndex": 0, "ModifyIndex": 0}
@@ -234,24 +236,16 @@ def _no_encryption(api: Api, problem: str, *, local: bool) -> Refused:
 # -- usage ------------------------------------------------------------------------------------------------------------
 
 
-@family.read("/v1/operator/usage")
+@family.read("/v1/operator/usage", dated=True)
 def operator_usage(api: Api, request: Request) -> ReadFunction:
     """How many nodes, services and instances there are."""
     request.require("operator", "", READ)
-    datacenter, mode = api.agent.datacenter, request.consistency.mode
+    datacenter = api.agent.datacenter
 
     def run(view: View) -> Any:
         counted = usage.usage(view)
-        contact, known = api.agent.leader_contact()
-        return {
-            "Usage": {datacenter: counted},
-            "Index": view.index,
-            "LastContact": contact,
-            "KnownLeader": known,
-            "ConsistencyLevel": mode,
-            "NotModified": False,
-            "Backend": 0,
-            "ResultsFilteredByACLs": False,
-        }
+        meta = api.meta(view.index, request, request.consistency.mode)
+        rest = {"NotModified": False, "Backend": 0, "ResultsFilteredByACLs": False}
+        return {"Usage": {datacenter: counted}} | meta | rest
 
     return run

@@ -23,8 +23,7 @@ async def save(api: Api, request: Request) -> Any:
     if server is None:
         raise NoLeader
     request.require("snapshot", "", WRITE)
-    if request.consistency.mode != "stale":
-        await api.agent.confirm_leadership()
+    await api.confirm(request)
     image = snapshot.Image(api.agent.store)
     peers, term = server.consensus.peers(), int(server.consensus.stats().get("term", "0"))
     moment = server.clock()
@@ -33,7 +32,7 @@ async def save(api: Api, request: Request) -> Any:
         return archive.write(image.encode(), index=image.index, term=term, moment=moment, peers=peers)
 
     file = await asyncio.to_thread(build)
-    contact, known = api.agent.leader_contact()
+    contact, known = api.freshness.contact(request.consistency)
     headers: Headers = (
         ("X-Consul-Index", str(image.index)),
         ("X-Consul-Knownleader", str(known).lower()),
