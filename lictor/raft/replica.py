@@ -417,7 +417,8 @@ class Replica:
 
     async def propose_leading(self, proposal: bytes) -> Any:
         """Have a proposal applied in this leadership, or not at all; see `Consensus`."""
-        self._require_leading()
+        if not self._leading:
+            raise NotLeader(self.leader)
         number, done = self._origin.add(proposal, asyncio.get_running_loop().time(), HARD_LIMIT)
         self._bound.add(number)
         self.touch()
