@@ -1,0 +1,59 @@
+"""Runs simulations: `python -m tests.simulation --count 1000`, or one again: `--seed 123 --verbose`."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+
+from tests.simulation.checks import Counts
+from tests.simulation.run import Result, play
+
+BATCH = 100  # seeds to a line
+
+
+def main() -> int:
+    """Returns the number of seeds that failed, 100 at most."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Simulates whole clusters.")
+    parser.add_argument("--seed", type=int, help="run this one")
+    parser.add_argument("--verbose", action="store_true", help="with --seed: show everything that happens")
+    parser.add_argument("--count", type=int, default=100, help="how many to run")
+    parser.add_argument("--start", type=int, default=0, help="the first one's seed")
+    parser.add_argument("--jobs", type=int, default=1, help="how many processes work on it")
+    arguments = parser.parse_args()
+    if arguments.seed is not None:
+        result = play(arguments.seed, print if arguments.verbose else None)
+        print(f"seed {result.seed}: {result.counts}, trace {result.digest}")
+        return _report(result)
+    seeds = range(arguments.start, arguments.start + arguments.count)
+    if arguments.jobs == 1:
+        return _run(map(play, seeds))
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        return _run(pool.map(play, seeds, chunksize=5))
+
+
+def _run(results: Iterable[Result]) -> int:
+    """Run all, and print a line of counts for each batch."""
+    total, failed = Counts(), 0
+    iterator = iter(results)
+    begun = time.monotonic()
+    while batch := list(islice(iterator, BATCH)):
+        for result in batch:
+            total.add(result.counts)
+            failed += _report(result)
+        print(f"{total}, failed {failed}, real seconds {time.monotonic() - begun:.0f}", flush=True)
+    return min(failed, 100)
+
+
+def _report(result: Result) -> int:
+    """Show what broke; returns 1 if anything did."""
+    if not result.error:
+        return 0
+    again = f"python -m tests.simulation --seed {result.seed} --verbose"
+    print(f"seed {result.seed}: {result.error}\n  again with: {again}", flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
