@@ -73,6 +73,8 @@ class Complete(msgspec.Struct, frozen=True, array_like=True):
     message: Message
 
 
+UNREADABLE = (msgspec.DecodeError, ValueError)  # what the decoders raise
+
 encode = msgspec.msgpack.Encoder().encode
 decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 decode_proposed = msgspec.msgpack.Decoder(Proposed).decode

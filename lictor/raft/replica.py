@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
 from lictor.model.transport import Caller, Transport
 from lictor.raft import envelope, opening
@@ -463,7 +461,11 @@ class Replica:
                 start, size = end + 1, 0
 
     def _on_proposed(self, caller: Caller, body: bytes) -> None:
-        proposed = envelope.decode_proposed(body)
+        try:
+            proposed = envelope.decode_proposed(body)
+        except envelope.UNREADABLE as error:
+            log.warning("proposals cannot be read: from=%s error=%s", caller.address, error)
+            return
         if self._running and proposed.to == self._number and self._node.is_leader:
             self._queue.add(proposed.proposals)
             self.touch()
@@ -481,7 +483,11 @@ class Replica:
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def _on_messages(self, caller: Caller, body: bytes) -> None:
-        received = envelope.decode_envelope(body)
+        try:
+            received = envelope.decode_envelope(body)
+        except envelope.UNREADABLE as error:
+            log.warning("messages cannot be read: from=%s error=%s", caller.address, error)
+            return
         if not self._hears or received.to != self._number or received.sender == self._number:
             return
         sender = received.sender
@@ -807,7 +813,7 @@ class Replica:
         answer = await self._transport.call(self._address(leader), envelope.INDEX, asked, timeout)
         try:
             return envelope.decode_index(answer)
-        except msgspec.DecodeError as error:
+        except envelope.UNREADABLE as error:
             raise LictorError(f"the leader's answer cannot be read: {error}") from None
 
     async def _leader_index(self, quorum: bool) -> int:
@@ -827,7 +833,7 @@ class Replica:
     async def _on_index(self, caller: Caller, body: bytes) -> bytes:
         try:
             asked = envelope.decode_asked(body)
-        except msgspec.DecodeError as error:
+        except envelope.UNREADABLE as error:
             raise Refused(f"the call cannot be read: {error}") from None
         if not self._running or asked.to != self._number or not self._node.is_leader:
             raise NotLeader(self.leader)

@@ -106,7 +106,7 @@ class Shipping:
         answer = await self._transport.call(address, method, body, patience)
         try:
             return envelope.decode_index(answer)
-        except msgspec.DecodeError as error:
+        except envelope.UNREADABLE as error:
             raise Unreachable(f"{address} answered {method} with what cannot be read: {error}") from None
 
     # -- the follower's side
@@ -168,5 +168,5 @@ class Shipping:
 def _decoded(decode: Callable[[bytes], T], body: bytes) -> T:
     try:
         return decode(body)
-    except msgspec.DecodeError as error:
+    except envelope.UNREADABLE as error:
         raise Refused(f"the call cannot be read: {error}") from None

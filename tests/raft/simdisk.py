@@ -6,6 +6,8 @@ the new ones. A sync that fails leaves what it was to write visible and marks it
 sync of the same file succeeds and does not write it; only lengths are not forgotten. The end of the process alone
 (`reopen`) loses nothing.
 
+What is named in `refuse` (create, allocate, write, sync, replace) finds no room, whatever the capacity.
+
 `fuse` counts operations down and then ends the program in the midst of one, with `Crash`; until `lose_power` or
 `reopen`, nothing can be done any more.
 """
@@ -20,6 +22,11 @@ SECTOR = 512
 
 class Crash(BaseException):
     """The program has ended here."""
+
+
+def no_room() -> OSError:
+    """What a full disk answers."""
+    return OSError(errno.ENOSPC, "No space left on device")
 
 
 class _Node:
@@ -49,10 +56,11 @@ class SimFile:
 
     def write(self, offset: int, data: bytes) -> None:
         self._disk.step(lambda: self._write(offset, data[: self._disk.rng.randrange(len(data) + 1)]))
-        short = self._disk.room_for(max(0, offset + len(data) - len(self._node.seen)))
-        if short or self._disk.refuse_writes:
-            self._write(offset, data[: self._disk.rng.randrange(len(data) + 1) if not short else 0])
-            raise OSError(errno.ENOSPC, "No space left on device")
+        if self._disk.room_for(max(0, offset + len(data) - len(self._node.seen))):
+            raise no_room()
+        if "write" in self._disk.refuse:
+            self._write(offset, data[: self._disk.rng.randrange(len(data) + 1)])
+            raise no_room()
         self._write(offset, data)
 
     def _write(self, offset: int, data: bytes) -> None:
@@ -66,19 +74,28 @@ class SimFile:
 
     def allocate(self, length: int) -> None:
         self._disk.step(lambda: None)
-        if length > len(self._node.seen):
-            if self._disk.room_for(length - len(self._node.seen)):
-                raise OSError(errno.ENOSPC, "No space left on device")
-            _resize(self._node.seen, length)
-            self._node.pending.append(length)
+        former = len(self._node.seen)
+        if length > former:
+            if self._disk.room_for(length - former):
+                raise no_room()
+            refused = "allocate" in self._disk.refuse
+            self._grow(self._disk.rng.randrange(former, length) if refused else length)
+            if refused:
+                raise no_room()
+
+    def _grow(self, length: int) -> None:
+        _resize(self._node.seen, length)
+        self._node.pending.append(length)
 
     def sync(self) -> None:
         node, disk = self._node, self._disk
         disk.step(lambda: disk.settle(node))
         disk.syncs += 1
-        if disk.fail_syncs:
-            disk.fail_syncs -= 1
+        if disk.fail_syncs or "sync" in disk.refuse:
             disk.settle(node)
+            if not disk.fail_syncs:
+                raise no_room()
+            disk.fail_syncs -= 1
             raise OSError(errno.EIO, "Input/output error")
         if node.forgotten:
             _write_back(node)
@@ -99,7 +116,7 @@ class SimDisk:
         self.capacity = capacity
         self.fuse: int | None = None
         self.fail_syncs = 0
-        self.refuse_writes = False
+        self.refuse: frozenset[str] = frozenset()
         self.syncs = 0
         self.steps = 0
         self._dead = False
@@ -116,6 +133,8 @@ class SimDisk:
 
     def create(self, path: Path) -> SimFile:
         self.step(lambda: None)
+        if "create" in self.refuse:
+            raise no_room()
         node = _Node()
         self._change(lambda names: names.__setitem__(path, node))
         return SimFile(self, node)
@@ -128,6 +147,8 @@ class SimDisk:
 
     def replace(self, source: Path, target: Path) -> None:
         self.step(lambda: None)
+        if "replace" in self.refuse:
+            raise no_room()
         node = self._names[source]
 
         def change(names: dict[Path, _Node]) -> None:
@@ -167,7 +188,7 @@ class SimDisk:
                 change(self._durable_names)
         self._pending_names.clear()
         self._names = dict(self._durable_names)
-        for node in set(self._names.values()):
+        for node in dict.fromkeys(self._names.values()):
             self.settle(node)
             node.seen = bytearray(node.durable)
             node.pending.clear()

@@ -1,14 +1,18 @@
 """Replicas together: agreement, exactly once, changes of leader and of members, snapshots, restarts."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from lictor.model.errors import NoLeader, NotLeader, Refused
+from lictor.model.transport import Caller, OnMessage
 from lictor.raft.consensus import ServerChange
+from lictor.raft.envelope import UNREADABLE, decode_envelope, encode
 from lictor.raft.settings import RaftSettings
 from tests.raft.replicas import QUICK, Cluster, soon, until
 
@@ -239,3 +243,53 @@ async def test_a_lost_majority_is_recovered_with_those_that_are_left(three: Clus
     assert len(survivor.machine.lines) == 31
     assert [peer.node for peer in survivor.replica.peers()] == ["a"]
     three.places = [survivor]
+
+
+async def test_a_slow_follower_does_not_slow_the_rest(three: Cluster) -> None:
+    leader = await three.leader()
+    slow = next(place for place in three.places if place is not leader)
+    three.wire.isolate(slow.address)
+    for n in range(100):
+        await soon(leader.replica.propose(b"%d" % n, 30.0))
+    three.wire.cut.clear()
+    await three.same(100)
+
+
+async def test_garbage_from_the_network_harms_nobody(three: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """Cut and flipped bytes of real messages, to a server that goes on serving."""
+    leader = await three.leader()
+    follower = next(place for place in three.places if place is not leader)
+    seen: list[tuple[str, bytes]] = []
+    end = three.wire.ends[follower.address]
+    handlers = dict(end._messages)
+    for method, handler in handlers.items():
+        end.on_message(method, partial(_record_and_pass, seen, method, handler))
+    for n in range(30):
+        await soon(leader.replica.propose(b"%d" % n, 30.0))
+    chance = random.Random(7)
+    for method, body in seen * 5:
+        mangled = bytearray(body)
+        for _ in range(chance.randint(1, 4)):
+            mangled[chance.randrange(len(mangled))] = chance.randrange(256)
+        if chance.random() < 0.3:
+            del mangled[chance.randrange(len(mangled)) :]
+        handlers[method](Caller("stranger:1"), _for_somebody_else(bytes(mangled)))
+    assert "messages cannot be read: from=stranger:1" in caplog.text
+    await soon(leader.replica.propose(b"still there", 30.0))
+    await three.same(31)
+
+
+def _record_and_pass(
+    seen: list[tuple[str, bytes]], method: str, handler: OnMessage, caller: Caller, body: bytes
+) -> None:
+    seen.append((method, body))
+    handler(caller, body)
+
+
+def _for_somebody_else(body: bytes) -> bytes:
+    """What is well formed would be believed, as from any server: it gets another receiver. The rest stays as it is."""
+    try:
+        found = decode_envelope(body)
+    except UNREADABLE:
+        return body
+    return encode(msgspec.structs.replace(found, to=1))

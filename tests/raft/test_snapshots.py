@@ -11,7 +11,7 @@ from lictor.raft.core.membership import Membership
 from lictor.raft.core.message import Snapshot
 from lictor.raft.core.quorum import Quorum
 from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull, Mangled, Offer, SnapshotStore
-from lictor.raft.wal.snapshots import CHUNK
+from lictor.raft.wal.snapshots import CHUNK, SYNC_BYTES
 from tests.raft.simdisk import Crash, SimDisk
 
 MEMBERS = Membership(Quorum(frozenset({1, 2, 3})))
@@ -85,8 +85,8 @@ def test_every_damaged_byte_is_found_and_named(tmp_path: Path) -> None:
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         with pytest.raises(DamagedLog, match=rf"{file}: damaged at offset \d+.*backup"):
             list(store.read())
-    for length in range(len(whole)):
-        file.write_bytes(whole[:length])
+    for other in (*(whole[:length] for length in range(len(whole))), whole + b"\0"):
+        file.write_bytes(other)
         with pytest.raises(DamagedLog):
             list(store.read())
 
@@ -190,6 +190,114 @@ def test_a_failed_sync_publishes_nothing(tmp_path: Path) -> None:
     with pytest.raises(DiskFailed, match="cannot sync"):
         store.write(described(1), [b"first"])
     assert store.open() is None
+
+
+def test_a_full_disk_at_any_step_is_no_failure(tmp_path: Path) -> None:
+    """Nothing counts on what is written aside, so that even its sync may find no room."""
+    disk = SimDisk(random.Random(1))
+    store = SnapshotStore(tmp_path, disk)
+    store.open()
+    store.write(described(1), [b"first"])
+    source = SnapshotStore(tmp_path, SimDisk(random.Random(1)))
+    source.open()
+    source.write(described(3), [b"third"])
+    offer, data = sent(source)
+    for step in ("create", "write", "sync", "replace"):
+        disk.refuse = frozenset({step})
+        with pytest.raises(DiskFull, match="No space left on device; free some space"):
+            store.write(described(2), [b"second"])
+        with pytest.raises(DiskFull, match="No space left on device; free some space"):
+            incoming = store.receive(offer)
+            incoming.write(0, data)
+            incoming.finish()
+        disk.refuse = frozenset()
+        assert store.open() == described(1)
+    incoming = store.receive(offer)
+    incoming.write(incoming.offset, data[incoming.offset :])
+    incoming.finish()
+    disk.lose_power()
+    assert store.open() == described(3)
+    assert b"".join(store.read()) == b"third"
+    assert b"".join(store.read(described(1))) == b"first", "any that is there can be read"
+
+
+def test_a_large_one_is_synced_as_it_grows(tmp_path: Path) -> None:
+    """What is written and waits for the disk would hold up the log, whose syncs wait for it, too."""
+    disk = SimDisk(random.Random(1))
+    store = SnapshotStore(tmp_path, disk)
+    store.open()
+    before = disk.syncs
+    store.write(described(1), [bytes(SYNC_BYTES)] * 4)
+    assert disk.syncs - before > 4
+    offer, data = sent(store)
+    target = SnapshotStore(tmp_path, other := SimDisk(random.Random(2)))
+    target.open()
+    before = other.syncs
+    incoming = target.receive(offer)
+    while incoming.offset < offer.size:
+        incoming.write(incoming.offset, data[incoming.offset :][:CHUNK])
+    incoming.finish()
+    assert other.syncs - before > 4
+
+
+def test_what_arrived_before_a_failed_sync_is_not_believed_to_be_on_disk() -> None:
+    """The process ends right after the failure, and a later sync writes only what was written since."""
+    folder = Path("/snapshots")
+    source = SnapshotStore(Path("/other"), SimDisk(random.Random(0)))
+    source.open()
+    source.write(described(4), [state(3 * CHUNK)])
+    offer, data = sent(source)
+    for fuse in range(5):
+        disk = SimDisk(random.Random(fuse))
+        store = SnapshotStore(folder, disk)
+        store.open()
+        incoming = store.receive(offer)
+        incoming.write(0, data)
+        disk.fuse, disk.fail_syncs = fuse, 1
+        with pytest.raises((Crash, DiskFailed)):
+            incoming.finish()
+        disk.reopen()
+        assert store.open() is None
+        incoming = store.receive(offer)
+        incoming.write(incoming.offset, data[incoming.offset :])
+        incoming.finish()
+        disk.lose_power()
+        assert store.open() == described(4)
+        assert b"".join(store.read()) == state(3 * CHUNK)
+
+
+def test_what_arrived_of_an_old_one_goes_at_the_next_start(tmp_path: Path) -> None:
+    source, target = SnapshotStore(tmp_path / "a"), SnapshotStore(tmp_path / "b")
+    source.open()
+    target.open()
+    source.write(described(9), [state(1000)])
+    offer, data = sent(source)
+    incoming = target.receive(offer)
+    incoming.write(0, data[:500])
+    incoming.pause()
+    target.write(described(8), [b"eight"])
+    target.open()
+    assert len(list((tmp_path / "b").iterdir())) == 2, "it may still be wanted"
+    target.write(described(9), [b"nine"])
+    target.open()
+    target.remove_older()
+    assert [path.suffix for path in (tmp_path / "b").iterdir()] == [".snapshot"]
+
+
+def test_files_are_for_their_owner_and_others_files_are_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "snapshots"
+    store = SnapshotStore(folder)
+    store.open()
+    store.write(described(1), [b"one"])
+    (file,) = folder.iterdir()
+    assert (file.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
+    (folder / "copy.snapshot").write_text("somebody's own")
+    assert store.open() == described(1)
+    store.remove_older()
+    assert (folder / "copy.snapshot").exists()
+    file.rename(folder / file.name.replace("1-", "2-", 1))
+    with pytest.raises(DamagedLog, match="it is the snapshot of entry 1 under another's name"):
+        store.open()
 
 
 def test_receiving_survives_a_crash_at_every_point() -> None:

@@ -1,5 +1,6 @@
 """The segmented log on real files: what it keeps, what it refuses, what it says."""
 
+import errno
 import os
 import random
 import re
@@ -11,7 +12,7 @@ from lictor.raft.core.membership import Membership
 from lictor.raft.core.message import Entry, HardState
 from lictor.raft.core.quorum import Quorum
 from lictor.raft.wal import Batch, Configuration, DamagedLog, DiskFailed, DiskFull, Log, Position, Recovered
-from lictor.raft.wal.frame import FRAME_HEADER, SEGMENT_HEADER, VERSION, frame, read_segment_header
+from lictor.raft.wal.frame import FRAME_HEADER, SECTOR, SEGMENT_HEADER, VERSION, frame, read_segment_header
 from tests.raft.simdisk import SimDisk
 
 START = Position()
@@ -153,15 +154,59 @@ def test_a_write_cut_off_anywhere_loses_only_itself(tmp_path: Path) -> None:
             file.write_bytes(whole[:length] + rest)
             assert found(tmp_path).entries == list(entries(1, 2)), length
             assert file.read_bytes() == former, length
-    rng = random.Random(1)
-    for _ in range(50):  # sectors that came in any order
-        torn = bytearray(whole)
-        for at in range(begin, end):
-            if rng.random() < 0.2:
-                torn[at] = 0
-        if bytes(torn) != whole:
-            file.write_bytes(bytes(torn))
-            assert found(tmp_path).entries == list(entries(1, 2))
+
+
+def torn(rng: random.Random, whole: bytes, begin: int, end: int) -> bytes:
+    """A file whose last write, between two offsets, a crash cut off: of each sector all came, nothing, or a part."""
+    left = bytearray(whole)
+    at = begin
+    while at < end:
+        sector = min(end, (at // SECTOR + 1) * SECTOR)
+        came = rng.choice((at, sector, rng.randrange(at, sector + 1)))
+        left[came:sector] = bytes(sector - came)
+        at = sector
+    return bytes(left)
+
+
+@pytest.mark.parametrize("size", [100, 3000])
+def test_a_write_whose_sectors_came_in_any_order_loses_only_itself(tmp_path: Path, size: int) -> None:
+    log, _ = opened(tmp_path, segment_bytes=1 << 16)
+    log.append(Batch(entries(1, 2)))
+    (file,) = segments(tmp_path)
+    begin = len(file.read_bytes().rstrip(b"\0"))
+    log.append(Batch(entries(3, 4, size=size)))
+    log.abandon()
+    whole = file.read_bytes()
+    end = len(whole.rstrip(b"\0"))
+    rng = random.Random(size)
+    lost = 0
+    for _ in range(200):
+        left = torn(rng, whole, begin, end)
+        file.write_bytes(left)
+        expected = [*entries(1, 2), *(entries(3, 4, size=size) if left == whole else ())]
+        assert found(tmp_path).entries == expected
+        lost += left != whole
+    assert lost > 100
+
+
+@pytest.mark.parametrize("size", [10, 3000])
+def test_a_damaged_last_frame_is_no_write_that_was_cut_off(tmp_path: Path, size: int) -> None:
+    """All of it was written, so it may have been acknowledged: no bit that changed since makes the log drop it."""
+    log, _ = opened(tmp_path, segment_bytes=1 << 16)
+    log.append(Batch(entries(1, 2)))
+    (file,) = segments(tmp_path)
+    begin = len(file.read_bytes().rstrip(b"\0"))
+    log.append(Batch(entries(3, 4, size=size)))
+    log.abandon()
+    whole = file.read_bytes()
+    end = len(whole.rstrip(b"\0"))
+    for at in range(begin, end, 1 + size // 100):
+        broken = bytearray(whole)
+        broken[at] ^= 0x02
+        file.write_bytes(bytes(broken))
+        with pytest.raises(DamagedLog, match=rf"damaged at offset {begin}: frame 3 cannot be read, though it was writ"):
+            found(tmp_path)
+        assert file.read_bytes() == bytes(broken)
 
 
 def test_a_damaged_byte_before_the_last_frame_is_refused_and_nothing_is_changed(tmp_path: Path) -> None:
@@ -235,11 +280,10 @@ def test_data_that_looks_like_a_frame_is_not_taken_for_one(tmp_path: Path) -> No
     (file,) = segments(tmp_path)
     begin = len(file.read_bytes().rstrip(b"\0"))
     salt = read_segment_header(file.read_bytes()).salt
-    log.append(Batch((Entry(1, 2, data=frame(99, b"\x90", salt ^ 1) + bytes(50) + b"end"),)))
+    log.append(Batch((Entry(1, 2, data=frame(99, b"\x90", salt ^ 1) + bytes(600) + b"end"),)))
     log.abandon()
-    content = bytearray(file.read_bytes())
-    content[begin + 4] ^= 1
-    file.write_bytes(bytes(content))
+    content = file.read_bytes()
+    file.write_bytes(content[: begin + 600] + bytes(len(content) - begin - 600))
     assert found(tmp_path).entries == list(entries(1, 1))
 
 
@@ -283,9 +327,11 @@ def test_a_valid_frame_with_foreign_content_is_refused(tmp_path: Path) -> None:
 def test_what_was_begun_and_never_finished_is_removed(tmp_path: Path) -> None:
     found(tmp_path)
     (tmp_path / "0000000000000002.wal-new").write_bytes(b"half")
-    (tmp_path / "notes.txt").write_text("somebody's own")
+    others = {"notes.txt", "7.wal", "0000000000000001.wal.bak", "\u00b2.wal", "000000000000000\u0662.wal"}
+    for name in others:
+        (tmp_path / name).write_text("somebody's own")
     found(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"0000000000000001.wal", "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"0000000000000001.wal", *others}
 
 
 def test_a_full_disk_takes_nothing_and_passes(tmp_path: Path) -> None:
@@ -305,6 +351,57 @@ def test_a_full_disk_takes_nothing_and_passes(tmp_path: Path) -> None:
     recovered = Log(tmp_path, disk, segment_bytes=4096).recover()
     assert recovered.entries == list(entries(1, 20, size=300))
     assert recovered.state == HardState(2, 1, 5)
+
+
+@pytest.mark.parametrize("step", ["create", "allocate", "write", "sync", "replace"])
+def test_a_full_disk_at_any_step_of_a_new_segment_takes_nothing(tmp_path: Path, step: str) -> None:
+    disk = SimDisk(random.Random(1))
+    log = Log(tmp_path, disk, segment_bytes=4096)
+    log.recover()
+    log.append(Batch(entries(1, 10, size=300)))
+    disk.refuse = frozenset({step})
+    for _ in range(3):
+        with pytest.raises(DiskFull, match="No space left on device; free some space on its file system"):
+            log.append(Batch(entries(11, 20, size=300)))
+        assert len(disk.paths()) == 1
+    disk.refuse = frozenset()
+    log.append(Batch(entries(11, 20, size=300)))
+    disk.lose_power()
+    assert Log(tmp_path, disk, segment_bytes=4096).recover().entries == list(entries(1, 20, size=300))
+
+
+def test_a_sync_of_the_log_itself_that_finds_no_room_is_the_end(tmp_path: Path) -> None:
+    """What the system could not write may be gone from its memory, too."""
+    disk = SimDisk(random.Random(1))
+    log = Log(tmp_path, disk, segment_bytes=4096)
+    log.recover()
+    disk.refuse = frozenset({"sync"})
+    with pytest.raises(DiskFailed, match="cannot sync: No space left on device"):
+        log.append(Batch(entries(1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "remedy"),
+    [
+        (errno.EMFILE, DiskFull, "raise the limit of open files of this process"),
+        (errno.EDQUOT, DiskFull, "free some space"),
+        (errno.EACCES, DiskFailed, "give this program's user access to it"),
+        (errno.EIO, DiskFailed, "check the disk"),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception], remedy: str
+) -> None:
+    log, _ = opened(tmp_path)
+    log.append(Batch(entries(1, 3)))
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(error, match=f"0000000000000002.wal-new: {os.strerror(number)}; {remedy}"):
+            log.append(Batch(entries(4, 4, size=9000)))
 
 
 def test_a_failed_sync_is_the_end(tmp_path: Path) -> None:

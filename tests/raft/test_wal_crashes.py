@@ -14,11 +14,13 @@ import pytest
 from lictor.raft.core.membership import Membership
 from lictor.raft.core.message import BLANK_STATE, Entry, HardState, Snapshot
 from lictor.raft.core.quorum import Quorum
-from lictor.raft.wal import Batch, Configuration, DiskFailed, DiskFull, Log, Position, Recovered, SnapshotStore
+from lictor.raft.wal import Batch, Configuration, DiskFailed, DiskFull, Log, Offer, Position, Recovered, SnapshotStore
 from tests.raft.simdisk import Crash, SimDisk
+from tests.raft.test_snapshots import sent
 
 LOG, SNAPSHOTS = Path("/raft/log"), Path("/raft/snapshots")
 SEGMENT = 3000  # small, so that there are many
+CHUNK = 700
 SEEDS = int(os.environ.get("LICTOR_WAL_SEEDS", "60"))
 
 
@@ -81,15 +83,16 @@ class Life:
         self.attempted: Batch | None = None
         self.snapshots = [Position()]  # those that may be there: the last acknowledged one, and one being written
         self.written = 0
+        self.arriving: tuple[Offer, bytes] | None = None
 
     def start(self) -> None:
         """Recover, and compare with what must be there."""
-        self.store = SnapshotStore(SNAPSHOTS, self.disk)
+        self.store = SnapshotStore(SNAPSHOTS, self.disk, chunk_bytes=CHUNK, chance=self.rng)
         snapshot = position(self.store.open())
         assert snapshot in self.snapshots, "a snapshot that was acknowledged is there"
         assert b"".join(self.store.read()) == state_at(snapshot), "a snapshot is whole"
         self.snapshots = [snapshot]
-        self.log = Log(LOG, self.disk, segment_bytes=SEGMENT)
+        self.log = Log(LOG, self.disk, segment_bytes=SEGMENT, chance=self.rng)
         found = seen(self.log.recover(snapshot), snapshot)
         possible = [self.acknowledged.beside(snapshot)]
         if self.attempted is not None:
@@ -154,13 +157,32 @@ class Life:
         self.log.compact(max(0, index - self.rng.choice([0, 3])))
 
     def receive_snapshot(self) -> None:
-        """From a leader that is far ahead; the log begins anew after it."""
-        index = self.acknowledged.end.index + self.rng.randint(1, 20)
-        to = Position(index, max(self.acknowledged.end.term, 1))
-        self.save_snapshot(to)
-        state = HardState(max(to.term, self.acknowledged.state.term), self.acknowledged.state.vote, index)
-        self.write(Batch(restored=to, state=state))
-        self.log.compact(index)
+        """From a leader that is far ahead, in pieces, some of them another time; the log begins anew after it."""
+        if self.arriving is None or self.arriving[0].snapshot.index <= self.acknowledged.end.index:
+            index = self.acknowledged.end.index + self.rng.randint(1, 40)
+            self.arriving = offered(Position(index, max(self.acknowledged.end.term, 1)), self.rng)
+        offer, data = self.arriving
+        incoming = self.store.receive(offer)
+        assert incoming.offset <= offer.size
+        while incoming.offset < offer.size:
+            if self.rng.random() < 0.1:
+                incoming.pause()
+                return
+            incoming.write(incoming.offset, data[incoming.offset :][: self.rng.randrange(1, 1500)])
+        to = Position(offer.snapshot.index, offer.snapshot.term)
+        self.snapshots.append(to)
+        incoming.finish()
+        self.snapshots, self.arriving = [to], None
+        self.store.remove_older()
+        state = HardState(max(to.term, self.acknowledged.state.term), self.acknowledged.state.vote, to.index)
+        batch = Batch(restored=to, state=state)
+        try:
+            self.write(batch)
+        except DiskFull:
+            # The snapshot counts already: nothing else can be done before its place in the log is found.
+            self.disk.capacity, self.disk.refuse = None, frozenset()
+            self.write(batch)
+        self.log.compact(to.index)
 
     def save_snapshot(self, at: Position) -> None:
         """Write a snapshot, and note what that promises."""
@@ -171,23 +193,32 @@ class Life:
 
     def run_out_of_room(self) -> None:
         """Nothing of what finds no room is done, and everything goes on when there is room again."""
-        disk = self.disk
-        if self.rng.random() < 0.5:
-            disk.capacity = disk.used() + self.rng.randrange(200)
+        disk, rng = self.disk, self.rng
+        if rng.random() < 0.3:
+            disk.capacity = disk.used() + rng.randrange(2000)
         else:
-            disk.refuse_writes = True
+            disk.refuse = frozenset(rng.sample(("create", "allocate", "write", "replace"), rng.randint(1, 4)))
         try:
             for _ in range(5):
-                self.append()
+                rng.choice((self.append, self.append, self.take_snapshot, self.receive_snapshot))()
         except DiskFull:
             self.attempted = None
+            self.snapshots = self.snapshots[:1]
         finally:
-            disk.capacity, disk.refuse_writes = None, False
+            disk.capacity, disk.refuse = None, frozenset()
 
 
 def state_at(at: Position) -> bytes:
     """The state that the snapshot of a position holds."""
-    return b"state at %d in %d;" % (at.index, at.term) * (at.index % 7) if at.index else b""
+    return b"state at %d in %d;" % (at.index, at.term) * (at.index % 7) ** 3 if at.index else b""
+
+
+def offered(at: Position, chance: random.Random) -> tuple[Offer, bytes]:
+    """A snapshot as another server has it."""
+    store = SnapshotStore(SNAPSHOTS, SimDisk(chance), chunk_bytes=CHUNK, chance=chance)
+    store.open()
+    store.write(Snapshot(at.index, at.term, Membership()), [state_at(at)])
+    return sent(store)
 
 
 def live(life: Life, acts: int) -> bool:
