@@ -1,0 +1,234 @@
+"""What both ends of a connection have in common: frames that go out together, a bound on what waits, signs of life.
+
+Frames sent in one turn of the loop leave in one write, at its end. While the other side does not take them they wait
+here, and not in the loop's transport, so that what waits is counted in one place.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import cast
+
+from lictor.model.transport import Unreachable
+from lictor.rpc import frame
+from lictor.rpc.frame import Frame, Reader
+from lictor.rpc.limits import Limits
+
+log = logging.getLogger("lictor.rpc")
+
+_HIGH_WATER = 1024 * 1024  # bytes in the transport beyond which nothing more is handed to it
+_WRITE = 1024 * 1024  # bytes handed over at once, while there are frames for it
+_CLOSING = 1.0  # seconds for the last bytes to leave
+
+_ALIVE = frame.encode(frame.ALIVE)
+
+
+class Connection(asyncio.Protocol):
+    """One end. Subclasses say what a frame means, in `_frame`, and what to do once connected, and at the end.
+
+    `peer` is host:port of the other end. `closed` is why the connection is over, or goes to be; empty while it lives.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.peer = ""
+        self.closed = ""
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._reader = Reader(limits.frame)
+        self._transport: asyncio.Transport | None = None
+        self._out: deque[bytes] = deque()
+        self._queued = 0  # bytes in `_out`
+        self._paused = False
+        self._flushing = False
+        self._sent = False  # since the last beat
+        self._silent = 0  # beats without a byte from the other side
+        self._room: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def held(self) -> int:
+        """Bytes that have come and make no whole frame yet."""
+        return self._reader.held
+
+    # What subclasses do
+
+    def _frame(self, kind: int, number: int, method: str, body: bytes) -> None:
+        """Act on a frame. Raises ValueError for what a well-meaning peer does not send."""
+        raise NotImplementedError
+
+    def _connected(self) -> None:
+        """The transport is there."""
+
+    def _greeted(self) -> None:
+        """The other side's preamble has come, and is right."""
+
+    def _ended(self) -> None:
+        """The connection is over."""
+
+    def _has_room(self) -> bool:
+        return self._queued <= self.limits.buffered
+
+    # The loop's calls
+
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = transport = cast(asyncio.Transport, made)
+        transport.set_write_buffer_limits(_HIGH_WATER)
+        name = transport.get_extra_info("peername")
+        if name:
+            self.peer = join_address(name[0], name[1])
+        if self.closed:
+            transport.abort()
+        else:
+            self._connected()
+
+    def data_received(self, data: bytes) -> None:
+        self._silent = 0
+        reader = self._reader
+        greeted = reader.greeted
+        frames = reader.feed(data)
+        if not greeted and reader.greeted:
+            self._greeted()
+        self._frames(frames)
+        if reader.problem:
+            self.abort(reader.problem)
+
+    def _frames(self, frames: list[Frame]) -> None:
+        for kind, number, method, body in frames:
+            if self.closed:
+                return
+            try:
+                self._frame(kind, number, method, body)
+            except ValueError as error:
+                self.abort(str(error))
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.closed:
+            self.closed = f"the connection broke: {error}" if error else "the other side closed the connection"
+        self._out.clear()
+        self._queued = 0
+        self._ended()
+        self._wake()
+        if not self.over.done():
+            self.over.set_result(None)
+
+    # Sending
+
+    def _enqueue(self, encoded: bytes) -> None:
+        """Have a frame leave at the end of this turn of the loop."""
+        self._out.append(encoded)
+        self._queued += len(encoded)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._flushing = False
+        self._flush()
+
+    def _flush(self) -> None:
+        transport, out = self._transport, self._out
+        if transport is None or self.closed:
+            return
+        while out and not self._paused:
+            if self._queued <= _WRITE:
+                pieces = list(out)
+                out.clear()
+                size, self._queued = self._queued, 0
+            else:
+                pieces, size = [], 0
+                while out and size < _WRITE:
+                    piece = out.popleft()
+                    size += len(piece)
+                    pieces.append(piece)
+                self._queued -= size
+            self._sent = True
+            transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._room:
+            self._wake()
+
+    def _fits(self, size: int) -> bool:
+        """Whether a frame may wait beside what waits already; a single one always may."""
+        return self._queued == 0 or self._queued + size <= self.limits.buffered
+
+    def _encode(self, kind: int, number: int, method: str, body: bytes) -> bytes:
+        return frame.encode_bounded(kind, number, method, body, self.limits.frame)
+
+    async def room(self) -> None:
+        """Return once there is room to send. Raises `Unreachable` where the connection ends first."""
+        while not self.closed:
+            if self._has_room():
+                return
+            turn = self._loop.create_future()
+            self._room.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.cancelled():
+                    self._room.remove(turn)
+                else:
+                    self._wake()  # it was this one's turn: somebody else's, then
+                raise
+        raise Unreachable(f"{self.peer}: {self.closed}")
+
+    def _wake(self) -> None:
+        """Let those go on who wait for room. They look for themselves whether it lasts for all of them."""
+        while self._room and (self.closed or self._has_room()):
+            self._room.popleft().set_result(None)
+            if not self.closed:
+                return  # it will send, and when that has left, the next has its turn
+
+    # The connection's life
+
+    def beat(self) -> None:
+        """Called once a beat: say something if nothing was said, and give up a peer that says nothing.
+
+        Beats are counted, not seconds: what has arrived while this process stood still is read before the next.
+        """
+        self._silent += 1
+        if self._silent > self.limits.silent_beats:
+            self.abort(f"nothing was heard of it for {self.limits.beat * self.limits.silent_beats:g} s")
+        elif not self._sent and not self._out:
+            self._write(_ALIVE)
+        self._sent = False
+
+    def _write(self, data: bytes) -> None:
+        """Write at once, ahead of nothing: only while no frame waits."""
+        if self._transport is not None and not self.closed:
+            self._sent = True
+            self._transport.write(data)
+
+    def abort(self, reason: str) -> None:
+        """End the connection at once."""
+        self.closed = self.closed or reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self, reason: str) -> None:
+        """End the connection once what waits has left, or could not leave in time."""
+        self._flush()
+        self.closed = self.closed or reason
+        if self._transport is not None:
+            self._transport.close()
+            self._loop.call_later(_CLOSING, self._transport.abort)
+
+
+def join_address(host: str, port: int) -> str:
+    """Host and port as one text, a version 6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port. Raises `Unreachable` for what is not host:port."""
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise Unreachable(f"{address!r} is no address: host:port is needed")
+    return host, int(port)

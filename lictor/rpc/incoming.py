@@ -1,0 +1,178 @@
+"""The end that was called: it hands messages to their handlers, and runs those of calls and streams in tasks."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from functools import partial
+from typing import Any
+
+from lictor.model.errors import Forbidden, LictorError, Unsupported
+from lictor.model.transport import Caller, OnCall, OnStream, Unreachable
+from lictor.rpc import frame
+from lictor.rpc.connection import Connection, log
+from lictor.rpc.credit import Credit
+from lictor.rpc.errors import encode_error
+from lictor.rpc.handlers import Handlers
+from lictor.rpc.limits import Limits
+
+
+class _Work:
+    """A call or stream that is being answered."""
+
+    __slots__ = ("credit", "more", "task")
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self.task = task
+        self.credit = Credit()
+        self.more: asyncio.Future[None] | None = None
+
+
+class Incoming(Connection):
+    """The acceptor's end of a connection. `welcome` tells whether the other side's preamble was right.
+
+    With a `required_name`, whatever comes from a caller whose certificate is not for that name is refused.
+    """
+
+    def __init__(self, limits: Limits, handlers: Handlers, required_name: str) -> None:
+        super().__init__(limits)
+        self.caller = Caller("")
+        self.welcome = False
+        self._handlers = handlers
+        self._required_name = required_name
+        self._allowed = True
+        self._work: dict[int, _Work] = {}
+        self._setup: asyncio.TimerHandle | None = None
+
+    def _connected(self) -> None:
+        assert self._transport is not None
+        # A certificate that was not verified does not show here.
+        certificate = self._transport.get_extra_info("peercert") or {}
+        names = tuple(name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS")
+        self.caller = Caller(self.peer, names)
+        self._allowed = not self._required_name or self._required_name in names
+        self._setup = self._loop.call_later(self.limits.setup, self.abort, "it did not say what it is in time")
+
+    def _greeted(self) -> None:
+        if self._setup is not None:
+            self._setup.cancel()
+        self.welcome = True
+        self._write(frame.PREAMBLE)
+
+    def _ended(self) -> None:
+        if self._setup is not None:
+            self._setup.cancel()
+        for work in self._work.values():
+            work.task.cancel()
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """The handlers that run."""
+        return [work.task for work in self._work.values()]
+
+    def _frame(self, kind: int, number: int, method: str, body: bytes) -> None:
+        if kind == frame.MESSAGE:
+            self._message(method, body)
+        elif kind == frame.CALL:
+            call = self._handlers.calls.get(method)
+            self._begin(number, method, None if call is None else self._answer(number, method, call, body))
+        elif kind == frame.STREAM:
+            stream = self._handlers.streams.get(method)
+            self._begin(number, method, None if stream is None else self._produce(number, method, stream, body))
+        elif kind == frame.CANCEL:
+            work = self._work.get(number)
+            if work is not None:
+                work.task.cancel()
+        elif kind == frame.CREDIT:
+            self._grant(number, frame.decode_count(body))
+        elif kind != frame.ALIVE:
+            raise ValueError(f"a frame of kind {kind} from the side that called")
+
+    def _message(self, method: str, body: bytes) -> None:
+        handler = self._handlers.messages.get(method)
+        if handler is not None and self._allowed:
+            try:
+                handler(self.caller, body)
+            except Exception:
+                log.exception("the handler of %s failed on a message from %s", method, self.peer)
+
+    def _begin(self, number: int, method: str, run: Coroutine[Any, Any, None] | None) -> None:
+        if run is None:
+            self._refuse(number, Unsupported(f"this server does not know {method!r}"))
+        elif not self._allowed:
+            run.close()
+            self._refuse(number, Forbidden(f"{method} needs a certificate for {self._required_name}"))
+        elif number in self._work:
+            run.close()
+            raise ValueError(f"number {number} is in use")
+        elif len(self._work) >= self.limits.open:
+            run.close()
+            self._refuse(number, LictorError("too many calls at once on one connection"))
+        else:
+            task = self._loop.create_task(run)
+            self._work[number] = _Work(task)
+            task.add_done_callback(partial(self._done, number))
+
+    def _done(self, number: int, task: asyncio.Task[None]) -> None:
+        del self._work[number]
+
+    def _refuse(self, number: int, error: LictorError) -> None:
+        if not self._has_room():
+            raise ValueError("it goes on calling and takes no answers")
+        self._enqueue(encode_error(number, error))
+
+    def _grant(self, number: int, count: int) -> None:
+        work = self._work.get(number)
+        if work is not None:
+            work.credit.grant(count)
+            if work.more is not None and not work.more.done():
+                work.more.set_result(None)
+
+    async def _answer(self, number: int, method: str, handler: OnCall, body: bytes) -> None:
+        try:
+            encoded = self._encode(frame.ANSWER, number, "", await handler(self.caller, body))
+        except Exception as error:
+            encoded = encode_error(number, self._told(error, method))
+        await self._reply(encoded)
+
+    async def _produce(self, number: int, method: str, handler: OnStream, body: bytes) -> None:
+        try:
+            await self._pieces(number, handler(self.caller, body))
+            encoded = frame.encode(frame.END, number)
+        except Exception as error:
+            encoded = encode_error(number, self._told(error, method))
+        await self._reply(encoded)
+
+    async def _pieces(self, number: int, pieces: AsyncIterator[bytes]) -> None:
+        try:
+            async for piece in pieces:
+                encoded = self._encode(frame.ITEM, number, "", piece)
+                await self._credit(number)
+                self._work[number].credit.spend(piece)
+                await self._reply(encoded)
+        finally:
+            close = getattr(pieces, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _credit(self, number: int) -> None:
+        """Wait until the consumer has taken enough for another piece."""
+        work = self._work[number]
+        while work.credit.left <= 0:
+            work.more = self._loop.create_future()
+            await work.more
+
+    async def _reply(self, encoded: bytes) -> None:
+        if not self._has_room():
+            try:
+                await self.room()
+            except Unreachable:
+                return  # there is nobody to be told
+        self._enqueue(encoded)
+
+    def _told(self, error: Exception, method: str) -> LictorError:
+        """What the caller is told of a failure. One that nobody foresaw is for this server's log."""
+        if isinstance(error, LictorError):
+            return error
+        if isinstance(error, Unreachable):
+            return LictorError(str(error))
+        log.error("the handler of %s failed for %s", method, self.peer, exc_info=error)
+        return LictorError(f"{method} failed on the server that was asked; its log says why")

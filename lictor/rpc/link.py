@@ -1,0 +1,206 @@
+"""The way to one address: at most one connection, made when it is needed, and made again after it broke.
+
+After a failure the next attempt waits, longer each time and never exactly as long as another agent does. Messages wait
+for a connection that is being made; while none is, nobody is there, and they are dropped.
+"""
+
+import asyncio
+import errno
+import os
+import random
+import ssl
+from collections.abc import Callable
+
+from lictor.model.transport import Unreachable
+from lictor.rpc import frame
+from lictor.rpc.connection import log, split_address
+from lictor.rpc.limits import Limits
+from lictor.rpc.outgoing import Outgoing
+
+_PROVEN = 5.0  # seconds that a connection must have lived for the next attempt to come soon
+_STOPPING = "this agent stops"
+
+
+class Link:
+    """The way to an address. `on_lost` is called when a connection that was there has broken.
+
+    With `tls`, `server_name` is the name that the other side's certificate is checked for, where the context checks
+    names.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        limits: Limits,
+        chance: random.Random,
+        on_lost: Callable[[str], None],
+        tls: ssl.SSLContext | None,
+        server_name: str,
+    ) -> None:
+        self.address = address
+        self.connection: Outgoing | None = None
+        self._limits = limits
+        self._chance = chance
+        self._on_lost = on_lost
+        self._tls = tls
+        self._server_name = server_name
+        self._loop = asyncio.get_running_loop()
+        self._attempt: asyncio.Task[None] | None = None
+        self._connecting = False  # and not waiting to
+        self._callers: list[asyncio.Future[Outgoing]] = []
+        self._messages: list[bytes] = []
+        self._messages_size = 0
+        self._failures = 0
+        self._failure = ""
+        self._not_before = 0.0
+        self._since = 0.0  # when the connection was made
+        self._used = True  # since the last beat
+        self._used_at = self._loop.time()
+
+    def send(self, method: str, body: bytes) -> bool:
+        """Send a message, or drop it and return False. Raises `TooLarge`."""
+        self._used = True
+        connection = self.connection
+        if connection is not None:
+            return connection.send(method, body)
+        self._begin()
+        if not self._connecting:
+            return False
+        encoded = frame.encode_bounded(frame.MESSAGE, 0, method, body, self._limits.frame)
+        if self._messages and self._messages_size + len(encoded) > self._limits.waiting:
+            return False
+        self._messages.append(encoded)
+        self._messages_size += len(encoded)
+        return True
+
+    async def ready(self) -> Outgoing:
+        """The connection, once there is one with room. Raises `Unreachable` where the next attempt fails."""
+        self._used = True
+        connection = self.connection
+        if connection is None:
+            self._begin()
+            caller: asyncio.Future[Outgoing] = self._loop.create_future()
+            self._callers.append(caller)
+            connection = await caller
+        await connection.room()
+        return connection
+
+    def _begin(self) -> None:
+        if self._attempt is None:
+            pause = self._not_before - self._loop.time()
+            self._connecting = pause <= 0
+            self._attempt = self._loop.create_task(self._connect(pause))
+
+    async def _connect(self, pause: float) -> None:
+        if pause > 0:
+            await asyncio.sleep(pause)
+            self._connecting = True
+        try:
+            connection = await self._open()
+        except (OSError, TimeoutError, ValueError, Unreachable) as error:
+            self._failed(_reason(error) or f"no answer within {self._limits.setup:g} s")
+        else:
+            self._opened(connection)
+
+    async def _open(self) -> Outgoing:
+        host, port = split_address(self.address)
+        connection = Outgoing(self._limits, self.address, self._ended)
+        try:
+            async with asyncio.timeout(self._limits.setup):
+                await self._loop.create_connection(
+                    lambda: connection,
+                    host,
+                    port,
+                    ssl=self._tls,
+                    server_hostname=self._server_name if self._tls is not None else None,
+                    ssl_handshake_timeout=self._limits.setup if self._tls is not None else None,
+                )
+                await connection.greeting
+            if connection.closed:
+                raise Unreachable(connection.closed)
+        except BaseException as error:
+            connection.abort(str(error) or "it took too long")
+            raise
+        return connection
+
+    def _opened(self, connection: Outgoing) -> None:
+        log.debug("connected to %s", self.address)
+        self._attempt, self._connecting = None, False
+        self._failure = ""
+        self._since = self._loop.time()
+        self.connection = connection
+        messages, self._messages, self._messages_size = self._messages, [], 0
+        for encoded in messages:
+            connection.send_encoded(encoded)
+        callers, self._callers = self._callers, []
+        for caller in callers:
+            if not caller.done():
+                caller.set_result(connection)
+
+    def _failed(self, reason: str) -> None:
+        if reason != self._failure:
+            log.warning("cannot connect to %s: %s", self.address, reason)
+        self._failure = reason
+        self._retreat()
+        self._drop(reason)
+
+    def _retreat(self) -> None:
+        """Let the next attempt wait."""
+        pause = min(self._limits.retry * 2.0 ** min(self._failures, 16), self._limits.retry_most)
+        self._failures += 1
+        self._not_before = self._loop.time() + pause * self._chance.uniform(0.5, 1.0)
+
+    def _drop(self, reason: str) -> None:
+        """Nothing that waited for the attempt waits any more."""
+        self._attempt, self._connecting = None, False
+        self._messages, self._messages_size = [], 0
+        callers, self._callers = self._callers, []
+        for caller in callers:
+            if not caller.done():
+                caller.set_exception(Unreachable(f"cannot connect to {self.address}: {reason}"))
+                caller.exception()  # its task may be cancelled before it looks
+
+    def _ended(self, connection: Outgoing) -> None:
+        if self.connection is not connection:
+            return
+        self.connection = None
+        log.info("lost the connection to %s: %s", self.address, connection.closed)
+        if self._loop.time() - self._since >= _PROVEN:
+            self._failures = 0
+        self._retreat()
+        self._on_lost(self.address)
+
+    def beat(self) -> bool:
+        """Called once a beat. Returns whether the link is still of use."""
+        now = self._loop.time()
+        connection = self.connection
+        if self._used or self._attempt is not None or (connection is not None and connection.busy):
+            self._used, self._used_at = False, now
+        elif now - self._used_at > self._limits.idle:
+            if connection is not None:
+                self.connection = None
+                connection.close("nobody used it")
+            return False
+        if connection is not None:
+            connection.beat()
+        return True
+
+    async def close(self) -> None:
+        """Drop what waits, and end the connection."""
+        attempt, connection, self.connection = self._attempt, self.connection, None
+        self._drop(_STOPPING)
+        if attempt is not None:
+            attempt.cancel()
+            await asyncio.wait([attempt])
+        if connection is not None:
+            connection.close(_STOPPING)
+            await connection.over
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no connection, in few words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate: {error.verify_message}"
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)  # asyncio's own text hides it
+    return str(error)

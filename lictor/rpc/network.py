@@ -1,0 +1,135 @@
+"""The network between agents as it is: connections over TCP, with TLS where contexts for it are given."""
+
+import asyncio
+import random
+import ssl
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from lictor.model.errors import TooLarge
+from lictor.model.transport import OnCall, OnMessage, OnStream, Unreachable
+from lictor.rpc.connection import log
+from lictor.rpc.handlers import Handlers
+from lictor.rpc.limits import Limits
+from lictor.rpc.link import Link
+from lictor.rpc.listener import Listener
+
+
+class Network:
+    """A `lictor.model.transport.Transport`. Made on a running loop; handlers must be there before `listen`.
+
+    `server_tls` is what this side shows to those who connect to it, and asks of them; with `plain_too`, connections
+    without TLS are taken as well. `client_tls` is what this side shows where it connects, and asks of the other;
+    `server_name` is the name that a certificate there must be for, where the context checks names. With a
+    `required_name`, callers whose certificate is not for that name are refused.
+    """
+
+    def __init__(
+        self,
+        chance: random.Random,
+        *,
+        server_tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+        required_name: str | None = None,
+        plain_too: bool = False,
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._chance = chance
+        self._client_tls = client_tls
+        self._server_name = server_name or ""
+        self._loop = asyncio.get_running_loop()
+        self._handlers = Handlers()
+        self._listener = Listener(self.limits, self._handlers, server_tls, plain_too, required_name or "")
+        self._links: dict[str, Link] = {}
+        self._lost: list[Callable[[str], None]] = []
+        self._closed = False
+        self._beat = self._loop.call_later(self.limits.beat, self._on_beat)
+
+    # What comes
+
+    def on_message(self, method: str, handler: OnMessage) -> None:
+        """Have messages of a method handled. The handler must be quick: it runs as the bytes arrive."""
+        self._handlers.messages[method] = handler
+
+    def on_call(self, method: str, handler: OnCall) -> None:
+        """Have calls of a method answered. What it raises of `LictorError` is raised again at the caller."""
+        self._handlers.calls[method] = handler
+
+    def on_stream(self, method: str, handler: OnStream) -> None:
+        """Have streams of a method answered, until the handler ends or the caller goes away."""
+        self._handlers.streams[method] = handler
+
+    def on_lost(self, told: Callable[[str], None]) -> None:
+        """Have it told, with the address, when a connection that this side made has broken."""
+        self._lost.append(told)
+
+    async def listen(self, host: str, port: int) -> int:
+        """Accept connections at an address, with port 0 at any that is free. Returns the port. Raises OSError."""
+        return await self._listener.listen(host, port)
+
+    # What goes
+
+    def send(self, address: str, method: str, body: bytes) -> bool:
+        """Send a message. Returns False where it was dropped: nobody is there, too much is on its way already, or no
+        frame can hold it. The first to an address begins to connect, and waits for the connection.
+        """
+        try:
+            return (self._links.get(address) or self._link(address)).send(method, body)
+        except Unreachable:
+            return False
+        except TooLarge as error:
+            log.error("a message to %s was dropped: %s", address, error)
+            return False
+
+    async def call(self, address: str, method: str, body: bytes, timeout: float) -> bytes:
+        """Call, and return the answer. `timeout` is in seconds. Raises `Unreachable` and the callee's `LictorError`;
+        `TooLarge` for what no frame can hold.
+        """
+        deadline = self._loop.time() + timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                connection = await self._link(address).ready()
+        except TimeoutError:
+            raise Unreachable(f"{address}: no connection for {method} within {timeout:g} s") from None
+        return await connection.call(method, body, deadline)
+
+    async def stream(self, address: str, method: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        """Ask for a stream. Iterating raises `Unreachable` where it breaks off, and the callee's `LictorError`."""
+        connection = await self._link(address).ready()
+        async with aclosing(connection.stream(method, body)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def _link(self, address: str) -> Link:
+        link = self._links.get(address)
+        if link is None:
+            if self._closed:
+                raise Unreachable(f"{address}: this agent stops")
+            link = Link(address, self.limits, self._chance, self._tell, self._client_tls, self._server_name)
+            self._links[address] = link
+        return link
+
+    def _tell(self, address: str) -> None:
+        for told in self._lost:
+            try:
+                told(address)
+            except Exception:
+                log.exception("what was to be told of the lost connection to %s failed", address)
+
+    # Its life
+
+    def _on_beat(self) -> None:
+        self._beat = self._loop.call_later(self.limits.beat, self._on_beat)
+        for address, link in list(self._links.items()):
+            if not link.beat():
+                del self._links[address]
+        self._listener.beat()
+
+    async def close(self) -> None:
+        """End all connections. What waits for an answer fails with `Unreachable`."""
+        self._closed = True
+        self._beat.cancel()
+        links, self._links = self._links, {}
+        await asyncio.gather(self._listener.close(), *(link.close() for link in links.values()))
