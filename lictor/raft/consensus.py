@@ -61,6 +61,7 @@ class Peer(msgspec.Struct, frozen=True):
     leader: bool
     voter: bool
     protocol_version: str = "3"
+    number: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -171,6 +172,10 @@ class Consensus(Protocol):
 
     def peers(self) -> list[Peer]:
         """The configuration's servers."""
+        ...
+
+    def locate(self, number: int, address: str) -> None:
+        """A server of the configuration was met at an address, which need not be the one that it has there."""
         ...
 
     def progress(self) -> dict[str, Progress]:

@@ -199,11 +199,23 @@ class Replica:
         membership = self._node.membership
         leader = self._leader_number()
         found = [
-            Peer(record.id, record.node, record.address, number == leader, number in membership.quorum.voters)
+            Peer(
+                record.id,
+                record.node,
+                record.address,
+                leader=number == leader,
+                voter=number in membership.quorum.voters,
+                number=number,
+            )
             for number, record in self._roster.records.items()
             if number in membership.members
         ]
         return sorted(found, key=lambda peer: (peer.node, peer.id))
+
+    def locate(self, number: int, address: str) -> None:
+        """A server of the configuration was met at an address."""
+        if number in self._roster.records and number != self._number:
+            self._addresses[number] = address
 
     def progress(self) -> dict[str, Progress]:
         """On the leader, how far each other server is."""

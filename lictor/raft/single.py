@@ -107,6 +107,9 @@ class SingleVoter:
         me = self._record()
         return [Peer(me.id, me.node, me.address, leader=self._started, voter=True)]
 
+    def locate(self, number: int, address: str) -> None:
+        """There are no others."""
+
     def progress(self) -> dict[str, Progress]:
         """There are no others."""
         return {}
