@@ -1,5 +1,7 @@
 """What a server says of itself when another asks: the call `server.hello`, answered in every state, with a leader or
 without. Forming a cluster, joining one and autopilot go by it.
+
+Who asks may say of itself the same in the call's body, so that both know of each other after one call.
 """
 
 import msgspec
@@ -8,8 +10,9 @@ METHOD = "server.hello"
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """One server. `number` is that of its `ServerRecord`; `promised` the node ids that it promised to form a cluster
-    with; `known` the addresses of other servers that it has heard of; `last_contact` is in seconds, infinite for never.
+    """One server. `number` is that of its `ServerRecord`; `promise` the id of the promise that it gave, see
+    `formation_plan`; `servers` the node ids of its cluster's configuration as it knows it; `known` the addresses of
+    other servers that it has heard of; `last_contact` is in seconds, infinite for never.
     """
 
     id: str
@@ -19,7 +22,9 @@ class Hello(msgspec.Struct, frozen=True):
     number: int
     blank: bool
     expect: int = 0
-    promised: tuple[str, ...] = ()
+    promise: str = ""
+    joining: bool = False
+    servers: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
     leader_id: str = ""
     leader: str = ""

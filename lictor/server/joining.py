@@ -1,0 +1,177 @@
+"""Joining and leaving a cluster: the calls that a server makes for it, and the leader's answers.
+
+`server.join` makes the leader add the caller as a learner, or take over its changed name or address; autopilot promotes
+it later. `server.leave` makes the leader remove a server. Whoever does not lead answers who does.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
+from lictor.model.transport import Caller, Transport, Unreachable
+from lictor.raft.consensus import Consensus, Peer, ServerChange, ServerRecord
+
+JOIN = "server.join"
+LEAVE = "server.leave"
+PATIENCE = 10.0  # seconds that a change of the configuration may take
+ALIVE = 3.0  # seconds without a word after which a server may be replaced by one that claims its node id or name
+HOPS = 3  # servers that are asked for one request, each named by the one before
+
+log = logging.getLogger("lictor.server.membership")
+
+
+class JoinAsked(msgspec.Struct, frozen=True):
+    """A server asks to be a member under its present name and address."""
+
+    record: ServerRecord
+    datacenter: str
+
+
+class LeaveAsked(msgspec.Struct, frozen=True):
+    """A server, by its node id, is to be no member any more."""
+
+    id: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Whether it is done; else where the leader is, if that is not this server, and what is in the way."""
+
+    done: bool = False
+    leader: str = ""
+    problem: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_join = msgspec.msgpack.Decoder(JoinAsked).decode
+_decode_leave = msgspec.msgpack.Decoder(LeaveAsked).decode
+_decode_answer = msgspec.msgpack.Decoder(Answer).decode
+
+
+class Doorkeeper:
+    """Answers both calls."""
+
+    def __init__(self, consensus: Consensus, transport: Transport, datacenter: Callable[[], str]) -> None:
+        self._consensus = consensus
+        self._datacenter = datacenter
+        transport.on_call(JOIN, self._on_join)
+        transport.on_call(LEAVE, self._on_leave)
+
+    async def _on_join(self, caller: Caller, body: bytes) -> bytes:
+        try:
+            asked = _decode_join(body)
+        except msgspec.MsgspecError as error:
+            raise Refused(f"the call cannot be read: {error}") from None
+        return _encode(await self._answer(lambda: self._join(asked, caller.address)))
+
+    async def _on_leave(self, caller: Caller, body: bytes) -> bytes:
+        try:
+            asked = _decode_leave(body)
+        except msgspec.MsgspecError as error:
+            raise Refused(f"the call cannot be read: {error}") from None
+        return _encode(await self._answer(lambda: self.remove(asked.id)))
+
+    async def _answer(self, work: Callable[[], Awaitable[None]]) -> Answer:
+        if not self._consensus.is_leader:
+            return Answer(leader=self._consensus.leader)
+        try:
+            await work()
+        except (NotLeader, NoLeader):
+            return Answer(leader=self._consensus.leader)
+        except LictorError as error:
+            return Answer(problem=str(error))
+        return Answer(done=True)
+
+    async def _join(self, asked: JoinAsked, caller: str) -> None:
+        record = asked.record
+        if asked.datacenter != self._datacenter():
+            log.error("refused a server of another datacenter: %s at %s", record.node, caller)
+            raise Refused(f"this cluster is datacenter {self._datacenter()}, not {asked.datacenter}")
+        if not record.id or not record.node or not record.address or not record.number:
+            raise Refused("a server needs a node id, a name, an address and a number")
+        peers = self._consensus.peers()
+        rival = join_problem(peers, record, self._seconds_silent, self._consensus.leader_id)
+        if rival:
+            log.warning("refused to let %s at %s join: %s", record.node, record.address, rival)
+            raise Refused(rival)
+        known = next((peer for peer in peers if peer.id == record.id), None)
+        await self._consensus.change(ServerChange.ADD_LEARNER, record, PATIENCE)
+        if known is None:
+            log.info("a server has joined: node=%s address=%s id=%s", record.node, record.address, record.id)
+        elif (known.address, known.node) != (record.address, record.node):
+            log.info("a server has moved: node=%s address=%s before=%s", record.node, record.address, known.address)
+
+    async def remove(self, node_id: str) -> None:
+        """As the leader, have a server be no member any more. Raises what `Consensus.change` does."""
+        gone = next((peer for peer in self._consensus.peers() if peer.id == node_id), None)
+        if gone is None:
+            return
+        await self._consensus.change(ServerChange.REMOVE, ServerRecord(gone.id, gone.node, gone.address), PATIENCE)
+        log.info("a server was removed: node=%s address=%s id=%s", gone.node, gone.address, gone.id)
+
+    def _seconds_silent(self, node_id: str) -> float:
+        progress = self._consensus.progress().get(node_id)
+        return float("inf") if progress is None or progress.contact is None else progress.contact
+
+
+def join_problem(
+    peers: Sequence[Peer], record: ServerRecord, seconds_silent: Callable[[str], float], leader_id: str
+) -> str:
+    """Why a server must not join under a record; empty if it may. Pure.
+
+    A server that lost its raft folder comes back under its node id with another number, and takes the place of what it
+    was; but nobody takes the place of a server that is alive.
+    """
+    for peer in peers:
+        alive = peer.id == leader_id or seconds_silent(peer.id) < ALIVE
+        if peer.number == record.number or not alive:
+            continue
+        if peer.id == record.id:
+            return f"a server with the node id {record.id} is alive at {peer.address}: give each its own"
+        if peer.node.lower() == record.node.lower():
+            return f"the node name {record.node} belongs to another server, at {peer.address}: give each its own"
+        if peer.address == record.address:
+            return f"the address {record.address} belongs to another server, {peer.node}: give each its own"
+    return ""
+
+
+async def ask_to_join(
+    transport: Transport, at: Sequence[str], record: ServerRecord, datacenter: str, timeout: float = PATIENCE + 5
+) -> None:
+    """Ask the leader to add a server or take over its changes: whoever is at one of the addresses, or whom it names.
+    Raises `Refused` with what is in the way, `NoLeader`, `Unreachable`.
+    """
+    await _ask(transport, at, JOIN, _encode(JoinAsked(record, datacenter)), timeout)
+
+
+async def ask_to_remove(transport: Transport, at: Sequence[str], node_id: str, timeout: float = PATIENCE + 5) -> None:
+    """Ask the leader to remove a server. Raises as `ask_to_join` does."""
+    await _ask(transport, at, LEAVE, _encode(LeaveAsked(node_id)), timeout)
+
+
+async def _ask(transport: Transport, at: Sequence[str], method: str, body: bytes, timeout: float) -> None:
+    asked: set[str] = set()
+    waiting, trouble = list(at), ""
+    while waiting and len(asked) < HOPS + len(at):
+        address = waiting.pop(0)
+        if address in asked:
+            continue
+        asked.add(address)
+        try:
+            answer = _decode_answer(await transport.call(address, method, body, timeout))
+        except (Unreachable, LictorError) as error:
+            trouble = str(error)
+            continue
+        except msgspec.MsgspecError as error:
+            trouble = f"{address} gave an answer that cannot be read: {error}"
+            continue
+        if answer.done:
+            return
+        if answer.problem:
+            raise Refused(answer.problem)
+        if answer.leader:
+            waiting.insert(0, answer.leader)
+    if trouble:
+        raise Unreachable(trouble)
+    raise NoLeader
