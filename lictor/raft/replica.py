@@ -642,7 +642,7 @@ class Replica:
             log.info("cluster leadership acquired" if leading else "cluster leadership lost")
             for told in self._on_leadership:
                 told(leading)
-        shown = (self._seen_leader, self._leading, node.membership, tuple(self._roster.records.values()))
+        shown = (self._seen_leader, self._leading, id(self._roster), self._roster.changes)
         if shown != self._shown:
             self._shown = shown
             for told_peers in self._on_peers:

@@ -24,10 +24,11 @@ decode_note = msgspec.msgpack.Decoder(ChangeNote).decode
 
 
 class Roster:
-    """Records by number."""
+    """Records by number. `changes` counts them."""
 
     def __init__(self, records: Iterable[ServerRecord] = ()) -> None:
         self.records: dict[int, ServerRecord] = {record.number: record for record in records}
+        self.changes = 0
 
     @classmethod
     def decode(cls, data: bytes) -> "Roster":
@@ -42,10 +43,12 @@ class Roster:
         """Add or replace records."""
         for record in records:
             self.records[record.number] = record
+            self.changes += 1
 
     def keep(self, members: frozenset[int]) -> None:
         """Forget those that are no members."""
         self.records = {number: record for number, record in self.records.items() if number in members}
+        self.changes += 1
 
     def by_id(self, node_id: str) -> ServerRecord | None:
         """The record of a node id."""
