@@ -5,7 +5,7 @@ import importlib
 
 from bench.harness import Options
 
-BENCHMARKS = ("start", "http_reads", "watchers", "dns", "wal")
+BENCHMARKS = ("start", "http_reads", "watchers", "dns", "wal", "cluster", "failover")
 
 
 def main() -> None:

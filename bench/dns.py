@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.harness import Agent, Options, Peer, Result, agents, close_all, free_ports, measure, needs, table
+from bench.harness import Agent, Options, Peer, Result, Visit, agents, close_all, free_ports, measure, needs, table
 
 ADDRESSES = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
 NAME = "web.service.consul"
@@ -60,15 +60,15 @@ def _fill(agent: Agent) -> None:
         )
 
 
-def dnsperf(port: int, queries: Path, options: Options, *flags: str) -> tuple[int, float, int]:
-    """Load from dnsperf: queries answered, their rate, and how many were lost."""
+def dnsperf(port: int, queries: Path, options: Options, *flags: str) -> Visit:
+    """Load from dnsperf. A query that failed was lost."""
     seconds = str(max(1, round(options.seconds)))
     command = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(queries), "-l", seconds, "-c", str(CLIENTS)]
     out = subprocess.run([*command, *flags], capture_output=True, text=True, check=True).stdout
     figures = [re.search(rf"Queries {what}:\s+([\d.]+)", out) for what in ("completed", "per second", "lost")]
     if figures[0] is None or figures[1] is None:
         raise SystemExit(f"dnsperf gave no figures:\n{out}")
-    return int(figures[0][1]), float(figures[1][1]), int(figures[2][1]) if figures[2] else 0
+    return Visit(int(figures[0][1]), float(figures[1][1]), int(figures[2][1]) if figures[2] else 0)
 
 
 def _spellings() -> list[str]:
@@ -84,7 +84,7 @@ def _spellings() -> list[str]:
     return lines
 
 
-def _load(queries: Path, flags: tuple[str, ...], options: Options, peer: Any) -> tuple[int, float, int]:
+def _load(queries: Path, flags: tuple[str, ...], options: Options, peer: Any) -> Visit:
     return dnsperf(peer.dns, queries, options, *flags)
 
 

@@ -14,11 +14,22 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-P = TypeVar("P", bound="Peer")
+
+class Measured(Protocol):
+    """What has a name and uses CPU: a server, or several that belong together."""
+
+    name: str
+
+    def cpu(self) -> float:
+        """Seconds of CPU time that it has used."""
+        ...
+
+
+P = TypeVar("P", bound=Measured)
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -30,13 +41,27 @@ class Options(msgspec.Struct, frozen=True):
     connections: int = 32
 
 
+class Visit(NamedTuple):
+    """What a load did: operations, their rate per second, how many failed, and their times in milliseconds where the
+    load tells them.
+    """
+
+    done: int
+    rate: float
+    bad: int
+    p50: float = 0.0
+    p99: float = 0.0
+
+
 class Result(msgspec.Struct):
-    """A peer's figures: microseconds of CPU per operation and operations per second, a value a round."""
+    """A peer's figures, a value a round: microseconds of CPU per operation, operations per second, milliseconds."""
 
     name: str
     costs: list[float]
     rates: list[float]
     bad: int = 0
+    medians: list[float] = []
+    tails: list[float] = []
 
 
 class Peer:
@@ -46,15 +71,29 @@ class Peer:
         self.name = name
         self.folder = folder
         self.log = Path(folder) / "log"
-        started = time.monotonic()
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        self._command = command
         self.start_seconds = 0.0
+        self.start()
+        self.wait_for(ready)
+
+    def start(self) -> None:
+        """Start the process, for the first time or again."""
+        self._started = time.monotonic()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self.folder)
+
+    def wait_for(self, ready: Callable[[], bool]) -> None:
+        """Wait until a test says that the process is ready."""
         while not ready():
-            if self.process.poll() is not None or time.monotonic() - started > 60:
-                raise SystemExit(f"{name} did not start:\n{self.log.read_text()[-2000:]}")
+            if self.process.poll() is not None or time.monotonic() - self._started > 60:
+                raise SystemExit(f"{self.name} did not start:\n{self.log.read_text()[-2000:]}")
             time.sleep(0.005)
-        self.start_seconds = time.monotonic() - started
+        self.start_seconds = time.monotonic() - self._started
+
+    def kill(self) -> None:
+        """End the process as a crash would."""
+        self.process.kill()
+        self.process.wait()
 
     @property
     def pid(self) -> int:
@@ -141,9 +180,13 @@ def needs(*programs: str) -> bool:
     return not missing
 
 
-def wrk(url: str, options: Options, script: str = "") -> tuple[int, float, int]:
-    """Load from wrk: operations done, their rate, and how many answers were not 2xx."""
-    command = ["wrk", "-t1", f"-c{options.connections}", f"-d{max(1, round(options.seconds))}s"]
+_UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
+
+
+def wrk(url: str, options: Options, script: str = "", threads: int = 1) -> Visit:
+    """Load from wrk. An operation that failed is one whose answer was not 2xx, or that got none."""
+    connections = options.connections // threads * threads
+    command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{max(1, round(options.seconds))}s", "--latency"]
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         if script:
             file.write(script)
@@ -152,22 +195,28 @@ def wrk(url: str, options: Options, script: str = "") -> tuple[int, float, int]:
         out = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
     done = re.search(r"(\d+) requests in", out)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
-    if done is None or rate is None:
+    bad = sum(int(n) for n in re.findall(r"Non-2xx or 3xx responses: (\d+)", out))
+    for errors in re.findall(r"Socket errors: (.*)", out):
+        bad += sum(int(n) for n in re.findall(r"\d+", errors))
+    times = [re.search(rf"{part}%\s+([\d.]+)(us|ms|s|m)\n", out) for part in (50, 99)]
+    if done is None or rate is None or times[0] is None or times[1] is None:
         raise SystemExit(f"wrk gave no figures:\n{out}")
-    return int(done[1]), float(rate[1]), int(bad[1]) if bad else 0
+    p50, p99 = [float(found[1]) * _UNITS[found[2]] for found in times if found is not None]
+    return Visit(int(done[1]), float(rate[1]), bad, p50, p99)
 
 
-def measure(peers: list[P], load: Callable[[P], tuple[int, float, int]], options: Options) -> list[Result]:
-    """Visit every peer in every round; `load` returns operations, their rate, and failures."""
+def measure(peers: list[P], load: Callable[[P], Visit], options: Options) -> list[Result]:
+    """Visit every peer in every round."""
     results = [Result(peer.name, [], []) for peer in peers]
     for _ in range(options.rounds):
         for peer, result in zip(peers, results, strict=True):
             before = peer.cpu()
-            done, rate, bad = load(peer)
-            result.costs.append((peer.cpu() - before) / max(done, 1) * 1e6)
-            result.rates.append(rate)
-            result.bad += bad
+            visit = load(peer)
+            result.costs.append((peer.cpu() - before) / max(visit.done, 1) * 1e6)
+            result.rates.append(visit.rate)
+            result.bad += visit.bad
+            result.medians.append(visit.p50)
+            result.tails.append(visit.p99)
     return results
 
 
@@ -175,14 +224,16 @@ def table(title: str, results: list[Result]) -> str:
     """The results as a table; ratios are to the first that is not this program."""
     peers = [r for r in results if r.name != "lictor"]
     base = min(peers[0].costs) if peers else 0.0
+    timed = any(results[0].medians)
     lines = [
         f"\n## {title}\n",
-        "| server | CPU us/op, min | ops/s, best | ratio | failed |",
-        "| --- | --- | --- | --- | --- |",
+        "| server | CPU us/op, min | ops/s, best | ratio | failed |" + " p50 ms, best | p99 ms, best |" * timed,
+        "| --- | --- | --- | --- | --- |" + " --- | --- |" * timed,
     ]
     for r in results:
         ratio = f"{min(r.costs) / base:.2f}" if base else ""
-        lines.append(f"| {r.name} | {min(r.costs):.1f} | {max(r.rates):.0f} | {ratio} | {r.bad} |")
+        line = f"| {r.name} | {min(r.costs):.1f} | {max(r.rates):.0f} | {ratio} | {r.bad} |"
+        lines.append(line + (f" {min(r.medians):.1f} | {min(r.tails):.1f} |" if timed else ""))
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ it.
 
 import functools
 
-from bench.harness import Agent, Options, agents, close_all, measure, needs, table, wrk
+from bench.harness import Agent, Options, Visit, agents, close_all, measure, needs, table, wrk
 
 KEYS = 100_000
 _RANDOM = f"""
@@ -32,7 +32,7 @@ def _fill_random(agent: Agent) -> None:
         agent.put("/v1/txn", f"[{ops}]".encode())
 
 
-def _load(path: str, options: Options, agent: Agent) -> tuple[int, float, int]:
+def _load(path: str, options: Options, agent: Agent) -> Visit:
     return wrk(agent.url + path, options)
 
 
