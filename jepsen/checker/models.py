@@ -184,7 +184,8 @@ class FencedLock:
     - `acquire((session, value))` → whether the session holds the key now; then it has the value.
     - `release((session, value))` → whether the session had held it; then it has the value, and no holder.
     - `end(session)` → True: the session ends, and with it its hold. An expiry is an `end` without an answer.
-    - `write((index, value))` → whether the key still had that index; 0 means that it did not exist.
+    - `write((index, value))` → whether the key still had that index; 0 means that it did not exist. The holder stays,
+      and the locks are counted anew, as Consul does.
     - `read` → (holder, locks, value, index), or None where the key does not exist.
     """
 
@@ -219,7 +220,7 @@ class FencedLock:
     def _write(self, state: Fenced, operation: Operation) -> Any:
         index, value = operation.value
         possible = state.low == index if state.exact else state.low <= index
-        after = Fenced(state.holder, state.locks, value, index + 1, False)
+        after = Fenced(state.holder, 0, value, index + 1, False)
         if not operation.known:
             return after if possible else state
         if operation.result:

@@ -3,13 +3,16 @@
 A row is a process, a bar an operation from its call to its return; time is stretched so that events are evenly spaced.
 The line visits the operations in the order that explains the longest prefix, each at a moment when it may have taken
 effect; a point's tooltip tells the state after it. Red is the operation whose answer no order explains. Dashed bars
-were never answered.
+were never answered. A band is something else that went on meanwhile, such as a fault.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from jepsen.checker.history import Operation
 from jepsen.checker.models import Model
@@ -21,6 +24,7 @@ _STEP: Final = 38  # pixels between two events
 _ROW: Final = 34
 _LEFT: Final = 90
 _TOP: Final = 30
+_BAND: Final = 16
 
 _STYLE: Final = """
 body { font: 14px/1.5 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff }
@@ -30,16 +34,25 @@ svg { font: 11px ui-monospace, monospace }
 .unknown rect { fill: #f7f0d8; stroke: #b79b3b; stroke-dasharray: 4 3 }
 .culprit rect { fill: #f5b5b0; stroke: #b3261e; stroke-width: 2 }
 .culprit text { font-weight: bold } .order { fill: none; stroke: #1b5e20; stroke-width: 1.3; opacity: .6 }
+.band rect { fill: #b3261e; opacity: .07 } .band text { fill: #7a1a14 }
 .point { fill: #1b5e20 } .end { stroke: #b3261e; stroke-dasharray: 2 3 } code { background: #f3f3f3; padding: 0 .3em }
 """
 
 
-def save(result: Result, model: Model, path: Path) -> None:
+class Band(msgspec.Struct, frozen=True):
+    """Something that went on from `began` to `ended`, on the clock of the operations."""
+
+    began: int
+    ended: int
+    text: str
+
+
+def save(result: Result, model: Model, path: Path, bands: Sequence[Band] = ()) -> None:
     """Write the picture of a result to a file."""
-    path.write_text(html(result, model), encoding="utf-8")
+    path.write_text(html(result, model, bands), encoding="utf-8")
 
 
-def html(result: Result, model: Model) -> str:
+def html(result: Result, model: Model, bands: Sequence[Band] = ()) -> str:
     """The picture as a page."""
     title = result.verdict.value + (f" · {result.key}" if result.key else "")
     states = "".join(f"<li><code>{escape(repr(state))}</code></li>" for state in result.states)
@@ -47,20 +60,24 @@ def html(result: Result, model: Model) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1><p>{escape(str(result))}.</p>{before}"
-        f'<div class="scroll">{svg(result, model)}</div></body></html>\n'
+        f'<div class="scroll">{svg(result, model, bands)}</div></body></html>\n'
     )
 
 
-def svg(result: Result, model: Model) -> str:
+def svg(result: Result, model: Model, bands: Sequence[Band] = ()) -> str:
     """The timeline alone."""
     shown = _shown(result)
     moments = sorted({one.called for one in shown} | {one.returned for one in shown if one.known})
+    seen = [band for band in bands if moments and band.began <= moments[-1] and band.ended >= moments[0]]
     place = {moment: _LEFT + _STEP * number for number, moment in enumerate(moments)}
     width = _LEFT + _STEP * (len(moments) + 2)
     processes = sorted({one.process for one in shown})
-    rows = {process: _TOP + _ROW * number for number, process in enumerate(processes)}
-    height = _TOP + _ROW * len(processes) + 20
+    top = _TOP + _BAND * len(seen)
+    rows = {process: top + _ROW * number for number, process in enumerate(processes)}
+    height = top + _ROW * len(processes) + 20
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">']
+    for number, band in enumerate(seen):
+        parts.append(_band(band, _TOP + _BAND * number, height, moments))
     for process, y in rows.items():
         parts.append(f'<line class="row" x1="0" x2="{width}" y1="{y + 26}" y2="{y + 26}"/>')
         parts.append(f'<text x="6" y="{y + 16}">process {process}</text>')
@@ -78,6 +95,17 @@ def svg(result: Result, model: Model) -> str:
         parts.append(f'<line class="end" x1="{place[end]}" x2="{place[end]}" y1="0" y2="{height}"/>')
     parts.append("</svg>")
     return "".join(parts)
+
+
+def _band(band: Band, y: int, height: int, moments: Sequence[int]) -> str:
+    """A band from the last event before it to the first one after it; its name stands at its own height."""
+    left = _LEFT + _STEP * max(bisect_left(moments, band.began) - 0.5, -0.5)
+    right = _LEFT + _STEP * min(bisect_left(moments, band.ended) - 0.5, len(moments))
+    return (
+        f'<g class="band"><title>{escape(band.text)}, from {band.began} to {band.ended}</title>'
+        f'<rect x="{left}" y="{y}" width="{max(right - left, 3)}" height="{height - y}"/>'
+        f'<text x="{left + 4}" y="{y + 12}">{escape(band.text)}</text></g>'
+    )
 
 
 def _shown(result: Result) -> Sequence[Operation]:

@@ -88,7 +88,7 @@ def test_a_fenced_lock() -> None:
     assert not fenced(acquired, seen, ("write", (17, "c"), True), ("write", (17, "d"), True)), "not fenced off"
     assert not fenced(acquired, seen, ("end", "s1", True), ("write", (17, "d"), True)), "not fenced off"
     assert not fenced(acquired, seen, ("write", (17, "c"), False)), "refused for no reason"
-    assert fenced(acquired, seen, ("write", (17, "c"), ...), ("read", None, ("s1", 1, "c", 18)))
+    assert fenced(acquired, seen, ("write", (17, "c"), ...), ("read", None, ("s1", 0, "c", 18)))
     assert fenced(acquired, ("release", ("s1", "z"), True), ("read", None, (None, 1, "z", 9)), other)
     assert not fenced(acquired, ("release", ("s2", "z"), True))
     assert fenced(("write", (0, "c"), True), ("write", (0, "c"), False), ("read", None, (None, 0, "c", 4)))
