@@ -8,6 +8,7 @@ await agent.close()
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -31,7 +32,7 @@ from lictor.agent.persistence import AgentFiles
 from lictor.agent.registry import Registry, aliased
 from lictor.agent.remote_exec import EVENT as REMOTE_EXEC
 from lictor.model.authorizer import ALLOW_ALL, Authorizer
-from lictor.model.command import Command, ConfigWrite, CoordinateUpdate, Deregister, Restore, SettingWrite
+from lictor.model.command import Command, ConfigWrite, CoordinateUpdate, Deregister, Restore, RestorePart, SettingWrite
 from lictor.model.config_entry import UndecodableConfigEntry, decode_entry, entry_json
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.duration import format_duration
@@ -70,6 +71,7 @@ TOKEN_NAMES = {
 """The agent's tokens under every name by which they can be set."""
 
 
+RESTORE_PART = 1024 * 1024  # bytes of a state in one write, so that none holds up the others
 MAX_CONTACT = 2**31 - 1  # milliseconds; shown for never
 
 
@@ -245,7 +247,10 @@ class Agent:
         """Replace the whole state with that of a snapshot, which may be another machine's, and bring it in line with
         what is: this node, and what is registered here.
         """
-        await self.apply(Restore(state))
+        token, parts = secrets.token_hex(8), range(0, max(1, len(state)), RESTORE_PART)
+        for number, start in enumerate(parts):
+            await self.apply(RestorePart(token, number, state[start : start + RESTORE_PART]))
+        await self.apply(Restore(token, len(parts)))
         await self._register_self()
         self.anti_entropy.compare_soon()
 

@@ -157,10 +157,21 @@ class Reap(_Command, frozen=True, tag="reap"):
     up_to: int
 
 
-class Restore(_Command, frozen=True, tag="restore"):
-    """Replace the whole state with that of a snapshot (its records, encoded)."""
+class RestorePart(_Command, frozen=True, tag="restore-part"):
+    """Keep a part of a snapshot's records, for the `Restore` with the same token. The first part of one, number 0,
+    drops what was kept for others.
+    """
 
-    state: bytes
+    token: str
+    number: int
+    data: bytes
+
+
+class Restore(_Command, frozen=True, tag="restore"):
+    """Replace the whole state with that of a snapshot, whose records are in so many parts."""
+
+    token: str
+    parts: int
 
 
 Command = (
@@ -176,6 +187,7 @@ Command = (
     | ConfigWrite
     | SettingWrite
     | Reap
+    | RestorePart
     | Restore
 )
 

@@ -16,6 +16,7 @@ from lictor.model.command import (
     Reap,
     Register,
     Restore,
+    RestorePart,
     SessionCreate,
     SessionDestroy,
     SettingWrite,
@@ -75,7 +76,8 @@ _HANDLERS: dict[type, Callable[[Store, Any], Any]] = {
     ConfigWrite: _config,
     SettingWrite: lambda s, c: settled.put_setting(s, c.name, c.body, c.index if c.cas else None),
     Reap: lambda s, c: s.reap(c.up_to),
-    Restore: lambda s, c: snapshot.restore(s, c.state),
+    RestorePart: lambda s, c: snapshot.keep_part(s, c.token, c.number, c.data),
+    Restore: lambda s, c: snapshot.restore_parts(s, c.token, c.parts),
 }
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from lictor.model.check import Check
 from lictor.model.coordinate_entry import CoordinateEntry
-from lictor.model.errors import InvalidRequest
+from lictor.model.errors import InvalidRequest, Refused
 from lictor.model.kv import KVEntry
 from lictor.model.node import Node
 from lictor.model.prepared_query import PreparedQuery
@@ -36,6 +36,7 @@ _ROW_TYPES: dict[str, Any] = {
     "config": ConfigRow,
     "settings": Setting,
     "lock_delays": tuple[str, float],
+    "restoring": tuple[str, int, bytes],
 }
 _DECODERS = {name: msgspec.msgpack.Decoder(types.GenericAlias(list, (row,))) for name, row in _ROW_TYPES.items()}
 
@@ -139,6 +140,7 @@ TYPES = {
     "config": "ConfigEntry",
     "settings": "Setting",
     "lock_delays": "LockDelay",
+    "restoring": "Restoring",
 }
 """What a table's rows are called in listings."""
 
@@ -182,6 +184,24 @@ def restore(store: Store, state: bytes) -> None:
     store.touched = dict.fromkeys(store.touched, index)
     store.departed = dict.fromkeys(store.departed, index)
     store.replaced()
+
+
+def keep_part(store: Store, token: str, number: int, data: bytes) -> None:
+    """Keep a part of a state that is to be restored. Part 0 drops what was kept under other tokens."""
+    if number == 0:
+        for other, at, _ in list(store.restoring):
+            if other != token:
+                store.restoring.delete((other, at))
+    store.restoring.put((token, number, data))
+
+
+def restore_parts(store: Store, token: str, count: int) -> None:
+    """Restore the state whose parts were kept under a token. Raises `Refused` where some are missing."""
+    found = [store.restoring.get((token, number)) for number in range(count)]
+    parts = [part[2] for part in found if part is not None]
+    if len(parts) < count:
+        raise Refused("another snapshot was being restored at the same time: nothing was changed; try again")
+    restore(store, b"".join(parts))
 
 
 def _take(store: Store, header: Header, rows: dict[str, list[Any]]) -> None:

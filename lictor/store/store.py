@@ -162,6 +162,9 @@ class Store:
         # Lock delays: until when (seconds since 1970, the proposers' clock) a key cannot be locked again.
         self.lock_delays: Table[str, tuple[str, float]] = Table(lambda d: d[0])
 
+        # Parts of a state that is being restored, by token and number.
+        self.restoring: Table[tuple[str, int], tuple[str, int, bytes]] = Table(lambda p: (p[0], p[1]))
+
         self.touched: dict[Topic, int] = {}
         self.departed: dict[Topic, int] = {}
         self.watches = Watches()
@@ -189,6 +192,7 @@ class Store:
             "config": self.config,
             "settings": self.settings,
             "lock_delays": self.lock_delays,
+            "restoring": self.restoring,
         }
 
     # -- changes ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lictor.model.command import Batch, Command, Restore
+from lictor.model.command import Batch, Command, Restore, RestorePart
 from lictor.model.errors import LictorError
 from lictor.store import commands, snapshot
 from lictor.store.snapshot import Image
@@ -178,7 +178,8 @@ def test_a_restored_snapshot_tells_everybody_and_no_index_falls(seed: int) -> No
     for answer in before.values():
         watchers.append(Told())
         store.watches.add(watchers[-1], answer.seen)
-    assert apply(store, Restore(saved), 3000.0) is None
+    apply(store, RestorePart("t", 0, saved), 3000.0)
+    assert apply(store, Restore("t", 1), 3000.0) is None
     assert all(watcher.told for watcher in watchers)
     after = answers(store)
     for name, answer in after.items():

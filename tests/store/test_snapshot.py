@@ -5,8 +5,8 @@ import random
 import msgspec
 import pytest
 
-from lictor.model.command import KVWrite, Restore
-from lictor.model.errors import InvalidRequest
+from lictor.model.command import KVWrite, Restore, RestorePart
+from lictor.model.errors import InvalidRequest, Refused
 from lictor.store import commands, snapshot
 from lictor.store.snapshot import Image
 from lictor.store.store import Store
@@ -18,6 +18,13 @@ def filled() -> tuple[Store, bytes]:
     store = Store()
     run(store, Dice(5).script(200))
     return store, b"".join(Image(store).encode())
+
+
+def restored(store: Store, state: bytes) -> None:
+    """Restore a state that came in parts."""
+    for number, start in enumerate(range(0, len(state), 1000)):
+        commands.apply(store, RestorePart("t", number, state[start : start + 1000]), 1.0)
+    commands.apply(store, Restore("t", -(-len(state) // 1000)), 1.0)
 
 
 def test_an_image_is_of_one_moment() -> None:
@@ -56,8 +63,23 @@ def test_what_is_cut_off_is_refused() -> None:
     before = contents(store)
     for length in [*range(40), *range(40, len(state), 101)]:
         with pytest.raises(InvalidRequest):
-            commands.apply(store, Restore(state[:length]), 1.0)
+            restored(store, state[:length])
+    store.restoring.replace_all([])
     assert contents(store) == before
+
+
+def test_parts_that_are_missing_are_told_and_change_nothing() -> None:
+    """Of two restores at the same time, the later one counts."""
+    store, state = filled()
+    commands.apply(store, RestorePart("first", 0, state[:100]), 1.0)
+    commands.apply(store, RestorePart("second", 0, state), 1.0)
+    commands.apply(store, RestorePart("first", 1, state[100:]), 1.0)
+    nodes = list(store.nodes)
+    with pytest.raises(Refused, match="another snapshot was being restored"):
+        commands.apply(store, Restore("first", 2), 1.0)
+    assert list(store.nodes) == nodes
+    commands.apply(store, Restore("second", 1), 1.0)
+    assert len(store.restoring) == 0
 
 
 def test_noise_is_refused_or_read_whole() -> None:
