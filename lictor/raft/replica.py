@@ -618,8 +618,8 @@ class Replica:
                 self._leaderless_since = now
             if node.leader:
                 log.info("new leader elected: leader=%s term=%d", self._address(node.leader), node.term)
-            else:
-                log.info("there is no leader: term=%d", node.term)
+            elif self._seen_leader:
+                log.warning("there is no leader: term=%d", node.term)
             self._seen_leader, self._seen_term = node.leader, node.term
             self._queue.clear()
             self._origin.fail(self._bound, NotLeader(self._address(node.leader)))

@@ -13,7 +13,7 @@ from lictor.model.errors import InvalidRequest, Refused
 from lictor.raft.consensus import Peer
 from lictor.store import archive, snapshot
 
-MAX_STATE = 192 * 1024 * 1024  # bytes of a state: a restored one must fit into one entry of the log
+MAX_STATE = 192 * 1024 * 1024  # bytes of a state: it is held in memory while it is restored
 MAX_ARCHIVE = MAX_STATE
 CHUNK = 256 * 1024
 IN_MEMORY = 8 * 1024 * 1024  # bytes up to which no temporary file is made

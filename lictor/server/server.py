@@ -19,7 +19,7 @@ from lictor.store.store import Store
 
 MAX_BATCH = 512  # commands in one log entry
 BATCH_BYTES = 8 * 1024 * 1024  # of the commands in one entry, unless a single one has more
-MAX_COMMAND = 200 * 1024 * 1024  # bytes; an entry of the log must hold it
+MAX_COMMAND = 32 * 1024 * 1024  # bytes; longer ones would hold up what is between servers
 
 
 HOLD = 7.0  # seconds in which a leader must be found
