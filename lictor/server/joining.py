@@ -49,28 +49,31 @@ _decode_leave = msgspec.msgpack.Decoder(LeaveAsked).decode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
 
 
-class Doorkeeper:
-    """Answers both calls."""
+def answer_calls(consensus: Consensus, transport: Transport, datacenter: str) -> None:
+    """Have both calls answered."""
+    answers = _Answers(consensus, datacenter)
+    transport.on_call(JOIN, answers.on_join)
+    transport.on_call(LEAVE, answers.on_leave)
 
-    def __init__(self, consensus: Consensus, transport: Transport, datacenter: Callable[[], str]) -> None:
+
+class _Answers:
+    def __init__(self, consensus: Consensus, datacenter: str) -> None:
         self._consensus = consensus
         self._datacenter = datacenter
-        transport.on_call(JOIN, self._on_join)
-        transport.on_call(LEAVE, self._on_leave)
 
-    async def _on_join(self, caller: Caller, body: bytes) -> bytes:
+    async def on_join(self, caller: Caller, body: bytes) -> bytes:
         try:
             asked = _decode_join(body)
         except msgspec.MsgspecError as error:
             raise Refused(f"the call cannot be read: {error}") from None
         return _encode(await self._answer(lambda: self._join(asked, caller.address)))
 
-    async def _on_leave(self, caller: Caller, body: bytes) -> bytes:
+    async def on_leave(self, caller: Caller, body: bytes) -> bytes:
         try:
             asked = _decode_leave(body)
         except msgspec.MsgspecError as error:
             raise Refused(f"the call cannot be read: {error}") from None
-        return _encode(await self._answer(lambda: self.remove(asked.id)))
+        return _encode(await self._answer(lambda: self._remove(asked.id)))
 
     async def _answer(self, work: Callable[[], Awaitable[None]]) -> Answer:
         if not self._consensus.is_leader:
@@ -85,9 +88,9 @@ class Doorkeeper:
 
     async def _join(self, asked: JoinAsked, caller: str) -> None:
         record = asked.record
-        if asked.datacenter != self._datacenter():
+        if asked.datacenter != self._datacenter:
             log.error("refused a server of another datacenter: %s at %s", record.node, caller)
-            raise Refused(f"this cluster is datacenter {self._datacenter()}, not {asked.datacenter}")
+            raise Refused(f"this cluster is datacenter {self._datacenter}, not {asked.datacenter}")
         if not record.id or not record.node or not record.address or not record.number:
             raise Refused("a server needs a node id, a name, an address and a number")
         peers = self._consensus.peers()
@@ -102,8 +105,7 @@ class Doorkeeper:
         elif (known.address, known.node) != (record.address, record.node):
             log.info("a server has moved: node=%s address=%s before=%s", record.node, record.address, known.address)
 
-    async def remove(self, node_id: str) -> None:
-        """As the leader, have a server be no member any more. Raises what `Consensus.change` does."""
+    async def _remove(self, node_id: str) -> None:
         gone = next((peer for peer in self._consensus.peers() if peer.id == node_id), None)
         if gone is None:
             return
