@@ -8,6 +8,7 @@
     rotation   in which order equal instances are named
     packing    from records to an answer's bytes, cut to what the transport carries
     responder  the whole of it for one request, with the answer caches      pure, the one entry to what is above
+    freshness  whether the store is fresh enough to answer from             pure
     recursors  questions of other domains, asked elsewhere                  shell
     udp, tcp   a socket, a connection                                       shell
     server     all of it on some addresses: what the agent starts           shell

@@ -54,4 +54,6 @@ def _recursor(text: str) -> tuple[str, int]:
 
 def open_dns(agent: Agent) -> DnsServer:
     """The DNS door of an agent, not listening yet."""
-    return DnsServer(agent.store, dns_settings(agent), last_contact=lambda: agent.leader_contact()[0] / 1000)
+    return DnsServer(
+        agent.store, dns_settings(agent), origin=agent, on_stale=agent.metrics.counter("dns.stale_queries").add
+    )

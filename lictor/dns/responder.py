@@ -119,19 +119,27 @@ class Wanted(msgspec.Struct, frozen=True):
     finish: Callable[[External], bytes]
 
 
-Reply = bytes | Forward | Wanted | None
+class Unconfirmed(msgspec.Struct, frozen=True):
+    """The store must be confirmed first; `failure` is the answer when it cannot be."""
+
+    failure: bytes
+
+
+Reply = bytes | Forward | Wanted | Unconfirmed | None
 """An answer, something to be asked elsewhere first, or nothing: the packet deserves no answer."""
 
 
 class Responder:
-    """Answers requests from one store. `clock` gives seconds since 1970; `rng` decides orders."""
+    """Answers requests from one store. `clock` gives seconds since 1970; `rng` decides orders. `answered` counts what
+    was answered from the store here, `rcodes` the answers by code.
+    """
 
     def __init__(self, store: Store, settings: DnsSettings, clock: Callable[[], float], rng: Random) -> None:
         self._store = store
         self._clock = clock
         self._rng = rng
         self.settings = settings
-        self.stale = False
+        self.answered = 0
         self.rcodes = [0] * 16
         size = settings.cache_size
         watches = store.watches
@@ -161,16 +169,12 @@ class Responder:
         """Every cache, to be counted."""
         return (*self.finished, self.missing, self.resolved)
 
-    def set_stale(self, stale: bool) -> None:
-        """While the store is older than it may be, every question under the domain is answered with a failure."""
-        if stale != self.stale:
-            self.stale = stale
-            self.forget()
-
-    def respond(self, data: bytes, sender: str, tcp: bool) -> Reply:
-        """Answer a packet that `finished` does not hold. `sender` is the address it came from."""
-        known = self.missing.answers.get(data[2:])
-        if known is not None:
+    def respond(self, data: bytes, sender: str, tcp: bool, *, confirmed: bool = True) -> Reply:
+        """Answer a packet that `finished` does not hold. `sender` is the address it came from. Where the store is not
+        `confirmed` to be fresh enough, what would be answered from it is `Unconfirmed`.
+        """
+        if confirmed and (known := self.missing.answers.get(data[2:])) is not None:
+            self.answered += 1
             self.rcodes[NXDOMAIN] += 1
             return data[:2] + known
         request = parse(data)
@@ -188,8 +192,9 @@ class Responder:
             return self._short(data, request, REFUSED)
         if request.qtype in (AXFR, IXFR):
             return self._short(data, request, NOTIMP)
-        if self.stale:
-            return self._failure(data, request)
+        if not confirmed:
+            return Unconfirmed(self._failure(data, request))
+        self.answered += 1
         return self._answer(data, request, sender, tcp)
 
     def _answer(self, data: bytes, request: Request, sender: str, tcp: bool) -> Reply:

@@ -8,14 +8,17 @@ await server.close()
 
 import asyncio
 import logging
+import math
 import random
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from lictor.agent.confirmations import Confirmations
+from lictor.dns.freshness import STALE_FROM, Alone, Origin, fresh_enough, surely_fresh
 from lictor.dns.message import HEADER, QR, SERVFAIL, refusal
 from lictor.dns.recursors import Recursors
-from lictor.dns.responder import Forward, Responder, Turns, Wanted
+from lictor.dns.responder import Forward, Responder, Turns, Unconfirmed, Wanted
 from lictor.dns.settings import DnsSettings
 from lictor.dns.tcp import TcpConnection
 from lictor.dns.udp import Handle, UdpListener
@@ -24,20 +27,43 @@ from lictor.store.store import Store
 log = logging.getLogger("lictor.dns")
 
 MAX_RECURSIONS = 1024
-STALENESS_PERIOD = 1.0
+MAX_UNCONFIRMED = 4096  # requests that wait for the store to be confirmed
+LOOK_PERIOD = 1.0  # seconds between two looks at the store's age
 _PORT_TRIES = 20
+_NONE: Mapping[bytes, Turns] = {}
 
 
-def _current() -> float:
-    return 0.0
+class _Held:
+    """A request that waits until the store is confirmed."""
+
+    __slots__ = ("data", "failure", "send", "sender", "server", "tcp")
+
+    def __init__(
+        self, server: "DnsServer", data: bytes, sender: str, send: Callable[[bytes], None], tcp: bool, failure: bytes
+    ) -> None:
+        self.server = server
+        self.data = data
+        self.sender = sender
+        self.send = send
+        self.tcp = tcp
+        self.failure = failure
+
+    def confirmed(self, error: Exception | None) -> None:
+        """The store may be asked now, or nobody leads."""
+        self.server.held -= 1
+        if error is None:
+            self.server.answer(self.data, self.sender, self.send, self.tcp)
+        else:
+            self.server.responder.rcodes[SERVFAIL] += 1
+            self.send(self.failure)
 
 
 class DnsServer:
     """Answers on any number of addresses, over UDP and TCP.
 
-    `clock` gives seconds since 1970, for SOA serials. `last_contact` gives how many seconds ago the store was last
-    known to be what the leader has (0 on the leader): when that is more than `max_stale`, or than 0 without
-    `allow_stale`, questions under the domain fail. It is looked at once a second.
+    `clock` gives seconds since 1970, for SOA serials. `origin` tells how fresh the store is: what is under the domain
+    waits for a confirmation where it must, and fails without one. `on_stale` is told, now and then, how many answers
+    came from a store that is older than `STALE_FROM`.
 
     Counters: `queries_udp`, `queries_tcp`, `hits` (answered from finished bytes), `rcodes` by code, `unsent`,
     `refused_connections`, `recursions`, `unexpected`.
@@ -49,21 +75,27 @@ class DnsServer:
         settings: DnsSettings,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
-        last_contact: Callable[[], float] = _current,
+        origin: Origin | None = None,
+        on_stale: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._rng = rng if rng is not None else random.Random()
-        self._last_contact = last_contact
+        self._origin: Origin = origin if origin is not None else Alone()
+        self._confirmations = Confirmations(self._origin.confirm)
+        self._on_stale = on_stale
+        self._careful = True  # each question is looked at on its own
+        self._noticed = 0
         self.responder = Responder(store, settings, clock, self._rng)
         self._recursors = self._make_recursors(settings)
         self._udp: list[UdpListener] = []
         self._tcp_servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._staleness: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self.held = 0
         self.bound: list[tuple[str, int]] = []
         self.recursions = 0
         self.unexpected = 0
         # What TCP connections share, see `tcp.TcpDoor`.
-        self.finished: Mapping[bytes, Turns] = self.responder.finished[True].answers
+        self.finished: Mapping[bytes, Turns] = _NONE
         self.handle: Handle = self._handle_tcp
         self.idle_timeout = settings.tcp_idle_timeout
         self.max_connections = settings.tcp_max_connections
@@ -81,7 +113,7 @@ class DnsServer:
     def counters(self) -> dict[str, int]:
         """What was counted since the start."""
         responder = self.responder
-        hits = self.hits + sum(listener.hits for listener in self._udp)
+        hits = self._hits
         return {
             "queries_udp": sum(listener.queries for listener in self._udp),
             "queries_tcp": self.queries,
@@ -96,6 +128,10 @@ class DnsServer:
             "cache_evicted": sum(c.evicted for c in responder.caches),
         }
 
+    @property
+    def _hits(self) -> int:
+        return self.hits + sum(listener.hits for listener in self._udp)
+
     async def start(self, addresses: Sequence[tuple[str, int]]) -> None:
         """Bind every address and begin to answer; a port 0 is replaced by a free one, the same for UDP and TCP. Raises
         OSError naming the address that cannot be had; nothing is bound then.
@@ -104,7 +140,7 @@ class DnsServer:
         try:
             for host, port in addresses:
                 tcp, udp = _bind(host, port, alone=not any(":" not in other for other, _ in addresses))
-                listener = UdpListener(udp, self.responder.finished[False].answers, self._handle_udp)
+                listener = UdpListener(udp, _NONE, self._handle_udp)
                 self._udp.append(listener)
                 self._tcp_servers.append(await loop.create_server(lambda: TcpConnection(self), sock=tcp, backlog=512))
                 self.bound.append(tcp.getsockname()[:2])
@@ -113,7 +149,7 @@ class DnsServer:
             raise
         for listener in self._udp:
             listener.start(loop)
-        self._look_at_staleness()
+        self._look_at_age()
 
     def reload(self, settings: DnsSettings) -> None:
         """Answer by other settings from now on; addresses stay."""
@@ -121,12 +157,14 @@ class DnsServer:
         self._recursors = self._make_recursors(settings)
         self.idle_timeout = settings.tcp_idle_timeout
         self.max_connections = settings.tcp_max_connections
+        self._set_careful()
 
     async def close(self) -> None:
         """Stop answering; returns when every socket is closed. May be called more than once."""
         loop = asyncio.get_running_loop()
-        if self._staleness is not None:
-            self._staleness.cancel()
+        if self._look is not None:
+            self._look.cancel()
+        self._confirmations.close()
         for listener in self._udp:
             listener.close(loop)
         for server in self._tcp_servers:
@@ -149,12 +187,33 @@ class DnsServer:
         return self._handle(data, sender, send, tcp=True)
 
     def _handle(self, data: bytes, sender: str, send: Callable[[bytes], None], tcp: bool) -> bool:
+        if self._careful and not fresh_enough(self._origin, self.settings):
+            return self._respond(data, sender, send, tcp, confirmed=False)
+        return self.answer(data, sender, send, tcp)
+
+    def answer(self, data: bytes, sender: str, send: Callable[[bytes], None], tcp: bool) -> bool:
+        """Answer a request from a store that is fresh enough. Returns whether there is an answer, now or later."""
+        finished = self.responder.finished[tcp].answers.get(data[2:]) if self._careful else None
+        if finished is not None:
+            self.hits += 1
+            send(data[:2] + finished.take())
+            return True
+        return self._respond(data, sender, send, tcp, confirmed=True)
+
+    def _respond(self, data: bytes, sender: str, send: Callable[[bytes], None], tcp: bool, *, confirmed: bool) -> bool:
         try:
-            reply = self.responder.respond(data, sender, tcp)
+            reply = self.responder.respond(data, sender, tcp, confirmed=confirmed)
         except Exception:
             return self._failed(data, sender, send)
         if isinstance(reply, bytes):
             send(reply)
+        elif isinstance(reply, Unconfirmed):
+            if self.held >= MAX_UNCONFIRMED:
+                self.responder.rcodes[SERVFAIL] += 1
+                send(reply.failure)
+                return True
+            self.held += 1
+            self._confirmations.ask(_Held(self, data, sender, send, tcp, reply.failure), consistent=False)
         elif reply is not None:
             if len(self._tasks) >= MAX_RECURSIONS:
                 send(reply.failure if isinstance(reply, Forward) else reply.finish({}))
@@ -195,11 +254,23 @@ class DnsServer:
     def _make_recursors(self, settings: DnsSettings) -> Recursors:
         return Recursors(settings.recursors, settings.recursor_strategy, settings.recursor_timeout, self._rng)
 
-    def _look_at_staleness(self) -> None:
-        settings = self.settings
-        allowed = settings.max_stale if settings.allow_stale else 0.0
-        self.responder.set_stale(self._last_contact() > allowed)
-        self._staleness = asyncio.get_running_loop().call_later(STALENESS_PERIOD, self._look_at_staleness)
+    # -- the store's age ----------------------------------------------------------------------------------------------
+
+    def _look_at_age(self) -> None:
+        answered = self._hits + self.responder.answered
+        if STALE_FROM < self._origin.last_contact < math.inf and answered > self._noticed:
+            self._on_stale(answered - self._noticed)
+        self._noticed = answered
+        self._set_careful()
+        self._look = asyncio.get_running_loop().call_later(LOOK_PERIOD, self._look_at_age)
+
+    def _set_careful(self) -> None:
+        """Hide the finished answers from the sockets where they may not be given out until the next look."""
+        self._careful = careful = not surely_fresh(self._origin, self.settings, 2 * LOOK_PERIOD)
+        finished = self.responder.finished
+        self.finished = _NONE if careful else finished[True].answers
+        for listener in self._udp:
+            listener.finished = _NONE if careful else finished[False].answers
 
 
 _COUNTED = (("formerr", 1), ("servfail", 2), ("nxdomain", 3), ("notimp", 4), ("refused", 5))

@@ -29,14 +29,16 @@ _ANCILLARY = 64
 
 
 class UdpListener:
-    """One bound socket, from `start` to `close`. `finished` are the answers of which the request's bytes suffice."""
+    """One bound socket, from `start` to `close`. `finished` are the answers of which the request's bytes suffice; they
+    may be replaced while it runs.
+    """
 
     def __init__(self, sock: socket.socket, finished: Mapping[bytes, Turns], handle: Handle) -> None:
         self.queries = 0
         self.hits = 0
         self.unsent = 0
         self._socket = sock
-        self._finished = finished
+        self.finished = finished
         self._handle = handle
         self._any = sock.getsockname()[0] in ("0.0.0.0", "::")
         sock.setblocking(False)
@@ -57,7 +59,7 @@ class UdpListener:
             self._socket.close()
 
     def _ready(self) -> None:
-        receive, send, finished = self._socket.recvfrom, self._socket.sendto, self._finished.get
+        receive, send, finished = self._socket.recvfrom, self._socket.sendto, self.finished.get
         for _ in range(AT_ONCE):
             try:
                 data, sender = receive(MAX_REQUEST)
@@ -86,7 +88,7 @@ class UdpListener:
         return send
 
     def _ready_any(self) -> None:
-        receive, finished = self._socket.recvmsg, self._finished.get
+        receive, finished = self._socket.recvmsg, self.finished.get
         for _ in range(AT_ONCE):
             try:
                 data, ancillary, _, sender = receive(MAX_REQUEST, _ANCILLARY)

@@ -5,7 +5,7 @@ from random import Random
 import msgspec
 from dnslib import DNSRecord, EDNSOption
 
-from lictor.dns.responder import Forward, Responder, Wanted
+from lictor.dns.responder import Forward, Responder, Unconfirmed, Wanted
 from lictor.dns.settings import DnsSettings
 from lictor.model.command import CoordinateUpdate, Deregister
 from lictor.model.coordinate_entry import Coord, CoordinateEntry
@@ -139,15 +139,18 @@ def test_host_names_are_wanted_once_and_the_answer_is_not_kept() -> None:
         assert text(reply.finish({}))[1:] == ["answer: out.service.consul. 0 CNAME www.example.com."]
 
 
-def test_while_the_store_is_too_old_every_question_fails() -> None:
+def test_from_a_store_that_is_not_confirmed_nothing_is_told() -> None:
     zone = small_zone()
-    sent = packet("web.service.consul")
-    for _ in range(3):
-        zone.send(sent)
-    zone.responder.set_stale(True)
-    assert text(zone.send(sent)) == ["SERVFAIL rd ra"]
-    zone.responder.set_stale(False)
-    assert text(zone.send(sent))[0] == "NOERROR aa rd"
+    for name in ("web.service.consul", "none.service.consul"):
+        sent = packet(name)
+        for _ in range(3):
+            zone.send(sent)
+        reply = zone.responder.respond(sent, "127.0.0.1", tcp=False, confirmed=False)
+        assert isinstance(reply, Unconfirmed)
+        assert text(reply.failure) == ["SERVFAIL rd ra"]
+    outside = zone.responder.respond(packet("example.com"), "127.0.0.1", tcp=False, confirmed=False)
+    assert isinstance(outside, bytes), "what is not under the domain needs no confirmation"
+    assert text(outside)[0].startswith("REFUSED")
 
 
 def test_other_settings_hold_from_the_next_answer_on() -> None:

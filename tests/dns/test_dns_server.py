@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import shutil
 import socket
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -252,22 +251,6 @@ async def test_settings_are_reloaded_while_serving(start: Start) -> None:
     server.reload(DnsSettings("here", service_ttl={"web": 44}))
     (answer,) = await over_udp(server.bound[0], packet)
     assert DNSRecord.parse(answer).rr[0].ttl == 44
-
-
-async def test_a_store_that_is_too_old_is_not_told_from() -> None:
-    age = 0.0
-    server = DnsServer(make_store(), DnsSettings("here", max_stale=5.0), last_contact=lambda: age)
-    await server.start([("127.0.0.1", 0)])
-    try:
-        packet = pack("web.service.consul")
-        assert found((await over_udp(server.bound[0], packet))[0]) == WEB
-        age = 6.0
-        deadline = time.monotonic() + DEADLINE
-        while DNSRecord.parse((await over_udp(server.bound[0], packet))[0]).header.rcode != 2:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
-    finally:
-        await server.close()
 
 
 class Upstream:
