@@ -82,10 +82,11 @@ async def eventually(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_agent(*flags: str) -> AsyncIterator[Door]:
-    """A `-dev` agent with further flags, its HTTP door open."""
+async def open_agent(*flags: str, before: Callable[[Agent], None] = lambda agent: None) -> AsyncIterator[Door]:
+    """A `-dev` agent with further flags, its HTTP door open; `before` is called before it starts."""
     config, _ = load(parse_flags(["-dev", "-node=n1", "-bind=127.0.0.1", *flags]), [], [], "host")
     agent = Agent(config)
+    before(agent)
     await agent.start()
     http = open_door(agent, http_settings(config))
     port = await http.listen("127.0.0.1", 0)
