@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from typing import cast
 
+from lictor.model.host_port import join_host_port
 from lictor.model.transport import Unreachable
 from lictor.rpc import frame
 from lictor.rpc.frame import Frame, Reader
@@ -76,7 +77,7 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(_HIGH_WATER)
         name = transport.get_extra_info("peername")
         if name:
-            self.peer = join_address(name[0], name[1])
+            self.peer = join_host_port(name[0], name[1])
         if self.closed:
             transport.abort()
         else:
@@ -218,17 +219,3 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
             self._loop.call_later(_CLOSING, self._transport.abort)
-
-
-def join_address(host: str, port: int) -> str:
-    """Host and port as one text, a version 6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port. Raises `Unreachable` for what is not host:port."""
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-        raise Unreachable(f"{address!r} is no address: host:port is needed")
-    return host, int(port)

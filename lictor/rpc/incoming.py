@@ -46,9 +46,9 @@ class Incoming(Connection):
         assert self._transport is not None
         # A certificate that was not verified does not show here.
         certificate = self._transport.get_extra_info("peercert") or {}
-        names = tuple(name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS")
+        names = tuple(name.lower() for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS")
         self.caller = Caller(self.peer, names)
-        self._allowed = not self._required_name or self._required_name in names
+        self._allowed = not self._required_name or any(covers(name, self._required_name) for name in names)
         self._setup = self._loop.call_later(self.limits.setup, self.abort, "it did not say what it is in time")
 
     def _greeted(self) -> None:
@@ -176,3 +176,10 @@ class Incoming(Connection):
             return LictorError(str(error))
         log.error("the handler of %s failed for %s", method, self.peer, exc_info=error)
         return LictorError(f"{method} failed on the server that was asked; its log says why")
+
+
+def covers(name: str, required: str) -> bool:
+    """Whether a certificate's name, in lower case, stands for the required one: the same, or with a star as its first
+    label (RFC 6125, section 6.4.3).
+    """
+    return name == required or (name.startswith("*.") and name[2:] == required.partition(".")[2])

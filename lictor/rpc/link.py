@@ -11,9 +11,10 @@ import random
 import ssl
 from collections.abc import Callable
 
+from lictor.model.host_port import split_host_port
 from lictor.model.transport import Unreachable
 from lictor.rpc import frame
-from lictor.rpc.connection import log, split_address
+from lictor.rpc.connection import log
 from lictor.rpc.limits import Limits
 from lictor.rpc.outgoing import Outgoing
 
@@ -103,7 +104,7 @@ class Link:
             self._opened(connection)
 
     async def _open(self) -> Outgoing:
-        host, port = split_address(self.address)
+        host, port = split_host_port(self.address, 0)
         connection = Outgoing(self._limits, self.address, self._ended)
         try:
             async with asyncio.timeout(self._limits.setup):

@@ -11,7 +11,8 @@ import ssl
 from collections import Counter
 from functools import partial
 
-from lictor.rpc.connection import join_address, log
+from lictor.model.host_port import join_host_port
+from lictor.rpc.connection import log
 from lictor.rpc.handlers import Handlers
 from lictor.rpc.incoming import Incoming
 from lictor.rpc.limits import Limits
@@ -122,7 +123,7 @@ class Listener:
         now = self._loop.time()
         if now >= self._complain_after:
             self._complain_after = now + _COMPLAINT_PAUSE
-            log.warning("turned away a connection from %s: %s", join_address(host, port), reason)
+            log.warning("turned away a connection from %s: %s", join_host_port(host, port), reason)
 
     def beat(self) -> None:
         """Called once a beat."""
