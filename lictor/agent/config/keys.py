@@ -125,7 +125,9 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     disable_remote_exec: Annotated[bool, S("Refuse `exec` on this agent.")] = True
     disable_update_check: Annotated[bool, S("Accepted; no updates are looked for.")] = False
     discard_check_output: Annotated[bool, S("Drop the output of checks.", reload=True)] = False
-    discovery_max_stale: Annotated[Duration, S("Oldest store that discovery may be answered from.")] = 0.0
+    discovery_max_stale: Annotated[
+        Duration, S("Oldest store that default reads of `/v1/catalog` and `/v1/health` may be answered from.")
+    ] = 0.0
     dns_config: Annotated[sec.DnsConfig, S("How names are answered.", reload=True)] = msgspec.field(
         default_factory=sec.DnsConfig
     )

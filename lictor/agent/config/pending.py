@@ -34,7 +34,6 @@ PENDING = (
     "auto_encrypt",
     "cache",
     "disable_keyring_file",
-    "discovery_max_stale",
     "dns_config.use_cache",
     "dns_config.cache_max_age",
     "encrypt",
