@@ -6,7 +6,7 @@ the new ones. A sync that fails leaves what it was to write visible and marks it
 sync of the same file succeeds and does not write it; only lengths are not forgotten. The end of the process alone
 (`reopen`) loses nothing.
 
-What is named in `refuse` (create, allocate, write, sync, replace) finds no room, whatever the capacity.
+What is named in `refuse` (create, allocate, write, truncate, sync, replace) finds no room, whatever the capacity.
 
 `fuse` counts operations down and then ends the program in the midst of one, with `Crash`; until `lose_power` or
 `reopen`, nothing can be done any more.
@@ -69,6 +69,8 @@ class SimFile:
 
     def truncate(self, length: int) -> None:
         self._disk.step(lambda: None)
+        if "truncate" in self._disk.refuse:
+            raise no_room()
         _resize(self._node.seen, length)
         self._node.pending.append(length)
 

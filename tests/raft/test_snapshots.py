@@ -240,6 +240,28 @@ def test_a_large_one_is_synced_as_it_grows(tmp_path: Path) -> None:
     assert other.syncs - before > 4
 
 
+def test_one_that_finds_no_room_while_it_arrives_goes_on_from_where_it_says() -> None:
+    source = SnapshotStore(Path("/other"), SimDisk(random.Random(0)))
+    source.open()
+    source.write(described(4), [bytes(3 * SYNC_BYTES)])
+    offer, data = sent(source)
+    for step in ("write", "sync"):
+        disk = SimDisk(random.Random(1))
+        store = SnapshotStore(Path("/snapshots"), disk)
+        store.open()
+        incoming = store.receive(offer)
+        incoming.write(0, data[:SYNC_BYTES])
+        disk.refuse = frozenset({step})
+        with pytest.raises(DiskFull):
+            incoming.write(incoming.offset, data[incoming.offset : 2 * SYNC_BYTES])
+        disk.refuse = frozenset()
+        incoming.write(incoming.offset, data[incoming.offset :])
+        incoming.finish()
+        disk.lose_power()
+        assert store.open() == described(4)
+        assert b"".join(store.read()) == bytes(3 * SYNC_BYTES)
+
+
 def test_what_arrived_before_a_failed_sync_is_not_believed_to_be_on_disk() -> None:
     """The process ends right after the failure, and a later sync writes only what was written since."""
     folder = Path("/snapshots")

@@ -11,8 +11,16 @@ import pytest
 from lictor.raft.core.membership import Membership
 from lictor.raft.core.message import Entry, HardState
 from lictor.raft.core.quorum import Quorum
-from lictor.raft.wal import Batch, Configuration, DamagedLog, DiskFailed, DiskFull, Log, Position, Recovered
-from lictor.raft.wal.frame import FRAME_HEADER, SECTOR, SEGMENT_HEADER, VERSION, frame, read_segment_header
+from lictor.raft.wal import Batch, Configuration, DamagedLog, DiskFailed, DiskFull, Log, OsFiles, Position, Recovered
+from lictor.raft.wal.frame import (
+    FRAME_HEADER,
+    SECTOR,
+    SEGMENT_HEADER,
+    VERSION,
+    encode_batch,
+    frame,
+    read_segment_header,
+)
 from tests.raft.simdisk import SimDisk
 
 START = Position()
@@ -49,6 +57,29 @@ def test_an_empty_folder_is_an_empty_log(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
     assert file.stat().st_size == 4096, "its room is taken beforehand"
+
+
+def test_its_folder_is_made_durable_at_every_start(tmp_path: Path) -> None:
+    """A former run may have made it, and ended before it was synced."""
+    synced: list[Path] = []
+
+    class Files(OsFiles):
+        def sync_folder(self, folder: Path) -> None:
+            synced.append(folder)
+            super().sync_folder(folder)
+
+    folder = tmp_path / "raft" / "log"
+    log = Log(folder, Files())
+    assert not log.exists()
+    log.recover()
+    assert synced[:2] == [tmp_path, folder.parent]
+    log.abandon()
+    synced.clear()
+    log = Log(folder, Files())
+    assert log.exists()
+    log.recover()
+    assert synced[0] == folder.parent
+    log.abandon()
 
 
 def test_what_was_appended_is_found_whether_or_not_the_log_was_closed(tmp_path: Path) -> None:
@@ -124,6 +155,18 @@ def test_a_received_snapshot_empties_the_log(tmp_path: Path) -> None:
     assert found(tmp_path, Position(100, 3)).entries == list(entries(101, 102, 3))
     with pytest.raises(DamagedLog, match="the log has a gap"):
         found(tmp_path)
+
+
+def test_entries_below_where_the_log_began_anew_are_damage(tmp_path: Path) -> None:
+    log, _ = opened(tmp_path)
+    log.append(Batch(restored=Position(100, 3)))
+    log.abandon()
+    (file,) = segments(tmp_path)
+    whole = file.read_bytes()
+    end = len(whole.rstrip(b"\0"))
+    file.write_bytes(whole[:end] + frame(3, encode_batch(Batch(entries(50, 51))), read_segment_header(whole).salt))
+    with pytest.raises(DamagedLog, match=f"offset {end}: entry 50 does not fit a log from 101 to 100"):
+        found(tmp_path, Position(100, 3))
 
 
 @pytest.mark.parametrize("snapshot", [Position(50, 2), Position(5, 2)])
@@ -370,6 +413,23 @@ def test_a_full_disk_at_any_step_of_a_new_segment_takes_nothing(tmp_path: Path, 
     assert Log(tmp_path, disk, segment_bytes=4096).recover().entries == list(entries(1, 20, size=300))
 
 
+def test_what_a_full_disk_took_of_a_write_is_removed_before_the_next(tmp_path: Path) -> None:
+    """Also where there was not even room to remove it: it must not follow what is durable, and be taken for damage."""
+    disk = SimDisk(random.Random(1))
+    log = Log(tmp_path, disk, segment_bytes=1 << 16)
+    log.recover()
+    disk.refuse = frozenset({"write", "truncate"})
+    for _ in range(2):
+        with pytest.raises(DiskFull):
+            log.append(Batch(entries(1, 10, size=3000)))
+    (file,) = disk.paths()
+    assert len(disk.content(file).rstrip(b"\0")) > 1000, "a part of it was written"
+    disk.refuse = frozenset()
+    log.append(Batch(entries(1, 1)))
+    disk.reopen()
+    assert Log(tmp_path, disk, segment_bytes=1 << 16).recover().entries == list(entries(1, 1))
+
+
 def test_a_sync_of_the_log_itself_that_finds_no_room_is_the_end(tmp_path: Path) -> None:
     """What the system could not write may be gone from its memory, too."""
     disk = SimDisk(random.Random(1))
@@ -426,6 +486,18 @@ def test_one_sync_a_batch(tmp_path: Path) -> None:
     for index in range(1, 101, 10):
         log.append(Batch(entries(index, index + 9), HardState(1, 1, index)))
     assert disk.syncs - before == 10
+
+
+def test_a_closed_file_reaches_no_other(tmp_path: Path) -> None:
+    """The system gives its number to the next file that is opened."""
+    file = OsFiles().create(tmp_path / "one")
+    file.close()
+    other = OsFiles().create(tmp_path / "two")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.write(0, b"x")
+    file.close()
+    assert other.size() == 0
+    other.close()
 
 
 def test_it_is_used_only_after_recovery(tmp_path: Path) -> None:

@@ -197,7 +197,9 @@ class Life:
         if rng.random() < 0.3:
             disk.capacity = disk.used() + rng.randrange(2000)
         else:
-            disk.refuse = frozenset(rng.sample(("create", "allocate", "write", "replace"), rng.randint(1, 4)))
+            disk.refuse = frozenset(
+                rng.sample(("create", "allocate", "write", "truncate", "replace"), rng.randint(1, 5))
+            )
         try:
             for _ in range(5):
                 rng.choice((self.append, self.append, self.take_snapshot, self.receive_snapshot))()

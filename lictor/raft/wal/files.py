@@ -110,17 +110,21 @@ class OsFile:
         os.fdatasync(self._fd)
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            # No later call may reach another file that gets the same number.
+            fd, self._fd = self._fd, -1
+            os.close(fd)
 
 
 class OsFiles:
     """The operating system's files."""
 
     def make_folder(self, folder: Path) -> None:
-        if folder.is_dir():
-            return
-        self.make_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_dir():
+            if not folder.parent.is_dir():
+                self.make_folder(folder.parent)
+            folder.mkdir(mode=0o700, exist_ok=True)
+        # One that is there may have been made by a run that ended before its sync.
         self.sync_folder(folder.parent)
 
     def names(self, folder: Path) -> list[str]:

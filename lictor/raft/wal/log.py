@@ -81,6 +81,12 @@ class Log:
         """Where the durable log ends."""
         return self._end
 
+    def exists(self) -> bool:
+        """Whether the folder holds a log. Raises `DiskFailed`."""
+        with naming(self.folder):
+            self._files.make_folder(self.folder)
+            return any(_NAME.fullmatch(name) for name in self._files.names(self.folder))
+
     def recover(self, snapshot: Position = Position()) -> Recovered:  # noqa: B008 - frozen
         """Read all that is durable, given the position of the snapshot that is there, and open the log for appending.
 

@@ -1,6 +1,6 @@
 """Reading one segment: its batches, and where the last whole frame ends.
 
-Only the last segment may end in a write that was cut off, and only the last frame in it may be one. Everything else that
+Only the last segment may end in a write that was cut off, and only its last frame may be one. Everything else that
 cannot be read is damage, and refused.
 """
 

@@ -8,17 +8,20 @@ its length, its checksum and its bytes; each checksum begins with the one before
 elsewhere. A chunk of length 0 ends the file. The id is random: it tells two snapshots of one entry apart.
 """
 
-import secrets
+import contextlib
+import random
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from lictor.raft.core.message import Snapshot
-from lictor.raft.wal.errors import DiskFailed, damaged, naming, syncing
+from lictor.raft.wal.errors import DiskFailed, DiskFull, damaged, naming, syncing, syncing_aside
 from lictor.raft.wal.files import File, Files, OsFiles
 
 CHUNK: Final = 256 * 1024
@@ -31,6 +34,10 @@ _CHECKSUM: Final = struct.Struct(">I")
 _CHUNK_HEADER: Final = struct.Struct(">II")
 _FIXED: Final = _FIELDS.size + _CHECKSUM.size
 _SUFFIX, _ASIDE, _PART = ".snapshot", ".snapshot-new", ".snapshot-part"
+_NAME: Final = re.compile(r"([0-9]{20})-[0-9]{20}\.snapshot")
+_PART_NAME: Final = re.compile(r"([0-9]{20})-[0-9]{20}-[0-9a-f]{16}\.snapshot-part")
+SYNC_BYTES: Final = 8 * 1024 * 1024
+"""How much is written at most before it is synced: what waits for the disk delays the log's next sync, too."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Snapshot).decode
@@ -110,22 +117,24 @@ class _Reader:
             self.at += _CHUNK_HEADER.size + length
             self._checksum = checksum
             if not length:
+                if self._file.size() != self.at:
+                    raise _Broken(self.at, "something follows its end")
                 return
             yield data
 
 
-def _chunks_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _chunks_of(pieces: Iterable[bytes], chunk: int) -> Iterator[bytes]:
     """Pieces joined and cut to the size of chunks."""
     held: list[bytes] = []
     size = 0
     for piece in pieces:
         held.append(piece)
         size += len(piece)
-        if size >= CHUNK:
+        if size >= chunk:
             joined = b"".join(held)
-            whole = size - size % CHUNK
-            for start in range(0, whole, CHUNK):
-                yield joined[start : start + CHUNK]
+            whole = size - size % chunk
+            for start in range(0, whole, chunk):
+                yield joined[start : start + chunk]
             held, size = [joined[whole:]], size - whole
     if size:
         yield b"".join(held)
@@ -158,11 +167,13 @@ class Incoming:
         self._path = path
         self.offer = offer
         self.offset = offset
+        self._unsynced = 0
 
     def write(self, offset: int, data: bytes) -> None:
         """Take the bytes at an offset; what is there already is passed over.
 
-        Raises `ValueError` for a gap, `Mangled` for more than was offered, `DiskFull`, `DiskFailed`.
+        Raises `ValueError` for a gap, `Mangled` for more than was offered, `DiskFull`, `DiskFailed`. After `DiskFull`
+        it goes on at `offset`, which may be less than before.
         """
         if offset > self.offset:
             raise ValueError(f"bytes from {offset} on leave a gap after {self.offset}")
@@ -173,39 +184,54 @@ class Incoming:
         with naming(self._path):
             self._file.write(self.offset, data)
         self.offset += len(data)
+        self._unsynced += len(data)
+        if self._unsynced >= SYNC_BYTES:
+            self._sync()
+
+    def _sync(self) -> None:
+        try:
+            with syncing_aside(self._path):
+                self._file.sync()
+        except DiskFull:
+            # The system may have dropped what it could not write, and a later sync would not tell.
+            self.offset = 0
+            with naming(self._path):
+                self._file.truncate(0)
+            raise
+        finally:
+            self._unsynced = 0
 
     def finish(self) -> Snapshot:
-        """Check all of it and let it take its place. Raises `Mangled`, `DiskFull`, `DiskFailed`."""
+        """Check all of it and let it take its place. Raises `Mangled`, `DiskFull`, `DiskFailed`, and has dropped it
+        then.
+        """
+        try:
+            self._check()
+            with syncing_aside(self._path):
+                self._file.sync()
+        except BaseException:
+            self.drop()
+            raise
+        self._file.close()
+        self._store._publish(self._path, self.offer.snapshot)
+        return self.offer.snapshot
+
+    def _check(self) -> None:
         try:
             with naming(self._path):
                 reader = _Reader(self._file)
                 for _ in reader.chunks():
                     pass
         except _Broken as error:
-            self.drop()
             raise Mangled(f"the snapshot that was received is damaged at offset {error.offset}: {error.what}") from None
-        if (reader.snapshot, reader.id, reader.at, self.offset) != (
-            self.offer.snapshot,
-            self.offer.id,
-            self.offer.size,
-            self.offer.size,
-        ):
-            self.drop()
+        found = Offer(reader.snapshot, reader.id, reader.at)
+        if found != self.offer or self.offset != self.offer.size:
             raise Mangled("the snapshot that was received is not the one that was offered")
-        try:
-            with syncing(self._path):
-                self._file.sync()
-        except DiskFailed:
-            self.drop()  # what arrived may be in memory only, and a later sync would not tell
-            raise
-        self._file.close()
-        self._store._publish(self._path, self.offer.snapshot)
-        return self.offer.snapshot
 
     def drop(self) -> None:
         """Give it up and remove what arrived."""
         self._file.close()
-        self._store._remove(self._path)
+        self._store._discard(self._path)
 
     def pause(self) -> None:
         """Close the file and keep what arrived."""
@@ -213,31 +239,42 @@ class Incoming:
 
 
 class SnapshotStore:
-    """The snapshots in a folder of their own. Each is used by one thread at a time."""
+    """The snapshots in a folder of their own. One thread at a time, but for `read`. `chance` makes the ids."""
 
-    def __init__(self, folder: Path, files: Files | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: Files | None = None,
+        *,
+        chunk_bytes: int = CHUNK,
+        chance: random.Random | None = None,
+    ) -> None:
         self.folder = folder
         self._files: Files = files or OsFiles()
+        self._chunk_bytes = chunk_bytes
+        self._chance = chance or random.SystemRandom()
 
     def open(self) -> Snapshot | None:
-        """The latest snapshot's description, None if there is none. Removes what was never finished here.
+        """The latest snapshot's description, None if there is none. Removes what was never finished here, and what
+        arrived of a snapshot that is no later than the latest.
 
         Raises `DamagedLog` if its header cannot be read, `DiskFailed`.
         """
         with naming(self.folder):
             self._files.make_folder(self.folder)
-            for name in self._files.names(self.folder):
-                if name.endswith(_ASIDE):
+            found = self._files.names(self.folder)
+            latest = max((int(name[1]) for name in map(_NAME.fullmatch, found) if name), default=0)
+            for name in found:
+                part = _PART_NAME.fullmatch(name)
+                if name.endswith(_ASIDE) or (part is not None and int(part[1]) <= latest):
                     self._files.remove(self.folder / name)
         with syncing(self.folder):
             self._files.sync_folder(self.folder)
         names = self._names()
         if not names:
             return None
-        path, file, reader = self._read(names[-1])
+        _, file, reader = self._read(names[-1])
         file.close()
-        if self._name(reader.snapshot) != path.name:
-            raise damaged(path, 0, f"it is the snapshot of entry {reader.snapshot.index} under another's name")
         return reader.snapshot
 
     def write(self, snapshot: Snapshot, pieces: Iterable[bytes]) -> None:
@@ -246,31 +283,34 @@ class SnapshotStore:
         Raises `DiskFull` when nothing was changed, and `DiskFailed`.
         """
         aside = self.folder / (self._name(snapshot).removesuffix(_SUFFIX) + _ASIDE)
-        header = _header(snapshot, secrets.randbits(64))
-        checksum = _CHECKSUM.unpack_from(header, _FIELDS.size)[0]
-        at = len(header)
         with naming(aside):
             file = self._files.create(aside)
         try:
-            with naming(aside):
-                file.write(0, header)
-                for data in _chunks_of(pieces):
-                    encoded, checksum = _chunk(data, checksum)
-                    file.write(at, encoded)
-                    at += len(encoded)
-                file.write(at, _chunk(b"", checksum)[0])
-            with syncing(aside):
+            unsynced = 0
+            chunks = _chunks_of(pieces, self._chunk_bytes)
+            for at, data in _encoded(snapshot, self._chance.getrandbits(64), chunks):
+                with naming(aside):
+                    file.write(at, data)
+                unsynced += len(data)
+                if unsynced >= SYNC_BYTES:
+                    with syncing_aside(aside):
+                        file.sync()
+                    unsynced = 0
+            with syncing_aside(aside):
                 file.sync()
         except BaseException:
             file.close()
-            self._remove(aside)
+            self._discard(aside)
             raise
         file.close()
         self._publish(aside, snapshot)
 
-    def read(self) -> Iterator[bytes]:
-        """The latest snapshot's state, piece by piece, each checked. Raises `DamagedLog`, `DiskFailed`."""
-        names = self._names()
+    def read(self, snapshot: Snapshot | None = None) -> Iterator[bytes]:
+        """The state of a snapshot, or of the latest, piece by piece, each checked; nothing if there is none.
+
+        Raises `DamagedLog`, `DiskFailed`.
+        """
+        names = self._names() if snapshot is None else [self._name(snapshot)]
         if not names:
             return
         path, file, reader = self._read(names[-1])
@@ -303,8 +343,11 @@ class SnapshotStore:
             if part.name not in names:
                 return Incoming(self, self._files.create(part), part, offer, 0)
             file = self._files.open(part)
-            offset = _whole(file)
-            file.truncate(offset)
+            try:
+                offset = _believed(file)
+            except BaseException:
+                file.close()
+                raise
         return Incoming(self, file, part, offer, offset)
 
     def remove_older(self) -> None:
@@ -315,7 +358,7 @@ class SnapshotStore:
     def _names(self) -> list[str]:
         """The names of whole snapshots, the latest last."""
         with naming(self.folder):
-            return sorted(name for name in self._files.names(self.folder) if name.endswith(_SUFFIX))
+            return sorted(name for name in self._files.names(self.folder) if _NAME.fullmatch(name))
 
     def _name(self, snapshot: Snapshot) -> str:
         return f"{snapshot.index:020d}-{snapshot.term:020d}{_SUFFIX}"
@@ -325,23 +368,57 @@ class SnapshotStore:
         with naming(path):
             file = self._files.open(path)
             try:
-                return path, file, _Reader(file)
-            except _Broken as error:
+                reader = _Reader(file)
+            except BaseException as error:
                 file.close()
-                raise damaged(path, error.offset, error.what) from None
+                if isinstance(error, _Broken):
+                    raise damaged(path, error.offset, error.what) from None
+                raise
+        if self._name(reader.snapshot) != name:
+            file.close()
+            raise damaged(path, 0, f"it is the snapshot of entry {reader.snapshot.index} under another's name")
+        return path, file, reader
 
     def _publish(self, aside: Path, snapshot: Snapshot) -> None:
-        with syncing(aside):
-            self._files.replace(aside, self.folder / self._name(snapshot))
+        """Let a file that is whole and synced take its place."""
+        path = self.folder / self._name(snapshot)
+        try:
+            with naming(path):
+                self._files.replace(aside, path)
+        except (DiskFull, DiskFailed):
+            self._discard(aside)
+            raise
+        with syncing(self.folder):
             self._files.sync_folder(self.folder)
 
     def _remove(self, path: Path) -> None:
         with naming(path):
             self._files.remove(path)
 
+    def _discard(self, path: Path) -> None:
+        """Remove what nobody counts on; what stays is removed by the next start, or written over."""
+        with contextlib.suppress(OSError):
+            self._files.remove(path)
 
-def _whole(file: File) -> int:
-    """The length of a snapshot's beginning, up to where its last whole chunk ends."""
+
+def _encoded(snapshot: Snapshot, identity: int, chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """What a snapshot's file holds, with the offset of each part."""
+    header = _header(snapshot, identity)
+    yield 0, header
+    at = len(header)
+    checksum = _CHECKSUM.unpack_from(header, _FIELDS.size)[0]
+    for data in chain(chunks, (b"",)):
+        encoded, checksum = _chunk(data, checksum)
+        yield at, encoded
+        at += len(encoded)
+
+
+def _believed(file: File) -> int:
+    """Cut what arrived of a snapshot off after its last whole chunk, and return its length.
+
+    It is written anew, for it may be in the system's memory only: a sync that failed in an earlier run has dropped it
+    from what the next sync writes.
+    """
     reader: _Reader | None = None
     try:
         reader = _Reader(file)
@@ -349,4 +426,8 @@ def _whole(file: File) -> int:
             pass
     except _Broken:
         pass
-    return reader.at if reader is not None else 0
+    length = reader.at if reader is not None else 0
+    file.truncate(length)
+    for at in range(0, length, CHUNK):
+        file.write(at, file.read(at, min(CHUNK, length - at)))
+    return length
