@@ -52,8 +52,10 @@ class StoreMachine:
         return snapshot.Image(self._store)
 
     async def load(self, pieces: Iterator[bytes]) -> None:
-        """Fill the store from a snapshot."""
+        """Fill the store from a snapshot. Answers may have been made from what it held before: all are told."""
         snapshot.load(self._store, b"".join(pieces))
+        self._store.replaced()
+        self._store.flush()
 
 
 class Server:

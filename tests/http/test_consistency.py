@@ -20,6 +20,8 @@ from lictor.model.errors import NoLeader
 from lictor.raft.consensus import Machine, ServerRecord
 from lictor.raft.single import ALWAYS, SingleVoter
 from lictor.server.server import StoreMachine
+from lictor.store.commands import apply
+from lictor.store.store import Store
 from tests.http.conftest import Door, eventually, open_agent, read_answer
 
 PLAIN, FULL = "", "Content-Length: 0\r\n"  # the second is more than the door reads itself: it is aiohttp's
@@ -410,6 +412,22 @@ class TestBlockingQueries:
             answer = await client.get(f"/v1/kv/a?raw&index={headers['x-consul-index']}&wait=10ms")
             assert answer[2] == b"one"
             assert age(answer) == ("leader", "true", "30")
+
+
+async def test_a_snapshot_from_the_leader_ends_what_was_kept(follower: Follower) -> None:
+    door, machine = follower.door, StoreMachine(follower.door.agent.store)
+    leader = Store()
+    await StoreMachine(leader).load(machine.image().encode())
+    apply(leader, KVWrite("set", "a", b"two"), 0)
+    async with line(door) as client, line(door) as waiting:
+        for _ in range(3):
+            _, headers, value = await client.get("/v1/kv/a?raw&stale")
+            assert value == b"one"
+        waiting.send(f"/v1/kv/a?raw&stale&index={headers['x-consul-index']}&wait=60s")
+        await eventually(lambda: len(door.http.api.waiting) == 1, "the query waits")
+        await machine.load(StoreMachine(leader).image().encode())
+        assert (await client.get("/v1/kv/a?raw&stale"))[2] == b"two"
+        assert (await waiting.answer())[2] == b"two"
 
 
 class TestDiscovery:
