@@ -546,6 +546,8 @@ class Replica:
 
     def _address(self, number: int) -> str:
         """Where a server is: where it last spoke from, or as the configuration has it."""
+        if number == self._number:
+            return self._record().address
         known = self._addresses.get(number)
         if known is not None:
             return known
