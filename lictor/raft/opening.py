@@ -32,8 +32,10 @@ class Opened(msgspec.Struct, frozen=True):
 
 def open_folder(folder: Path, files: Files, segment_bytes: int, chance: random.Random) -> Opened:
     """Open a raft folder, new or not. Blocks. Raises `DamagedLog`, `DiskFull`, `DiskFailed`."""
-    store = SnapshotStore(folder / "snapshots", files)
-    wal = Log(folder / "log", files, segment_bytes=segment_bytes)
+    store = SnapshotStore(folder / "snapshots", files, chance=chance)
+    wal = Log(folder / "log", files, segment_bytes=segment_bytes, chance=chance)
+    if not wal.exists() and IDENTITY in files.names(folder):
+        raise DamagedLog(f"{wal.folder}: there is no log in it, though the server was here before; {_REMEDY}")
     snapshot = store.open()
     recovered = wal.recover(Position(snapshot.index, snapshot.term) if snapshot is not None else Position())
     used = snapshot is not None or bool(recovered.entries) or recovered.state != BLANK_STATE

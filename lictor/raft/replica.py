@@ -746,7 +746,7 @@ class Replica:
     async def _load(self, snapshot: Snapshot) -> None:
         self._loading = True
         try:
-            numbers, pieces = opening.unpack_state(self._store.read())
+            numbers, pieces = opening.unpack_state(self._store.read(snapshot))
             self._once.load(numbers)
             await self._machine.load(pieces)
             self._roster = Roster.decode(snapshot.data)

@@ -65,9 +65,10 @@ class Shipping:
         for task in list(self._sending.values()):
             task.cancel()
         await asyncio.gather(*self._sending.values(), return_exceptions=True)
-        if self._incoming is not None:
-            self._incoming.pause()
-            self._incoming = None
+        async with self._lock:  # nothing is being written then
+            if self._incoming is not None:
+                self._incoming.pause()
+                self._incoming = None
 
     # -- the leader's side
 
@@ -81,7 +82,7 @@ class Shipping:
                     arrived = True
                 finally:
                     outgoing.close()
-        except (Unreachable, LictorError, DamagedLog) as error:
+        except (Unreachable, LictorError, DamagedLog, DiskFull) as error:
             log.warning("sending a snapshot failed: to=%s error=%s", self._address(peer), error)
         except DiskFailed as error:
             self._world.fatal(error)

@@ -169,17 +169,40 @@ def test_entries_below_where_the_log_began_anew_are_damage(tmp_path: Path) -> No
         found(tmp_path, Position(100, 3))
 
 
-@pytest.mark.parametrize("snapshot", [Position(50, 2), Position(5, 2)])
-def test_a_snapshot_that_the_log_does_not_lead_to_counts_more(tmp_path: Path, snapshot: Position) -> None:
-    """As after a crash between the snapshot's rename and the batch that empties the log."""
+@pytest.mark.parametrize(
+    ("snapshot", "state"),
+    [
+        (Position(50, 2), HardState(2, 1, 50)),
+        (Position(5, 2), HardState(2, 1, 5)),
+        (Position(50, 3), HardState(3, 0, 50)),
+    ],
+)
+def test_a_snapshot_that_the_log_does_not_lead_to_counts_more(
+    tmp_path: Path, snapshot: Position, state: HardState
+) -> None:
+    """As after a crash between the snapshot's rename and the batch that empties the log. No term of the log is above
+    the server's own.
+    """
     log, _ = opened(tmp_path)
     log.append(Batch(entries(1, 9, 1), HardState(2, 1, 3)))
     log.abandon()
     log, recovered = opened(tmp_path, snapshot)
-    assert (recovered.before, recovered.entries, recovered.state) == (snapshot, [], HardState(2, 1, 3))
-    log.append(Batch(entries(snapshot.index + 1, snapshot.index + 1, 2)))
+    assert (recovered.before, recovered.entries, recovered.state) == (snapshot, [], state)
+    log.append(Batch(entries(snapshot.index + 1, snapshot.index + 1, 3)))
     log.abandon()
-    assert found(tmp_path, snapshot).entries == list(entries(snapshot.index + 1, snapshot.index + 1, 2))
+    recovered = found(tmp_path, snapshot)
+    assert recovered.entries == list(entries(snapshot.index + 1, snapshot.index + 1, 3))
+    assert recovered.state == state
+
+
+def test_a_snapshot_that_contradicts_what_is_committed_is_refused(tmp_path: Path) -> None:
+    """As one of another server, put in its place."""
+    log, _ = opened(tmp_path)
+    log.append(Batch(entries(1, 9, 1), HardState(2, 1, 5)))
+    log.abandon()
+    with pytest.raises(DamagedLog, match="term 1 at entry 5, which was committed, the snapshot has term 2"):
+        found(tmp_path, Position(5, 2))
+    assert len(found(tmp_path).entries) == 9, "nothing was changed"
 
 
 def test_a_write_cut_off_anywhere_loses_only_itself(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ class Expected(msgspec.Struct, frozen=True):
     def beside(self, snapshot: Position) -> "Expected":
         """As a start must find it: entries after the snapshot, as far as they do not contradict it."""
         if self.term(snapshot.index) != snapshot.term:
-            return Expected(snapshot, (), self.state, self.configuration)
+            state = self.state if self.state.term >= snapshot.term else HardState(snapshot.term)
+            return Expected(snapshot, (), HardState(state.term, state.vote, snapshot.index), self.configuration)
         entries = self.entries[snapshot.index - self.before.index :]
         return Expected(snapshot, entries, self.state, self.configuration)
 

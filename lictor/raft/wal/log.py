@@ -106,7 +106,7 @@ class Log:
         self._first = found.before.index + 1
         if self._end != _end(found.before, found.entries):
             # The log held less than the snapshot, or entries that contradict it: it begins anew after it.
-            self.append(Batch(restored=snapshot))
+            self.append(Batch(state=found.state, restored=snapshot))
         return found
 
     def append(self, batch: Batch) -> None:
@@ -394,16 +394,25 @@ class _Replay:
         return _end(self._before or Position(), self._entries)
 
     def found(self, snapshot: Position, path: Path) -> Recovered:
-        """The log beside a snapshot. Raises `DamagedLog` if there is a gap between the two."""
+        """The log beside a snapshot. Raises `DamagedLog` if there is a gap between the two, or they contradict each
+        other in what is committed.
+        """
         before = self._before or Position()
         if before.index > snapshot.index:
             what = f"it begins after entry {before.index}, but the latest snapshot is of entry {snapshot.index}"
             raise damaged(path, 0, f"the log has a gap: {what}")
         place = snapshot.index - before.index
         term = before.term if place == 0 else self._entries[place - 1].term if place <= len(self._entries) else None
-        if term != snapshot.term:
-            before, self._entries = snapshot, []
-        return Recovered(self.state, self.configuration, before, self._entries)
+        if term == snapshot.term:
+            return Recovered(self.state, self.configuration, before, self._entries)
+        state = self.state
+        if snapshot.index <= state.commit:
+            what = f"the log has term {term} at entry {snapshot.index}, which was committed, the snapshot has"
+            raise damaged(path, 0, f"{what} term {snapshot.term}")
+        if snapshot.term > state.term:
+            state = HardState(snapshot.term)
+        state = HardState(state.term, state.vote, snapshot.index)
+        return Recovered(state, self.configuration, snapshot, [])
 
 
 def _follow(former: Segment, segment: Segment) -> None:
