@@ -66,20 +66,19 @@ class Cluster:
     def wait_until_whole(self) -> Server:
         """Wait until all servers run, agree on a leader, and take writes. Returns the leader."""
         deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and all(server.process.poll() is None for server in self.servers):
             leader = self.leader()
             if leader is not None and all(self.write(server, "ready", b"1") for server in self.servers):
                 return leader
             time.sleep(0.1)
         logs = "\n".join(server.log.read_text()[-1500:] for server in self.servers)
-        self.close()
         raise SystemExit(f"{self.name}: no cluster within {PATIENCE:.0f} s:\n{logs}")
 
     def load(self, servers: list[Server], value: bytes, options: Options) -> Visit:
         """Writes of keys that are new, over connections spread evenly over some of the servers."""
         ports = ", ".join(f'"{server.api.rpartition(":")[2]}"' for server in servers)
-        before, after = self.parts(value)
-        script = _SCRIPT % (ports, before.decode(), after.decode())
+        before, after = map(_quoted, self.parts(value))
+        script = _SCRIPT % (ports, before, after)
         return wrk(servers[0].url, options, script, threads=len(servers))
 
     def parts(self, value: bytes) -> tuple[bytes, bytes]:
@@ -98,9 +97,14 @@ end
 local n = 0
 function request()
    n = n + 1
-   return [[%s]] .. string.format("%%016.0f", first + n) .. [[%s]]
+   return %s .. string.format("%%016.0f", first + n) .. %s
 end
 """
+
+
+def _quoted(data: bytes) -> str:
+    """Bytes as Lua writes them."""
+    return '"' + "".join([f"\\{byte:03d}" for byte in data]) + '"'
 
 
 def ask(url: str, body: bytes | None = None, method: str = "GET", timeout: float = 10.0) -> bytes:
@@ -211,6 +215,11 @@ def clusters(multiplier: int = 0) -> list[Cluster]:
             found.append(Etcd())
         else:
             print("etcd: not installed, left out")
-    for cluster in found:
-        cluster.wait_until_whole()
+    try:
+        for cluster in found:
+            cluster.wait_until_whole()
+    except BaseException:
+        for cluster in found:
+            cluster.close()
+        raise
     return found
