@@ -1,6 +1,7 @@
 """The workloads by their names."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from jepsen.workload import Workload
@@ -20,6 +21,7 @@ WORKLOADS: Final[dict[str, Callable[[str], Workload]]] = {
     "session": Sessions,
     "counter": Counter,
     "stale": Stale,
+    "control": partial(Register, modes={"stale": "?stale"}),
 }
 
 __all__ = ["WORKLOADS"]

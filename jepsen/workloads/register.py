@@ -1,10 +1,12 @@
 """Registers: a few keys that everybody reads, writes, deletes and compare-and-sets. Must be linearizable.
 
 Default and `consistent` reads are mixed, and transactions with plain requests. No value is written to a key twice, so
-that an index that still matches means a value that still matches.
+that an index that still matches means a value that still matches. `control` is the same with stale reads, which are
+not linearizable: a run of it that finds nothing wrong has seen too little.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Final
 
 import msgspec
@@ -17,6 +19,7 @@ from jepsen.journal import INFO, History, operations
 from jepsen.worker import Request, Worker
 from jepsen.workload import Problem, Subject, linearizable
 
+MODES: Final = {"default": "", "consistent": "?consistent"}
 _CLIENTS_A_KEY: Final = 4
 _OPERATIONS_A_KEY: Final = 200
 
@@ -28,10 +31,11 @@ class _Version(msgspec.Struct, frozen=True):
 
 
 class Register:
-    """The workload `register`."""
+    """The workload `register`. `modes` are the ways of reading, by their names: what is added to a read's path."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, modes: Mapping[str, str] = MODES) -> None:
         self._name = name
+        self._modes = modes
         self._subjects: dict[int, Subject] = {}
         self._seen: dict[int, _Version] = {}
 
@@ -45,12 +49,9 @@ class Register:
             key = subject.key
             roll = worker.chance.random()
             seen = self._seen.get(worker.number)
-            if roll < 0.22:
-                op = await worker.do_twice("read", None, self._read(worker, key, ""), key=key, how="default")
-            elif roll < 0.45:
-                op = await worker.do_twice(
-                    "read", None, self._read(worker, key, "?consistent"), key=key, how="consistent"
-                )
+            if roll < 0.45:
+                how, query = worker.chance.choice(list(self._modes.items()))
+                op = await worker.do_twice("read", None, self._read(worker, key, query), key=key, how=how)
             elif seen is not None and seen.key == key and roll < 0.8:
                 value = (seen.value, subject.value())
                 body = str(value[1]).encode()
@@ -76,10 +77,9 @@ class Register:
         return Request("GET", f"/v1/kv/{key}{query}", understand)
 
     async def finish(self, worker: Worker, servers: Sequence[Server]) -> None:
-        for subject in self._subjects.values():
-            for server in servers:
-                key = subject.key
-                await worker.do("read", None, self._read(worker, key, ""), key=key, how="default", server=server)
+        for subject, server, (how, query) in product(self._subjects.values(), servers, self._modes.items()):
+            read = self._read(worker, subject.key, query)
+            await worker.do("read", None, read, key=subject.key, how=how, server=server)
 
     @staticmethod
     def judge(history: History) -> list[Problem]:
