@@ -14,20 +14,17 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
 from lictor.model.transport import Caller, Transport
-from lictor.raft import envelope, opening
+from lictor.raft import envelope, opening, standing
 from lictor.raft.applied import AppliedIndex
 from lictor.raft.configuring import Configuring, furthest, noted
-from lictor.raft.confirming import LeaderReads, Rounds
 from lictor.raft.consensus import Machine, Peer, Progress, ServerChange, ServerRecord
 from lictor.raft.core.config import Config
 from lictor.raft.core.election import TRANSFER
-from lictor.raft.core.events import Role
 from lictor.raft.core.log import InvariantBroken
 from lictor.raft.core.membership import Membership
 from lictor.raft.core.message import APPEND_THREAD, APPLY_THREAD, Entry, EntryKind, Message, MessageKind, Snapshot
@@ -37,10 +34,12 @@ from lictor.raft.log_view import LogView
 from lictor.raft.log_writer import LogWriter
 from lictor.raft.once import AppliedNumbers
 from lictor.raft.proposing import Busy, LeaderQueue, Origin
+from lictor.raft.reading import Reading
 from lictor.raft.roster import Roster
 from lictor.raft.settings import ELECTION_TICKS, RaftSettings, World
 from lictor.raft.shipping import Shipping
-from lictor.raft.wal import DiskFailed, DiskFull, Log, SnapshotStore
+from lictor.raft.snapshotting import Snapshotting
+from lictor.raft.wal import Log, SnapshotStore
 
 SLICE_PROPOSALS = 512  # applied in one turn of the loop
 SLICE_BYTES = 512 * 1024
@@ -88,11 +87,7 @@ class Replica:
         self.applied_index = AppliedIndex()
         self._applying: deque[tuple[Message, int]] = deque()  # work, and the place in it that is next
         self._addresses: dict[int, str] = {}  # of servers that have spoken
-        self._reads = LeaderReads(settings.election_timeout / 2)
-        self._confirming = {
-            quorum: Rounds(partial(self._ask_index, quorum), self.applied_index, settings.tick)
-            for quorum in (False, True)
-        }
+        self._reading = Reading(self, transport)
         self._fresh_until = 0.0
         self._leading = False
         self._lead_term = 0
@@ -105,12 +100,11 @@ class Replica:
         self._bound: set[int] = set()  # own proposals that end with this leadership
         self._full = False
         self._full_since = 0.0
-        self._loading = False
+        self.loading = False
         self._deaf = False
         self._pumping = False
         self._running = False
-        self._snapshotting: asyncio.Task[None] | None = None
-        self._next_look = 0.0
+        self._snapshots: Snapshotting
         self._timer: asyncio.TimerHandle | None = None
         self._on_leadership: list[Callable[[bool], None]] = []
         self._on_peers: list[Callable[[], None]] = []
@@ -131,7 +125,7 @@ class Replica:
     @property
     def leader(self) -> str:
         """The leader's address, or empty."""
-        return self._address(self._leader_number())
+        return self.address(self._leader_number())
 
     @property
     def leader_id(self) -> str:
@@ -182,6 +176,11 @@ class Replica:
         return self._roster
 
     @property
+    def running(self) -> bool:
+        """Whether it was started, and not closed."""
+        return self._running
+
+    @property
     def membership(self) -> Membership:
         """Who votes and who learns, by number."""
         return self._node.membership
@@ -196,21 +195,7 @@ class Replica:
 
     def peers(self) -> list[Peer]:
         """The configuration's servers, in order of their names."""
-        membership = self._node.membership
-        leader = self._leader_number()
-        found = [
-            Peer(
-                record.id,
-                record.node,
-                record.address,
-                leader=number == leader,
-                voter=number in membership.quorum.voters,
-                number=number,
-            )
-            for number, record in self._roster.records.items()
-            if number in membership.members
-        ]
-        return sorted(found, key=lambda peer: (peer.node, peer.id))
+        return standing.peers(self._node.membership, self._roster, self._leader_number())
 
     def locate(self, number: int, address: str) -> None:
         """A server of the configuration was met at an address."""
@@ -231,35 +216,14 @@ class Replica:
 
     def stats(self) -> dict[str, str]:
         """What `agent/self` shows under `raft`."""
-        status = self._node.status()
-        state = {Role.LEADER: "Leader", Role.FOLLOWER: "Follower"}.get(status.soft_state.role, "Candidate")
-        latest, last = self._view.latest, self._node.last_index
-        contact = self.last_contact
-        voters = status.membership.quorum.voters
-        servers = " ".join(
-            f"{{Suffrage:{'Voter' if peer_number in voters else 'Nonvoter'} ID:{record.id} Address:{record.address}}}"
-            for peer_number, record in sorted(self._roster.records.items(), key=lambda item: item[1].node)
+        return standing.stats(
+            self._node,
+            self._roster,
+            self._view,
+            applied=self.applied_index.index,
+            pending=len(self._applying),
+            contact=self.last_contact,
         )
-        return {
-            "applied_index": str(self.applied_index.index),
-            "commit_index": str(status.hard_state.commit),
-            "fsm_pending": str(len(self._applying)),
-            "last_contact": "never" if contact == float("inf") else "0" if self._leading else f"{contact * 1000:.6f}ms",
-            "last_log_index": str(last),
-            "last_log_term": str(self._node.entry_term(last) or 0),
-            "last_snapshot_index": str(latest.index if latest is not None else 0),
-            "last_snapshot_term": str(latest.term if latest is not None else 0),
-            "latest_configuration": f"[{servers}]",
-            "latest_configuration_index": "0",
-            "num_peers": str(max(0, len(voters) - 1)),
-            "protocol_version": "3",
-            "protocol_version_max": "3",
-            "protocol_version_min": "0",
-            "snapshot_version_max": "1",
-            "snapshot_version_min": "0",
-            "state": state,
-            "term": str(status.hard_state.term),
-        }
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -283,12 +247,13 @@ class Replica:
         self._node = self._new_node()
         self._configuring = Configuring(self)
         self._writer = self._new_writer()
+        self._snapshots = Snapshotting(self, self._world, self._view, self._wal, self._store)
         self._shipping = Shipping(
-            self._number, self._world, self._store, self._transport, self._address, self._shipped, self._step_one
+            self._number, self._world, self._store, self._transport, self.address, self._shipped, self._step_one
         )
         self._transport.on_message(envelope.MESSAGES, self._on_messages)
         self._transport.on_message(envelope.PROPOSE, self._on_proposed)
-        self._transport.on_call(envelope.INDEX, self._on_index)
+        self._reading.serve()
         if not self.blank:
             self._hold.restarted(self._world.lease_clock())
         loop = asyncio.get_running_loop()
@@ -306,16 +271,13 @@ class Replica:
         self._running = False
         if self._timer is not None:
             self._timer.cancel()
-        for rounds in self._confirming.values():
-            await rounds.close()
-        if self._snapshotting is not None:
-            self._snapshotting.cancel()
-            await asyncio.gather(self._snapshotting, return_exceptions=True)
+        await self._reading.close()
+        await self._snapshots.close()
         await self._shipping.close()
         await self._writer.close()
         await self._world.log_work(self._wal.close)
         self._origin.fail(self._origin.numbers(), NoLeader())
-        self._reads.fail(NoLeader())
+        self._reading.lead_no_more(NoLeader())
         self._fresh_until = 0.0
         if self._leading:
             self._leading = False
@@ -345,7 +307,7 @@ class Replica:
     async def _begin_after(self, snapshot: Snapshot, roster: Roster) -> None:
         """Have the present state as a snapshot, and nothing but that."""
         beginning = opening.beginning(snapshot, self._view.hard_state)
-        await self._world.snapshot_work(self._store.write, snapshot, self._state())
+        await self._world.snapshot_work(self._store.write, snapshot, self.state())
         await self._world.log_work(self._wal.append, beginning)
         self._view.restore(snapshot)
         self._view.hard_state = beginning.state or self._view.hard_state
@@ -401,7 +363,7 @@ class Replica:
         if not self._node.is_leader:
             self._origin.send_again(float("inf") if self._unsent else now - self.settings.election_timeout)
             self._unsent = False
-        self._look_at_snapshots(now)
+        self._snapshots.look(now)
         self.touch()
 
     def _give_up_old(self, now: float) -> None:
@@ -463,7 +425,7 @@ class Replica:
         return self._node.last_index - self._node.committed >= AHEAD
 
     def _send_proposals(self, leader: int, proposals: Sequence[Any]) -> None:
-        address, start, size = self._address(leader), 0, 0
+        address, start, size = self.address(leader), 0, 0
         for end, proposal in enumerate(proposals):
             size += len(proposal.body)
             if size >= PROPOSED_BYTES or end == len(proposals) - 1:
@@ -525,13 +487,13 @@ class Replica:
         except (ProposalDropped, StrangerAnswered):
             pass  # what is lost is sent again by whoever needs it
         except MessageRefused as error:
-            log.warning("a message was refused: from=%s error=%s", self._address(message.sender), error)
+            log.warning("a message was refused: from=%s error=%s", self.address(message.sender), error)
         except InvariantBroken as error:
             self._fail(error)
         self.touch()
 
     def _send(self, to: int, messages: list[Message]) -> None:
-        address = self._address(to)
+        address = self.address(to)
         if not address:
             return
         term, echo = self._hold.echo(to)
@@ -544,7 +506,7 @@ class Replica:
         if not self._transport.send(address, envelope.MESSAGES, envelope.encode(packed)):
             self._node.unreachable(to)
 
-    def _address(self, number: int) -> str:
+    def address(self, number: int) -> str:
         """Where a server is: where it last spoke from, or as the configuration has it."""
         if number == self._number:
             return self._record().address
@@ -583,9 +545,7 @@ class Replica:
         node = self._node
         self._notice()
         self._hand_in()
-        context = self._reads.begin(asyncio.get_running_loop().time()) if node.is_leader else None
-        if context is not None:
-            node.read_index(context)
+        self._reading.begin()
         while node.has_ready():
             ready = node.ready()
             if node.committed > self.applied_index.index:
@@ -605,7 +565,7 @@ class Replica:
                 if not mute:
                     self._send(to, messages)
             for read in ready.read_states:
-                self._reads.confirmed(read.context, read.index)
+                self._reading.confirmed(read.context, read.index)
             self._apply()
             self._notice()
             self._hand_in()
@@ -619,18 +579,18 @@ class Replica:
             if self._seen_leader and not node.leader:
                 self._leaderless_since = now
             if node.leader:
-                log.info("new leader elected: leader=%s term=%d", self._address(node.leader), node.term)
+                log.info("new leader elected: leader=%s term=%d", self.address(node.leader), node.term)
             elif self._seen_leader:
                 log.warning("there is no leader: term=%d", node.term)
             self._seen_leader, self._seen_term = node.leader, node.term
             self._queue.clear()
-            self._origin.fail(self._bound, NotLeader(self._address(node.leader)))
+            self._origin.fail(self._bound, NotLeader(self.address(node.leader)))
             self._origin.send_again()
             if node.is_leader:
                 self._lease.begin(node.term)
                 self._lead_term, self._lead_index = node.term, node.last_index
             else:
-                self._reads.fail(NotLeader(self._address(node.leader)))
+                self._reading.lead_no_more(NotLeader(self.address(node.leader)))
                 self._configuring.lead_no_more()
         leading = (
             node.is_leader
@@ -662,7 +622,7 @@ class Replica:
     def _apply(self) -> None:
         """Apply a slice of what is committed; the rest in later turns."""
         proposals = size = 0
-        while self._applying and not self._loading:
+        while self._applying and not self.loading:
             work, place = self._applying[0]
             for entry in work.entries[place:]:
                 if proposals >= SLICE_PROPOSALS or size >= SLICE_BYTES:
@@ -744,7 +704,7 @@ class Replica:
         self.touch()
 
     async def _load(self, snapshot: Snapshot) -> None:
-        self._loading = True
+        self.loading = True
         try:
             numbers, pieces = opening.unpack_state(self._store.read(snapshot))
             self._once.load(numbers)
@@ -752,46 +712,11 @@ class Replica:
             self._roster = Roster.decode(snapshot.data)
             self.applied_index.reach(snapshot.index)
         finally:
-            self._loading = False
+            self.loading = False
 
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
-    def _look_at_snapshots(self, now: float) -> None:
-        """Take a snapshot where enough came since the last."""
-        settings = self.settings
-        if self._snapshotting is not None or self._loading or not self.applied_index.index:
-            return
-        if self._view.bytes < settings.snapshot_bytes + settings.trailing_bytes and now < self._next_look:
-            return
-        self._next_look = now + settings.snapshot_interval * (1 + self.chance.random())
-        since = self.applied_index.index - (self._view.latest.index if self._view.latest is not None else 0)
-        if since >= settings.snapshot_threshold or (since and self._view.bytes >= settings.snapshot_bytes):
-            self._snapshotting = asyncio.get_running_loop().create_task(self._take_snapshot())
-
-    async def _take_snapshot(self) -> None:
-        index = self.applied_index.index
-        term = self._view.term(index)
-        try:
-            if term is None:
-                return  # applied, and not durable here yet
-            membership = self._node.membership
-            snapshot = Snapshot(index, term, membership, self._roster.encode())
-            await self._world.snapshot_work(self._store.write, snapshot, self._state())
-            if self._view.latest is not None and self._view.latest.index >= index:
-                return  # one from the leader came meanwhile
-            self._view.latest = snapshot
-            gone = self._view.compact(self.settings.trailing, self.settings.trailing_bytes)
-            await self._world.log_work(self._wal.compact, min(gone, index))
-            await self._world.snapshot_work(self._store.remove_older)
-            log.info("took a snapshot: index=%d", index)
-        except DiskFull as error:
-            log.error("no room for a snapshot, the log goes on growing: %s", error)
-        except DiskFailed as error:
-            self._world.fatal(error)
-        finally:
-            self._snapshotting = None
-
-    def _state(self) -> Iterator[bytes]:
+    def state(self) -> Iterator[bytes]:
         """The state as it is now: the applied numbers, then the machine's. To be run through in a thread."""
         numbers, image = self._once.encode(), self._machine.image()
         return opening.pack_state(numbers, image.encode())
@@ -807,48 +732,10 @@ class Replica:
         """Return once this server's state is new enough; see `Consensus`."""
         if not self._running:
             raise NoLeader
-        if not quorum and self._world.lease_clock() < self._fresh_until:
-            return
-        done = self._confirming[quorum].join()
-        try:
-            async with asyncio.timeout(timeout):
-                await done
-        except TimeoutError:
-            raise NoLeader from None
+        if quorum or self._world.lease_clock() >= self._fresh_until:
+            await self._reading.confirm(quorum, timeout)
 
-    async def _ask_index(self, quorum: bool) -> int:
-        if self._node.is_leader:
-            return await self._leader_index(quorum)
-        leader = self._node.leader
-        if not leader:
-            raise NoLeader
-        asked = envelope.encode(envelope.IndexAsked(leader, quorum))
-        timeout = self.settings.election_timeout
-        answer = await self._transport.call(self._address(leader), envelope.INDEX, asked, timeout)
-        try:
-            return envelope.decode_index(answer)
-        except envelope.UNREADABLE as error:
-            raise LictorError(f"the leader's answer cannot be read: {error}") from None
-
-    async def _leader_index(self, quorum: bool) -> int:
-        node = self._node
-        if not quorum and node.committed_in_term and self._leading:
-            now = self._world.lease_clock()
-            if now < self._lease.until(node.membership.quorum, now):
-                return node.committed
-        done = self._reads.join()
-        self.touch()
-        try:
-            async with asyncio.timeout(self.settings.election_timeout):
-                return await done
-        except TimeoutError:
-            raise NoLeader from None
-
-    async def _on_index(self, caller: Caller, body: bytes) -> bytes:
-        try:
-            asked = envelope.decode_asked(body)
-        except envelope.UNREADABLE as error:
-            raise Refused(f"the call cannot be read: {error}") from None
-        if not self._running or asked.to != self._number or not self._node.is_leader:
-            raise NotLeader(self.leader)
-        return envelope.encode(await self._leader_index(asked.quorum))
+    def leased(self) -> bool:
+        """Whether this server leads, and need not ask anybody whether it still does."""
+        now = self._world.lease_clock()
+        return self._leading and now < self._lease.until(self._node.membership.quorum, now)
