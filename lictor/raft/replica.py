@@ -47,6 +47,7 @@ AHEAD = 2  # own entries that are not committed yet; what comes meanwhile waits,
 PROPOSED_BYTES = 4 * 1024 * 1024  # of proposals in one message to the leader
 HARD_LIMIT = 60.0  # seconds after which a proposal is given up, whatever the leader says
 WAITING = 65536  # own proposals at once
+STRANGERS = 64  # servers whose address is kept before the configuration names them
 VOTES = frozenset({MessageKind.VOTE, MessageKind.PRE_VOTE})
 
 log = logging.getLogger("lictor.server.raft")
@@ -465,7 +466,8 @@ class Replica:
         if not self._hears or received.to != self._number or received.sender == self._number:
             return
         sender = received.sender
-        self._addresses[sender] = received.address
+        if sender in self._roster.records or len(self._addresses) < STRANGERS:
+            self._addresses[sender] = received.address
         node, now, leads = self._node, self._world.lease_clock(), False
         for message in received.messages:
             if message.sender != sender or message.to != self._number:
