@@ -13,8 +13,9 @@ What was confirmed is what the leader has: its age is 0, and the leader is known
 when they are written.
 """
 
+import asyncio
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 ANY, LEASE, QUORUM, AGE = range(4)
 LEADER_MODE, CONSISTENT_MODE, STALE_MODE = "leader", "consistent", "stale"
 CONFIRMED = (0, True)  # milliseconds, and whether there is a leader
+_LINES = b"\r\nX-Consul-Knownleader: %b\r\nX-Consul-Lastcontact: %d"
 
 
 class Consistency(msgspec.Struct, frozen=True):
@@ -49,17 +51,31 @@ DEFAULT = Consistency()
 STALE = Consistency(STALE_MODE, stated=True)
 
 
+class Origin(Protocol):
+    """Who knows how fresh the store is: consensus, or an agent without one."""
+
+    @property
+    def fresh_until(self) -> float:
+        """The time of `lease_clock` until which the store is the newest there is."""
+        ...
+
+
 class Freshness:
-    """What an agent knows of its store's freshness."""
+    """What an agent knows of its store's freshness. `origin` is there for those who look at it with every request."""
 
     def __init__(self, agent: "Agent") -> None:
         self._agent = agent
+        self.origin: Origin = agent.server.consensus if agent.server is not None else agent
         self.confirmations = Confirmations(agent.confirm)
+        # The age as it was at one time of the loop, at which many answers may be written.
+        self._at = -1.0
+        self._contact = math.inf
+        self._lines = b""
 
     @property
     def always(self) -> bool:
         """Whether the own store is the newest for ever, so that there is nothing to confirm."""
-        return self._agent.fresh_until == math.inf
+        return self.origin.fresh_until == math.inf
 
     def gate(self, consistency: Consistency) -> int:
         """The gate of a read."""
@@ -72,10 +88,10 @@ class Freshness:
     def open(self, gate: int, max_stale: float) -> bool:
         """Whether an answer may be given without a confirmation."""
         if gate == AGE:
-            contact = self._agent.last_contact
-            return contact <= max_stale and contact != math.inf
+            self._look()
+            return self._contact <= max_stale and self._contact != math.inf
         if gate == LEASE:
-            return lease_clock() < self._agent.fresh_until
+            return lease_clock() < self.origin.fresh_until
         return gate == ANY
 
     async def admit(self, consistency: Consistency) -> Consistency:
@@ -92,5 +108,13 @@ class Freshness:
 
     def lines(self) -> bytes:
         """The header lines that tell the age as it is now, with the end of the line before them."""
-        contact, known = self._agent.leader_contact()
-        return b"\r\nX-Consul-Knownleader: %b\r\nX-Consul-Lastcontact: %d" % (b"true" if known else b"false", contact)
+        self._look()
+        return self._lines
+
+    def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now != self._at:
+            self._at = now
+            self._contact = self._agent.last_contact
+            contact, known = self._agent.leader_contact()
+            self._lines = _LINES % (b"true" if known else b"false", contact)

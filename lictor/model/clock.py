@@ -3,10 +3,12 @@ is suspended: a process that was stopped must not take an old time for the prese
 """
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-
-def lease_clock() -> float:
-    """Seconds, from any beginning; never goes back."""
-    return time.clock_gettime(_CLOCK)
+lease_clock: Callable[[], float] = partial(
+    time.clock_gettime, _CLOCK
+)  # a function of ours would cost half as much again
+"""Seconds, from any beginning; never goes back."""
