@@ -136,7 +136,8 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         transport, out = self._transport, self._out
-        if transport is None or self.closed:
+        # uvloop's transport, broken but not yet reported lost, does not take bytes.
+        if transport is None or self.closed or transport.is_closing():
             return
         while out and not self._paused:
             if self._queued <= _WRITE:
@@ -202,7 +203,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         """Write at once, ahead of nothing: only while no frame waits."""
-        if self._transport is not None and not self.closed:
+        if self._transport is not None and not self.closed and not self._transport.is_closing():
             self._sent = True
             self._transport.write(data)
 

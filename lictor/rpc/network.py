@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from lictor.model.errors import TooLarge
-from lictor.model.transport import OnCall, OnMessage, OnStream, Unreachable
+from lictor.model.transport import OnCall, OnMessage, OnStream, Transport, Unreachable
 from lictor.rpc.connection import log
 from lictor.rpc.handlers import Handlers
 from lictor.rpc.limits import Limits
@@ -15,8 +15,8 @@ from lictor.rpc.link import Link
 from lictor.rpc.listener import Listener
 
 
-class Network:
-    """A `lictor.model.transport.Transport`. Made on a running loop; handlers must be there before `listen`.
+class Network(Transport):
+    """Connections to other agents, and from them. Made on a running loop; handlers must be there before `listen`.
 
     `server_tls` is what this side shows to those who connect to it, and asks of them; with `plain_too`, connections
     without TLS are taken as well. `client_tls` is what this side shows where it connects, and asks of the other;
@@ -92,7 +92,7 @@ class Network:
             async with asyncio.timeout_at(deadline):
                 connection = await self._link(address).ready()
         except TimeoutError:
-            raise Unreachable(f"{address}: no connection for {method} within {timeout:g} s") from None
+            raise Unreachable(f"{address}: no connection with room for {method} within {timeout:g} s") from None
         return await connection.call(method, body, deadline)
 
     async def stream(self, address: str, method: str, body: bytes) -> AsyncGenerator[bytes, None]:
