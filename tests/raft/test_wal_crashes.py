@@ -81,7 +81,7 @@ class Life:
         self.rng = random.Random(seed)
         self.disk = disk
         self.acknowledged = Expected()
-        self.attempted: Batch | None = None
+        self.attempted: list[Batch] = []  # since the last acknowledged one; any of them may be there after a crash
         self.snapshots = [Position()]  # those that may be there: the last acknowledged one, and one being written
         self.written = 0
         self.arriving: tuple[Offer, bytes] | None = None
@@ -96,10 +96,9 @@ class Life:
         self.log = Log(LOG, self.disk, segment_bytes=SEGMENT, chance=self.rng)
         found = seen(self.log.recover(snapshot), snapshot)
         possible = [self.acknowledged.beside(snapshot)]
-        if self.attempted is not None:
-            possible.append(self.acknowledged.after(self.attempted).beside(snapshot))
+        possible += [self.acknowledged.after(batch).beside(snapshot) for batch in self.attempted]
         assert found in possible, f"expected one of\n{possible}\nfound\n{found}"
-        self.acknowledged, self.attempted = found, None
+        self.acknowledged, self.attempted = found, []
         assert self.log.end == found.end
 
     def act(self) -> None:
@@ -136,9 +135,9 @@ class Life:
 
     def write(self, batch: Batch) -> None:
         """Append a batch, and note what that promises."""
-        self.attempted = batch
+        self.attempted.append(batch)
         self.log.append(batch)
-        self.acknowledged, self.attempted = self.acknowledged.after(batch), None
+        self.acknowledged, self.attempted = self.acknowledged.after(batch), []
 
     def payload(self) -> bytes:
         """Some bytes: small, large, all zeros, or such that look like the log itself."""
@@ -205,7 +204,6 @@ class Life:
             for _ in range(5):
                 rng.choice((self.append, self.append, self.take_snapshot, self.receive_snapshot))()
         except DiskFull:
-            self.attempted = None
             self.snapshots = self.snapshots[:1]
         finally:
             disk.capacity, disk.refuse = None, frozenset()

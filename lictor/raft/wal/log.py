@@ -112,8 +112,9 @@ class Log:
     def append(self, batch: Batch) -> None:
         """Make a batch durable. Only when this returns may anybody be told of it.
 
-        Raises `DiskFull` when nothing of it was taken, `DiskFailed` when the log can be used no more, and `ValueError`
-        for entries that leave a gap or reach below what a snapshot stands for.
+        Raises `DiskFull` when nothing of it was taken, though a start after a crash may find it before there is room
+        again; `DiskFailed` when the log can be used no more; and `ValueError` for entries that leave a gap or reach
+        below what a snapshot stands for.
         """
         self._check(batch)
         if self._stained:
