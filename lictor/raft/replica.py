@@ -137,6 +137,8 @@ class Replica:
     def _leader_number(self) -> int:
         if not self._running or (self._node.is_leader and not self._leading):
             return 0
+        if not self._node.is_leader and self.last_contact > 2 * self.settings.election_timeout:
+            return 0  # who has no vote does not stand for election, and goes on believing in a leader
         return self._node.leader
 
     @property

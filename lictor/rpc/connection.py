@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from typing import cast
 
+from lictor.model.errors import TooLarge
 from lictor.model.host_port import join_host_port
 from lictor.model.transport import Unreachable
 from lictor.rpc import frame
@@ -19,9 +20,10 @@ log = logging.getLogger("lictor.rpc")
 
 _HIGH_WATER = 1024 * 1024  # bytes in the transport beyond which nothing more is handed to it
 _WRITE = 1024 * 1024  # bytes handed over at once, while there are frames for it
+_LONG = 32 * 1024  # bytes; a piece of this length is not copied to leave with others
 _CLOSING = 1.0  # seconds for the last bytes to leave
 
-_ALIVE = frame.encode(frame.ALIVE)
+_ALIVE = b"".join(frame.encode(frame.ALIVE))
 
 
 class Connection(asyncio.Protocol):
@@ -38,8 +40,10 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = Reader(limits.frame)
         self._transport: asyncio.Transport | None = None
-        self._out: deque[bytes] = deque()
+        self._longest = frame.longest_body(limits.frame)
+        self._out: list[bytes] = []
         self._queued = 0  # bytes in `_out`
+        self._long = False  # whether some piece in `_out` may be
         self._paused = False
         self._flushing = False
         self._sent = False  # since the last beat
@@ -66,7 +70,8 @@ class Connection(asyncio.Protocol):
     def _ended(self) -> None:
         """The connection is over."""
 
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
+        """Whether more may be sent now."""
         return self._queued <= self.limits.buffered
 
     # The loop's calls
@@ -113,8 +118,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if not self.closed:
             self.closed = f"the connection broke: {error}" if error else "the other side closed the connection"
-        self._out.clear()
-        self._queued = 0
+        self._out, self._queued = [], 0
         self._ended()
         self._wake()
         if not self.over.done():
@@ -122,10 +126,16 @@ class Connection(asyncio.Protocol):
 
     # Sending
 
-    def _enqueue(self, encoded: bytes) -> None:
-        """Have a frame leave at the end of this turn of the loop."""
-        self._out.append(encoded)
-        self._queued += len(encoded)
+    def _post(self, kind: int, number: int, method: str = "", body: bytes = b"") -> None:
+        """Have a frame leave at the end of this turn of the loop. Raises `TooLarge`."""
+        size = len(body)
+        if size > self._longest:
+            raise TooLarge(f"{size} bytes are too many for one frame between agents: {self._longest} are allowed")
+        if size >= _LONG:
+            self._long = True
+        pieces = frame.encode(kind, number, method, body)
+        self._out += pieces
+        self._queued += len(pieces[0]) + len(pieces[1])
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush_soon)
@@ -135,38 +145,41 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def _flush(self) -> None:
-        transport, out = self._transport, self._out
+        transport = self._transport
         # uvloop's transport, broken but not yet reported lost, does not take bytes.
         if transport is None or self.closed or transport.is_closing():
             return
-        while out and not self._paused:
-            if self._queued <= _WRITE:
-                pieces = list(out)
-                out.clear()
-                size, self._queued = self._queued, 0
-            else:
-                pieces, size = [], 0
-                while out and size < _WRITE:
-                    piece = out.popleft()
-                    size += len(piece)
-                    pieces.append(piece)
-                self._queued -= size
+        while self._out and not self._paused:
+            pieces = self._next_pieces()
             self._sent = True
-            transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            if self._long:
+                transport.writelines(_joined(pieces))
+            else:
+                transport.write(b"".join(pieces))
+        if not self._out:
+            self._long = False
         if self._room:
             self._wake()
 
-    def _fits(self, size: int) -> bool:
-        """Whether a frame may wait beside what waits already; a single one always may."""
-        return self._queued == 0 or self._queued + size <= self.limits.buffered
-
-    def _encode(self, kind: int, number: int, method: str, body: bytes) -> bytes:
-        return frame.encode_bounded(kind, number, method, body, self.limits.frame)
+    def _next_pieces(self) -> list[bytes]:
+        """Take what is to be written next: everything, unless that is much."""
+        out = self._out
+        if self._queued <= _WRITE:
+            self._out, self._queued = [], 0
+            return out
+        end = size = 0
+        while size < _WRITE:
+            size += len(out[end])
+            end += 1
+        self._queued -= size
+        pieces = out[:end]
+        del out[:end]
+        return pieces
 
     async def room(self) -> None:
         """Return once there is room to send. Raises `Unreachable` where the connection ends first."""
         while not self.closed:
-            if self._has_room():
+            if self.has_room():
                 return
             turn = self._loop.create_future()
             self._room.append(turn)
@@ -182,7 +195,7 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         """Let those go on who wait for room. They look for themselves whether it lasts for all of them."""
-        while self._room and (self.closed or self._has_room()):
+        while self._room and (self.closed or self.has_room()):
             self._room.popleft().set_result(None)
             if not self.closed:
                 return  # it will send, and when that has left, the next has its turn
@@ -220,3 +233,16 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
             self._loop.call_later(_CLOSING, self._transport.abort)
+
+
+def _joined(pieces: list[bytes]) -> list[bytes]:
+    """The same bytes in fewer pieces, the long ones as they are."""
+    joined: list[bytes] = []
+    start = 0
+    for end, piece in enumerate(pieces):
+        if len(piece) >= _LONG:
+            joined += (b"".join(pieces[start:end]), piece)
+            start = end + 1
+    if start < len(pieces):
+        joined.append(b"".join(pieces[start:]))
+    return joined

@@ -6,7 +6,6 @@ Only classes of that module come back as what they were; any other name, from a 
 
 from lictor.model import errors
 from lictor.model.errors import LictorError
-from lictor.rpc import frame
 
 _MAX_TEXT = 64 * 1024  # characters
 
@@ -15,14 +14,14 @@ _KNOWN: dict[str, type[LictorError]] = {
 }
 
 
-def encode_error(number: int, error: LictorError) -> bytes:
-    """The frame that fails a call or stream with an error: as its class, or the nearest that is known, says it."""
+def encode_error(error: LictorError) -> tuple[str, bytes]:
+    """An error's class, or the nearest to it that is known everywhere, and its text."""
     name = next(base.__name__ for base in type(error).__mro__ if _KNOWN.get(base.__name__) is base)
-    return frame.encode(frame.ERROR, number, name, str(error)[:_MAX_TEXT].encode(errors="replace"))
+    return name, str(error)[:_MAX_TEXT].encode(errors="replace")
 
 
 def decode_error(name: str, text: bytes) -> LictorError:
-    """The error of a frame."""
+    """The error that they stand for."""
     known = _KNOWN.get(name, LictorError)
     # The classes' constructors differ; what they keep is the text.
     return known.__new__(known, text.decode(errors="replace"))

@@ -28,8 +28,6 @@ from typing import Annotated
 
 import msgspec
 
-from lictor.model.errors import TooLarge
-
 MAGIC = b"Lictor\n"
 VERSION = 1
 PREAMBLE = MAGIC + bytes((VERSION,))
@@ -38,6 +36,7 @@ MAX_FRAME = 64 * 1024 * 1024  # bytes after the length
 MAX_METHOD = 128  # characters
 OVERHEAD = 32  # a bound on the bytes that a frame has beside its method and body
 
+_SHORT = 4096  # bytes of a body below which copying it costs less than another piece
 _TLS_RECORDS = (0x15, 0x16)  # alert, handshake (RFC 8446, section 5.1)
 
 
@@ -72,17 +71,20 @@ _length = struct.Struct(">I")
 _count = struct.Struct(">Q")
 
 
-def encode(kind: int, number: int = 0, method: str = "", body: bytes = b"") -> bytes:
-    """A frame's bytes, its length first."""
-    content = _encode((kind, number, method, body))
-    return len(content).to_bytes(4, "big") + content
+def encode(kind: int, number: int = 0, method: str = "", body: bytes = b"") -> tuple[bytes, bytes]:
+    """A frame's bytes in two pieces, the second of which, where the body is long, is the body itself."""
+    if len(body) < _SHORT:
+        content = _encode((kind, number, method, body))
+        return len(content).to_bytes(4, "big"), content
+    # What the encoder would make, but for the body: its bytes need not be copied.
+    size = len(body)
+    head = b"\x94" + _encode(kind) + _encode(number) + _encode(method) + b"\xc6" + size.to_bytes(4, "big")
+    return (len(head) + size).to_bytes(4, "big") + head, body
 
 
-def encode_bounded(kind: int, number: int, method: str, body: bytes, limit: int) -> bytes:
-    """A frame's bytes. Raises `TooLarge` where the other side's reader, with the same limit, would not take them."""
-    if len(body) + OVERHEAD > limit - 4 * len(method):
-        raise TooLarge(f"{method}: {len(body)} bytes are too many for one frame between agents, {limit} are allowed")
-    return encode(kind, number, method, body)
+def longest_body(limit: int) -> int:
+    """The longest body, in bytes, that surely fits a frame of this limit."""
+    return limit - 4 * MAX_METHOD - OVERHEAD
 
 
 def encode_count(count: int) -> bytes:

@@ -36,7 +36,9 @@ class Incoming(Connection):
         super().__init__(limits)
         self.caller = Caller("")
         self.welcome = False
-        self._handlers = handlers
+        self._messages = handlers.messages
+        self._calls = handlers.calls
+        self._streams = handlers.streams
         self._required_name = required_name
         self._allowed = True
         self._work: dict[int, _Work] = {}
@@ -70,12 +72,17 @@ class Incoming(Connection):
 
     def _frame(self, kind: int, number: int, method: str, body: bytes) -> None:
         if kind == frame.MESSAGE:
-            self._message(method, body)
+            handler = self._messages.get(method)
+            if handler is not None and self._allowed:
+                try:
+                    handler(self.caller, body)
+                except Exception:
+                    log.exception("the handler of %s failed on a message from %s", method, self.peer)
         elif kind == frame.CALL:
-            call = self._handlers.calls.get(method)
+            call = self._calls.get(method)
             self._begin(number, method, None if call is None else self._answer(number, method, call, body))
         elif kind == frame.STREAM:
-            stream = self._handlers.streams.get(method)
+            stream = self._streams.get(method)
             self._begin(number, method, None if stream is None else self._produce(number, method, stream, body))
         elif kind == frame.CANCEL:
             work = self._work.get(number)
@@ -85,14 +92,6 @@ class Incoming(Connection):
             self._grant(number, frame.decode_count(body))
         elif kind != frame.ALIVE:
             raise ValueError(f"a frame of kind {kind} from the side that called")
-
-    def _message(self, method: str, body: bytes) -> None:
-        handler = self._handlers.messages.get(method)
-        if handler is not None and self._allowed:
-            try:
-                handler(self.caller, body)
-            except Exception:
-                log.exception("the handler of %s failed on a message from %s", method, self.peer)
 
     def _begin(self, number: int, method: str, run: Coroutine[Any, Any, None] | None) -> None:
         if run is None:
@@ -115,9 +114,9 @@ class Incoming(Connection):
         del self._work[number]
 
     def _refuse(self, number: int, error: LictorError) -> None:
-        if not self._has_room():
+        if not self.has_room():
             raise ValueError("it goes on calling and takes no answers")
-        self._enqueue(encode_error(number, error))
+        self._post(frame.ERROR, number, *encode_error(error))
 
     def _grant(self, number: int, count: int) -> None:
         work = self._work.get(number)
@@ -128,45 +127,38 @@ class Incoming(Connection):
 
     async def _answer(self, number: int, method: str, handler: OnCall, body: bytes) -> None:
         try:
-            encoded = self._encode(frame.ANSWER, number, "", await handler(self.caller, body))
+            await self._reply(frame.ANSWER, number, "", await handler(self.caller, body))
         except Exception as error:
-            encoded = encode_error(number, self._told(error, method))
-        await self._reply(encoded)
+            await self._reply(frame.ERROR, number, *encode_error(self._told(error, method)))
 
     async def _produce(self, number: int, method: str, handler: OnStream, body: bytes) -> None:
         try:
             await self._pieces(number, handler(self.caller, body))
-            encoded = frame.encode(frame.END, number)
+            await self._reply(frame.END, number)
         except Exception as error:
-            encoded = encode_error(number, self._told(error, method))
-        await self._reply(encoded)
+            await self._reply(frame.ERROR, number, *encode_error(self._told(error, method)))
 
     async def _pieces(self, number: int, pieces: AsyncIterator[bytes]) -> None:
+        work = self._work[number]
         try:
             async for piece in pieces:
-                encoded = self._encode(frame.ITEM, number, "", piece)
-                await self._credit(number)
-                self._work[number].credit.spend(piece)
-                await self._reply(encoded)
+                while work.credit.left <= 0:
+                    work.more = self._loop.create_future()
+                    await work.more
+                await self._reply(frame.ITEM, number, "", piece)
+                work.credit.spend(piece)
         finally:
             close = getattr(pieces, "aclose", None)
             if close is not None:
                 await close()
 
-    async def _credit(self, number: int) -> None:
-        """Wait until the consumer has taken enough for another piece."""
-        work = self._work[number]
-        while work.credit.left <= 0:
-            work.more = self._loop.create_future()
-            await work.more
-
-    async def _reply(self, encoded: bytes) -> None:
-        if not self._has_room():
+    async def _reply(self, kind: int, number: int, method: str = "", body: bytes = b"") -> None:
+        if not self.has_room():
             try:
                 await self.room()
             except Unreachable:
                 return  # there is nobody to be told
-        self._enqueue(encoded)
+        self._post(kind, number, method, body)
 
     def _told(self, error: Exception, method: str) -> LictorError:
         """What the caller is told of a failure. One that nobody foresaw is for this server's log."""

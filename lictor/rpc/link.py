@@ -49,7 +49,7 @@ class Link:
         self._attempt: asyncio.Task[None] | None = None
         self._connecting = False  # and not waiting to
         self._callers: list[asyncio.Future[Outgoing]] = []
-        self._messages: list[bytes] = []
+        self._messages: list[tuple[str, bytes]] = []
         self._messages_size = 0
         self._failures = 0
         self._failure = ""
@@ -67,12 +67,17 @@ class Link:
         self._begin()
         if not self._connecting:
             return False
-        encoded = frame.encode_bounded(frame.MESSAGE, 0, method, body, self._limits.frame)
-        if self._messages and self._messages_size + len(encoded) > self._limits.waiting:
+        if self._messages and self._messages_size + len(body) > self._limits.waiting:
             return False
-        self._messages.append(encoded)
-        self._messages_size += len(encoded)
+        self._messages.append((method, body))
+        self._messages_size += len(body) + frame.OVERHEAD
         return True
+
+    def at_hand(self) -> Outgoing | None:
+        """The connection, if there is one with room for a call."""
+        self._used = True
+        connection = self.connection
+        return connection if connection is not None and connection.has_room() else None
 
     async def ready(self) -> Outgoing:
         """The connection, once there is one with room. Raises `Unreachable` where the next attempt fails."""
@@ -131,8 +136,8 @@ class Link:
         self._since = self._loop.time()
         self.connection = connection
         messages, self._messages, self._messages_size = self._messages, [], 0
-        for encoded in messages:
-            connection.send_encoded(encoded)
+        for method, body in messages:
+            connection.send(method, body)
         callers, self._callers = self._callers, []
         for caller in callers:
             if not caller.done():

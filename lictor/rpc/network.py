@@ -6,8 +6,8 @@ import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from lictor.model.errors import TooLarge
 from lictor.model.transport import OnCall, OnMessage, OnStream, Transport, Unreachable
+from lictor.rpc import frame
 from lictor.rpc.connection import log
 from lictor.rpc.handlers import Handlers
 from lictor.rpc.limits import Limits
@@ -36,6 +36,7 @@ class Network(Transport):
         limits: Limits | None = None,
     ) -> None:
         self.limits = limits or Limits()
+        self._longest = frame.longest_body(self.limits.frame)
         self._chance = chance
         self._client_tls = client_tls
         self._server_name = server_name or ""
@@ -75,24 +76,29 @@ class Network(Transport):
         """Send a message. Returns False where it was dropped: nobody is there, too much is on its way already, or no
         frame can hold it. The first to an address begins to connect, and waits for the connection.
         """
-        try:
-            return (self._links.get(address) or self._link(address)).send(method, body)
-        except Unreachable:
+        link = self._links.get(address)
+        if link is None:
+            if self._closed:
+                return False
+            link = self._link(address)
+        if len(body) > self._longest:
+            log.error("a message of %d bytes to %s was dropped: at most %d fit", len(body), address, self._longest)
             return False
-        except TooLarge as error:
-            log.error("a message to %s was dropped: %s", address, error)
-            return False
+        return link.send(method, body)
 
     async def call(self, address: str, method: str, body: bytes, timeout: float) -> bytes:
         """Call, and return the answer. `timeout` is in seconds. Raises `Unreachable` and the callee's `LictorError`;
         `TooLarge` for what no frame can hold.
         """
         deadline = self._loop.time() + timeout
-        try:
-            async with asyncio.timeout_at(deadline):
-                connection = await self._link(address).ready()
-        except TimeoutError:
-            raise Unreachable(f"{address}: no connection with room for {method} within {timeout:g} s") from None
+        link = self._link(address)
+        connection = link.at_hand()
+        if connection is None:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    connection = await link.ready()
+            except TimeoutError:
+                raise Unreachable(f"{address}: no connection with room for {method} within {timeout:g} s") from None
         return await connection.call(method, body, deadline)
 
     async def stream(self, address: str, method: str, body: bytes) -> AsyncGenerator[bytes, None]:

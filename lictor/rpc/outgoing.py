@@ -71,8 +71,10 @@ class Outgoing(Connection):
     def _unreachable(self) -> Unreachable:
         return Unreachable(f"{self.address}: {self.closed}")
 
-    def _has_room(self) -> bool:
-        return super()._has_room() and len(self._calls) + len(self._streams) < self.limits.open
+    def has_room(self) -> bool:
+        """Whether a call may begin now."""
+        limits = self.limits
+        return self._queued <= limits.buffered and len(self._calls) + len(self._streams) < limits.open
 
     def _frame(self, kind: int, number: int, method: str, body: bytes) -> None:
         if kind == frame.ANSWER:
@@ -107,13 +109,9 @@ class Outgoing(Connection):
 
     def send(self, method: str, body: bytes) -> bool:
         """Send a message, or drop it and return False. Raises `TooLarge`."""
-        return self.send_encoded(self._encode(frame.MESSAGE, 0, method, body))
-
-    def send_encoded(self, encoded: bytes) -> bool:
-        """Send a message's frame, or drop it and return False."""
-        if self.closed or not self._fits(len(encoded)):
+        if self.closed or (self._queued and self._queued + len(body) > self.limits.buffered):
             return False
-        self._enqueue(encoded)
+        self._post(frame.MESSAGE, 0, method, body)
         return True
 
     async def call(self, method: str, body: bytes, deadline: float) -> bytes:
@@ -123,10 +121,9 @@ class Outgoing(Connection):
         if self.closed:
             raise self._unreachable()
         self._next = number = self._next + 1
-        encoded = self._encode(frame.CALL, number, method, body)
+        self._post(frame.CALL, number, method, body)
         answer: asyncio.Future[bytes] = self._loop.create_future()
         self._calls[number] = answer
-        self._enqueue(encoded)
         timer = self._loop.call_at(deadline, self._expire, answer, method)
         try:
             return await answer
@@ -142,7 +139,7 @@ class Outgoing(Connection):
     def _forget(self, number: int) -> None:
         """Nobody waits for it any more; where it is still open, the other side is told."""
         if (self._calls.pop(number, None) or self._streams.pop(number, None)) is not None and not self.closed:
-            self._enqueue(frame.encode(frame.CANCEL, number))
+            self._post(frame.CANCEL, number)
         if self._room:
             self._wake()
 
@@ -151,16 +148,15 @@ class Outgoing(Connection):
         if self.closed:
             raise self._unreachable()
         self._next = number = self._next + 1
-        encoded = self._encode(frame.STREAM, number, method, body)
+        self._post(frame.STREAM, number, method, body)
         self._streams[number] = stream = _Stream()
-        self._enqueue(encoded)
         try:
             while True:
                 while stream.intake.pieces:
                     yield stream.intake.take()
                     due = stream.intake.due()
                     if due and stream.end is None and not self.closed:
-                        self._enqueue(frame.encode(frame.CREDIT, number, body=frame.encode_count(due)))
+                        self._post(frame.CREDIT, number, body=frame.encode_count(due))
                 if isinstance(stream.end, Exception):
                     raise stream.end
                 if stream.end is not None:

@@ -31,7 +31,7 @@ class Peer:
 
     def frame(self, kind: int, number: int = 0, method: str = "", body: bytes = b"") -> None:
         """Send a frame."""
-        self.write(encode(kind, number, method, body))
+        self.write(*encode(kind, number, method, body))
 
     async def next(self) -> list[Frame]:
         """The frames that come next, signs of life left out."""

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused, TooLarge
+from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
 from lictor.rpc import frame
 from lictor.rpc.credit import PIECE, WINDOW, Credit, Intake
 from lictor.rpc.errors import decode_error, encode_error
-from lictor.rpc.frame import PREAMBLE, Frame, Reader, encode
+from lictor.rpc.frame import PREAMBLE, Frame, Reader
 
 frames = st.lists(
     st.tuples(
@@ -22,6 +22,11 @@ frames = st.lists(
     ),
     max_size=8,
 )
+
+
+def encode(kind: int, number: int = 0, method: str = "", body: bytes = b"") -> bytes:
+    """A frame's bytes."""
+    return b"".join(frame.encode(kind, number, method, body))
 
 
 def cut(data: bytes, chance: random.Random) -> list[bytes]:
@@ -119,14 +124,14 @@ def test_strangers_are_told_apart_by_their_first_bytes(data: bytes, words: str) 
     assert not reader.greeted
 
 
-def test_the_longest_frame_that_may_be_sent_is_the_longest_that_is_read() -> None:
-    method = "ü" * frame.MAX_METHOD
-    longest = 1000 - frame.OVERHEAD - 4 * len(method)
-    encoded = frame.encode_bounded(frame.CALL, 2**63, method, bytes(longest), 1000)
-    reader = Reader(1000)
-    assert reader.feed(PREAMBLE + encoded) == [(frame.CALL, 2**63, method, bytes(longest))]
-    with pytest.raises(TooLarge, match="are too many for one frame between agents, 1000 are allowed"):
-        frame.encode_bounded(frame.CALL, 2**63, method, bytes(longest + 1), 1000)
+@pytest.mark.parametrize("limit", [1000, 5000, 70_000, 2**24])
+@pytest.mark.parametrize("kind", [frame.MESSAGE, frame.ALIVE])
+def test_the_longest_body_that_may_be_sent_is_read(limit: int, kind: int) -> None:
+    method = "\U00010000" * frame.MAX_METHOD
+    for size in (frame.longest_body(limit), 4095, 4096):
+        sent = (kind, 2**63, method, bytes(min(size, frame.longest_body(limit))))
+        reader = Reader(limit)
+        assert reader.feed(PREAMBLE + encode(*sent)) == [sent]
 
 
 class OfNobodyElse(Refused):
@@ -144,11 +149,7 @@ class OfNobodyElse(Refused):
     ],
 )
 def test_errors_keep_their_class_and_their_text(error: LictorError, kind: type[LictorError]) -> None:
-    ((number, name, text),) = [
-        (number, name, text) for _, number, name, text in Reader().feed(PREAMBLE + encode_error(3, error))
-    ]
-    back = decode_error(name, text)
-    assert number == 3
+    back = decode_error(*encode_error(error))
     assert type(back) is kind
     assert str(back) == str(error).replace("\ud800", "?")
     assert back.status == error.status
