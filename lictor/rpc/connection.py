@@ -223,6 +223,7 @@ class Connection(asyncio.Protocol):
     def abort(self, reason: str) -> None:
         """End the connection at once."""
         self.closed = self.closed or reason
+        self._reader.stop(reason)
         if self._transport is not None:
             self._transport.abort()
 

@@ -120,6 +120,11 @@ class Reader:
         """Bytes of what is not whole yet."""
         return len(self._partial)
 
+    def stop(self, problem: str) -> None:
+        """Read nothing more, and hold nothing."""
+        self.problem = self.problem or problem
+        self._partial = bytearray()
+
     def feed(self, data: bytes | bytearray) -> list[Frame]:
         """The frames that these bytes complete; those before a problem too."""
         if self.problem:

@@ -1,7 +1,7 @@
 """The end that was called: it hands messages to their handlers, and runs those of calls and streams in tasks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -27,12 +27,13 @@ class _Work:
 
 
 class Incoming(Connection):
-    """The acceptor's end of a connection. `welcome` tells whether the other side's preamble was right.
+    """The acceptor's end of a connection. `welcome` tells whether the other side's preamble was right. `on_held` is
+    told how many bytes more, or less, it holds of what is no whole frame yet.
 
     With a `required_name`, whatever comes from a caller whose certificate is not for that name is refused.
     """
 
-    def __init__(self, limits: Limits, handlers: Handlers, required_name: str) -> None:
+    def __init__(self, limits: Limits, handlers: Handlers, required_name: str, on_held: Callable[[int], None]) -> None:
         super().__init__(limits)
         self.caller = Caller("")
         self.welcome = False
@@ -41,6 +42,8 @@ class Incoming(Connection):
         self._streams = handlers.streams
         self._required_name = required_name
         self._allowed = True
+        self._on_held = on_held
+        self._held = 0
         self._work: dict[int, _Work] = {}
         self._setup: asyncio.TimerHandle | None = None
 
@@ -59,7 +62,23 @@ class Incoming(Connection):
         self.welcome = True
         self._write(frame.PREAMBLE)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._count()
+
+    def abort(self, reason: str) -> None:
+        super().abort(reason)
+        self._count()
+
+    def _count(self) -> None:
+        held = self.held
+        if held != self._held:
+            more, self._held = held - self._held, held
+            self._on_held(more)
+
     def _ended(self) -> None:
+        self._reader.stop(self.closed)
+        self._count()
         if self._setup is not None:
             self._setup.cancel()
         for work in self._work.values():

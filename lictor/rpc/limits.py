@@ -12,7 +12,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     frame may always. `waiting`: messages that wait for a connection which is being made. `open`: calls and streams
     that one connection carries at once.
 
-    `setup`: from the first packet to the last of the greeting, TLS included. `beat`: who has been silent for a beat
+    `connect`: for one address of a name to take a connection. `setup`: for the TLS handshake after it, and again for
+    the greeting. `beat`: who has been silent for a beat
     sends a sign of life, and who was not heard of for `silent_beats` of them is dead. `retry` and `retry_most`: the
     first and the longest pause before connecting again. `idle`: an outgoing connection that nobody uses is closed.
 
@@ -24,6 +25,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     buffered: int = 64 * 1024 * 1024
     waiting: int = 4 * 1024 * 1024
     open: int = 4096
+    connect: float = 2.0
     setup: float = 5.0
     beat: float = 1.0
     silent_beats: int = 4

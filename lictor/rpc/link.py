@@ -8,6 +8,7 @@ import asyncio
 import errno
 import os
 import random
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -104,19 +105,19 @@ class Link:
         try:
             connection = await self._open()
         except (OSError, TimeoutError, ValueError, Unreachable) as error:
-            self._failed(_reason(error) or f"no answer within {self._limits.setup:g} s")
+            self._failed(_reason(error) or "no answer in time")
         else:
             self._opened(connection)
 
     async def _open(self) -> Outgoing:
         host, port = split_host_port(self.address, 0)
+        connected = await self._connected(host, port)
         connection = Outgoing(self._limits, self.address, self._ended)
         try:
             async with asyncio.timeout(self._limits.setup):
                 await self._loop.create_connection(
                     lambda: connection,
-                    host,
-                    port,
+                    sock=connected,
                     ssl=self._tls,
                     server_hostname=self._server_name if self._tls is not None else None,
                     ssl_handshake_timeout=self._limits.setup if self._tls is not None else None,
@@ -128,6 +129,24 @@ class Link:
             connection.abort(str(error) or "it took too long")
             raise
         return connection
+
+    async def _connected(self, host: str, port: int) -> socket.socket:
+        """A socket that is connected to the first of the host's addresses that takes it."""
+        failure: Exception = OSError("it has no address")
+        for family, kind, protocol, _, address in await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            connecting = socket.socket(family, kind, protocol)
+            try:
+                connecting.setblocking(False)
+                async with asyncio.timeout(self._limits.connect):
+                    await self._loop.sock_connect(connecting, address)
+                return connecting
+            except (OSError, TimeoutError) as error:
+                connecting.close()
+                failure = error
+            except BaseException:
+                connecting.close()
+                raise
+        raise failure
 
     def _opened(self, connection: Outgoing) -> None:
         log.debug("connected to %s", self.address)

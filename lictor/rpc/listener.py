@@ -39,6 +39,7 @@ class Listener:
         self._listening: list[tuple[asyncio.Task[None], socket.socket]] = []
         self._serving: dict[asyncio.Task[None], Incoming] = {}
         self._hosts: Counter[str] = Counter()
+        self._held = 0
         self._complain_after = 0.0
 
     async def listen(self, host: str, port: int) -> int:
@@ -65,19 +66,20 @@ class Listener:
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     log.error("cannot accept connections between agents: %s", error.strerror)
-                    await asyncio.sleep(_EXHAUSTED_PAUSE)
+                # Other errors are those of one connection, gone before it was taken.
+                await asyncio.sleep(_EXHAUSTED_PAUSE if error.errno in _EXHAUSTED else 0)
                 continue
-            host, port = address[0], address[1]
+            host, caller = address[0], join_host_port(address[0], address[1])
             if len(self._serving) >= self._limits.incoming:
                 accepted.close()
-                self._complain(host, port, f"there are {self._limits.incoming} connections already")
+                self._complain(caller, f"there are {self._limits.incoming} connections already")
             elif self._hosts[host] >= self._limits.incoming_per_host:
                 accepted.close()
-                self._complain(host, port, f"it has {self._limits.incoming_per_host} connections already")
+                self._complain(caller, f"it has {self._limits.incoming_per_host} connections already")
             else:
                 self._hosts[host] += 1
-                connection = Incoming(self._limits, self._handlers, self._required_name)
-                task = self._loop.create_task(self._serve(connection, accepted, host, port))
+                connection = Incoming(self._limits, self._handlers, self._required_name, self._count)
+                task = self._loop.create_task(self._serve(connection, accepted, caller))
                 self._serving[task] = connection
                 task.add_done_callback(partial(self._served, host))
 
@@ -87,7 +89,7 @@ class Listener:
         if not self._hosts[host]:
             del self._hosts[host]
 
-    async def _serve(self, connection: Incoming, accepted: socket.socket, host: str, port: int) -> None:
+    async def _serve(self, connection: Incoming, accepted: socket.socket, caller: str) -> None:
         """See a connection through from its first byte to its last."""
         try:
             async with asyncio.timeout(self._limits.setup):
@@ -102,11 +104,11 @@ class Listener:
                 )
         except (OSError, TimeoutError) as error:
             accepted.close()
-            self._complain(host, port, str(error) or "it did not say what it is in time")
+            self._complain(caller, str(error) or "it did not say what it is in time")
             return
         await connection.over
         if not connection.welcome:
-            self._complain(host, port, connection.closed)
+            self._complain(caller, connection.closed)
 
     async def _begins_tls(self, accepted: socket.socket) -> bool:
         """Whether the first byte that comes is TLS's. It stays to be read."""
@@ -118,21 +120,25 @@ class Listener:
             self._loop.remove_reader(accepted.fileno())
         return accepted.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE
 
-    def _complain(self, host: str, port: int, reason: str) -> None:
+    def _complain(self, address: str, reason: str) -> None:
         """Log that a connection was turned away, but not for each one of a flood."""
         now = self._loop.time()
         if now >= self._complain_after:
             self._complain_after = now + _COMPLAINT_PAUSE
-            log.warning("turned away a connection from %s: %s", join_host_port(host, port), reason)
+            log.warning("turned away a connection from %s: %s", address, reason)
+
+    def _count(self, more: int) -> None:
+        """Keep what all connections hold of unfinished frames within its bound: the one that holds most is ended."""
+        self._held += more
+        if self._held > self._limits.partial:
+            largest = max(self._serving.values(), key=lambda connection: connection.held)
+            self._complain(largest.caller.address, "all connections together hold too much that is not finished")
+            largest.abort("all connections together hold too much that is not finished")
 
     def beat(self) -> None:
         """Called once a beat."""
-        connections = list(self._serving.values())
-        for connection in connections:
+        for connection in list(self._serving.values()):
             connection.beat()
-        if sum(connection.held for connection in connections) > self._limits.partial:
-            largest = max(connections, key=lambda connection: connection.held)
-            largest.abort("all connections together hold too much that is not whole")
 
     async def close(self) -> None:
         """Listen no more, and end all connections and what they run."""

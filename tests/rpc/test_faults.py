@@ -226,15 +226,18 @@ async def until_served(to: str) -> bool:
 
 @on_both_loops
 async def test_there_is_a_bound_on_what_is_held_of_unfinished_frames() -> None:
-    async with network(Limits(partial=100_000, beat=0.05)) as callee:
+    async with network(Limits(partial=100_000)) as callee:
         callee.on_call("echo", echo)
         to = await address(callee)
         async with peer(to) as small, peer(to) as large:
             small.write((2_000_000).to_bytes(4, "big"), bytes(50_000))
             large.write((2_000_000).to_bytes(4, "big"), bytes(90_000))
             assert await large.ended()
-            small.write(bytes(10_000))
+            small.write(bytes(40_000))
             assert await serves(callee, to)
+            small.write(bytes(20_000))
+            assert await small.ended()
+        assert await serves(callee, to)
 
 
 # Other sides that do not answer as they should
@@ -268,7 +271,7 @@ async def test_a_server_that_never_greets_is_given_up() -> None:
         await peer.ended()
 
     async with network(Limits(setup=0.1)) as caller, peers(serve) as to:
-        with pytest.raises(Unreachable, match="no answer within 0.1 s"):
+        with pytest.raises(Unreachable, match="no answer in time"):
             await caller.call(to, "echo", b"", DEADLINE)
 
 
