@@ -243,6 +243,21 @@ class Agent:
         self._writes.applied(command, (time.perf_counter() - started) * 1000)
         return result
 
+    def submit(self, command: Command, done: Callable[[Any], None]) -> None:
+        """Do the same, and tell `done` the result, or the `LictorError` that it failed with; never within this call.
+        Raises what the command is refused for at once.
+        """
+        if self.server is None:
+            raise NoLeader
+        started = time.perf_counter()
+
+        def ended(result: Any) -> None:
+            if not isinstance(result, LictorError):
+                self._writes.applied(command, (time.perf_counter() - started) * 1000)
+            done(result)
+
+        self.server.submit(command, ended)
+
     async def restore(self, state: bytes) -> None:
         """Replace the whole state with that of a snapshot, which may be another machine's, and bring it in line with
         what is: this node, and what is registered here.

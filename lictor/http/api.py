@@ -15,7 +15,7 @@ from lictor.http.freshness import AGE, ANY, DEFAULT, LEASE, QUORUM, STALE, STALE
 from lictor.http.instruments import Timings
 from lictor.http.reply import Date, Encoded, Headers, Reply, Stream, encode, header_bytes, json_bytes, text_reply
 from lictor.http.request import Request
-from lictor.http.routes import READ, Endpoint, ReadFunction, Routes
+from lictor.http.routes import READ, WRITE, Endpoint, ReadFunction, Routes
 from lictor.http.settings import HttpSettings
 from lictor.http.waiting import JITTER, Waiting
 from lictor.model.errors import Forbidden, InvalidRequest, LictorError, NoLeader, Refused
@@ -245,6 +245,11 @@ class Api:
         """
         request.consistency = await self.freshness.admit(self.consistency(request, cacheable=cacheable))
 
+    def body_limit(self, endpoint: Endpoint) -> int:
+        """How many bytes a body may have."""
+        limit = endpoint.body_limit
+        return limit if isinstance(limit, int) else int(getattr(self.settings, limit))
+
     def cache_headers(self, request: Request) -> Headers:
         """What a caller who takes cached answers is told: a miss the first time, then a hit, whose age is none, since
         what is kept is dropped when it changes.
@@ -392,11 +397,12 @@ class Api:
     async def act(
         self, endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request
     ) -> Reply | Stream:
-        """Run an action. Errors become replies."""
+        """Run an action, or a write. Errors become replies."""
         started = time.perf_counter()
         try:
             self.admit(endpoint, names, values, request)
-            value = await endpoint.function(self, request)
+            value = endpoint.function(self, request)
+            value = await (self.agent.apply(value) if endpoint.kind == WRITE else value)
         except LictorError as error:
             return self.error_reply(error)
         finally:

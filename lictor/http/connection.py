@@ -1,17 +1,18 @@
 """One connection to the HTTP door, from its bytes on.
 
-Three ways, tried in this order:
+Four ways, tried in this order:
 
 1. The bytes are those of a request whose answer is kept: the answer is written. Nothing is parsed.
 2. The bytes are one plain request for a read: no body, nothing unusual in its head. It is parsed here, answered here,
    and the answer is kept. A blocking query waits here, without a task.
-3. Anything else goes to aiohttp's own connection handler, which parses HTTP in full and calls `HttpServer.handle`.
+3. The bytes are one plain request for a write, or the beginning of one. It waits here for its command's result.
+4. Anything else goes to aiohttp's own connection handler, which parses HTTP in full and calls `HttpServer.handle`.
 
 Either of the first two may have to wait until the own store is known to be as fresh as the caller wishes (see
 `freshness`): the bytes are then looked at again, and what came meanwhile comes after them.
 
-The first two are taken only while nothing else is under way on the connection and it stands between two requests: that
-is what `_quiet` says. Whatever is not provably so stays with the third way.
+The first three are taken only while nothing else is under way on the connection and it stands between two requests:
+that is what `_quiet` says. Whatever is not provably so stays with the last way.
 """
 
 import asyncio
@@ -21,69 +22,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from lictor.agent.confirmations import Batch
-from lictor.http.freshness import ANY, LEASE, QUORUM
+from lictor.http.freshness import AGE, ANY, LEASE, QUORUM
+from lictor.http.plain import END, MAX_PLAIN, parse_plain, parse_write
 from lictor.http.reply import Encoded, encode
 from lictor.http.request import Request
-from lictor.http.routes import ACTION
+from lictor.http.routes import ACTION, WRITE
 from lictor.http.waiting import Waiting
+from lictor.http.writing import Writing
+from lictor.model.clock import lease_clock
 from lictor.model.errors import LictorError
 
 if TYPE_CHECKING:
     from lictor.http.api import Reading
     from lictor.http.server import HttpServer
 
-MAX_PLAIN = 8192  # bytes of a head that the plain way reads; a longer one is aiohttp's
-_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
-_TARGET = re.compile(rb"/[!-~]*")
-_HEADER = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t -~\x80-\xff]*)")
 HEAD_PATIENCE = 60.0  # seconds in which a request's head must be whole
-HEADS_KEPT = 256
-# What follows a target is the same for all requests of a client: parsed heads by their bytes. Not to be changed by
-# users.
-_HEADS: dict[bytes, tuple[dict[str, str], bool]] = {}
-# A request with one of these is more than its head, or wants more than an answer.
-_NOT_PLAIN = frozenset({"content-length", "transfer-encoding", "expect", "upgrade"})
-
-
-def parse_plain(data: bytes) -> tuple[str, dict[str, str], bool] | None:
-    """The target, headers and wish to keep the connection of a plain GET; None for what is not provably one."""
-    if len(data) > MAX_PLAIN or not data.startswith(b"GET /") or data.find(_END) != len(data) - 4:
-        return None
-    end = data.find(b" ", 4)
-    target, rest = data[4:end], data[end + 1 :]
-    if end < 0 or not _TARGET.fullmatch(target) or b"#" in target:
-        return None
-    found = _HEADS.get(rest)
-    if found is None:
-        found = _parse_head(rest)
-        if found is None:
-            return None
-        if len(_HEADS) >= HEADS_KEPT:
-            del _HEADS[next(iter(_HEADS))]
-        _HEADS[rest] = found
-    return target.decode("ascii"), found[0], found[1]
-
-
-def _parse_head(rest: bytes) -> tuple[dict[str, str], bool] | None:
-    """The headers, and the wish to keep the connection, of what follows a request's target."""
-    lines = rest[:-4].split(b"\r\n")
-    if lines[0] not in (b"HTTP/1.1", b"HTTP/1.0"):
-        return None
-    headers: dict[str, str] = {}
-    for line in lines[1:]:
-        found = _HEADER.fullmatch(line)
-        if found is None:
-            return None
-        name = found[1].decode("ascii").lower()
-        if name in headers or name in _NOT_PLAIN:
-            return None
-        headers[name] = found[2].rstrip(b" \t").decode("latin-1")
-    old = lines[0] == b"HTTP/1.0"
-    if not old and "host" not in headers:
-        return None
-    connection = headers.get("connection", "").lower()
-    return headers, connection == "keep-alive" if old else connection != "close"
 
 
 class Connection(asyncio.Protocol):
@@ -95,15 +49,19 @@ class Connection(asyncio.Protocol):
         self._answers = server.api.answers.answers
         self._groups = server.api.waiting
         self._date = server.api.date
+        self._origin = server.api.freshness.origin
         self._transport: asyncio.Transport | None = None
         self._inner: asyncio.Protocol | None = None
         self._quiet = True
-        # What the client waits for: a blocking query's answer, or a confirmation, then with the read where it is parsed
-        # already; and the request's bytes.
-        self._waiting: Waiting | Batch | None = None
+        # What the client waits for: a blocking query's answer, a write's end, or a confirmation, then with the read
+        # where it is parsed already; and the request's bytes.
+        self._waiting: Waiting | Writing | Batch | None = None
         self._request = b""
         self._unconfirmed: Reading | None = None
         self._held = bytearray()
+        # A plain write whose body is not whole yet, and how many bytes it has in all.
+        self._begun = bytearray()
+        self._wanted = 0
         self._ended = False  # the client has sent its last byte
         # Bytes given to the inner handler since the connection was last quiet, and how many its one request has in all
         # (0 while its head is incomplete, -1 where that cannot be told: then the connection stays with it).
@@ -183,10 +141,10 @@ class Connection(asyncio.Protocol):
             await asyncio.shield(self._resumed)
 
     def eof_received(self) -> bool | None:
-        """The client has closed its side. What waits for a confirmation is answered nevertheless: it is as if it had
-        been answered at once.
+        """The client has closed its side. What waits for a confirmation, or for a write's end, is answered
+        nevertheless: it is as if it had been answered at once.
         """
-        if isinstance(self._waiting, Batch) and self._transport is not None:
+        if isinstance(self._waiting, Batch | Writing) and self._transport is not None:
             self._ended = True
             return self._transport.get_extra_info("sslcontext") is None  # TLS cannot be closed by halves
         return self._inner.eof_received() if self._inner is not None else None
@@ -195,22 +153,30 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
-        if self._waiting is not None or self._held:
+        if self._wanted:
+            self._begun += data
+            if len(self._begun) < self._wanted:
+                return
+            data = bytes(self._begun)
+            self._wanted = 0
+            self._begun.clear()
+        elif self._waiting is not None or self._held:
             self._held += data
             self._pace()
             return
         if self._quiet:
             answer = self._answers.get(data)
             if answer is not None:
-                if not answer.gate:
+                gate = answer.gate
+                if not gate or (gate == LEASE and lease_clock() < self._origin.fresh_until):
                     self._api.hits += 1
                     self._transport.write(answer.before + self._date.bytes() + answer.after)  # type: ignore[union-attr]
                     return
-                if self._api.freshness.open(answer.gate, answer.max_stale):
+                if gate == AGE and self._api.freshness.open(AGE, answer.max_stale):
                     self._api.hits += 1
                     self._transport.write(self._api.written(answer))  # type: ignore[union-attr]
                     return
-            if self._plain(data):
+            if self._plain(data) or self._plain_write(data):
                 return
         self._hand_over(data)
 
@@ -255,7 +221,7 @@ class Connection(asyncio.Protocol):
         if found is None or "GET" not in found[0] or request.clean_path != request.path:
             return None
         endpoint, names = found[0]["GET"]
-        if endpoint.kind == ACTION:
+        if endpoint.kind in (ACTION, WRITE):
             return None
         api.misses += 1
         self._server.requests += 1
@@ -316,6 +282,44 @@ class Connection(asyncio.Protocol):
         if error is not None and not reading.unconfirmed(error):
             raise error
         self._read(data, reading)
+
+    def _plain_write(self, data: bytes) -> bool:
+        """Begin a plain write, or wait for the rest of its body. Returns False where this is none."""
+        parsed = parse_write(data)
+        if parsed is None:
+            return False
+        try:
+            request = Request(parsed.method, parsed.target, parsed.headers, self.peer, data[parsed.body :])
+        except LictorError:
+            return False
+        found = self._api.routes.find(request.path)
+        if found is None or parsed.method not in found[0] or request.clean_path != request.path:
+            return False
+        endpoint, names = found[0][parsed.method]
+        if endpoint.kind != WRITE or parsed.end - parsed.body > self._api.body_limit(endpoint):
+            return False
+        if len(data) < parsed.end:
+            self._wanted = parsed.end
+            self._begun += data
+            return True
+        self._server.requests += 1
+        self._keep = parsed.keep
+        writing = Writing(self._server, self, endpoint, request, keep=parsed.keep)
+        try:
+            writing.begin(names, found[1])
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._quiet = False
+            self._waiting = writing
+        return True
+
+    def written(self, answer: Encoded) -> None:
+        """The write of this connection has ended."""
+        self._waiting = None
+        self._quiet = True
+        self._send(answer)
+        self._go_on()
 
     def _wait(self, data: bytes, waiting: Waiting, seconds: float) -> None:
         self._quiet = False
@@ -399,7 +403,7 @@ class Connection(asyncio.Protocol):
     def _measure(self, data: bytes) -> None:
         """Find how long the request is that begins at the last quiet moment."""
         self._head += data
-        end = self._head.find(_END)
+        end = self._head.find(END)
         if end < 0:
             if len(self._head) > 2 * MAX_PLAIN:
                 self._expected = -1

@@ -14,7 +14,7 @@ from lictor.http.api import Reading
 from lictor.http.connection import Connection
 from lictor.http.reply import Encoded, Reply, Stream, encode, text_reply
 from lictor.http.request import Request
-from lictor.http.routes import ACTION, Endpoint
+from lictor.http.routes import ACTION, WRITE, Endpoint
 from lictor.model.errors import LictorError, TooLarge
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class FullHandler:
             request.body = await self._body(http, endpoint)
         except LictorError as error:
             return await self._send(http, self.api.error_reply(error), close=True)
-        if endpoint.kind == ACTION:
+        if endpoint.kind in (ACTION, WRITE):
             result = await self.api.act(endpoint, names, values, request)
             if isinstance(result, Stream):
                 return await self._stream(http, result)
@@ -187,9 +187,7 @@ class FullHandler:
                 raise
 
     async def _body(self, http: web.BaseRequest, endpoint: Endpoint) -> bytes:
-        limit = endpoint.body_limit
-        if isinstance(limit, str):
-            limit = int(getattr(self.api.settings, limit))
+        limit = self.api.body_limit(endpoint)
         length = http.content_length
         if length is not None and length > limit:
             raise TooLarge(_too_large(f"({length} bytes)", limit, endpoint))

@@ -56,8 +56,8 @@ def _raw(view: View, key: str) -> Reply:
     return Reply(200, entry.value or b"", "text/plain", headers)
 
 
-@family.action("PUT", "/v1/kv/*key", body_limit="kv_max_value")
-async def put(api: Api, request: Request) -> Any:
+@family.write("PUT", "/v1/kv/*key", body_limit="kv_max_value")
+def put(api: Api, request: Request) -> KVWrite:
     """Set a key, with `flags`, `cas`, or under a session's lock (`acquire`, `release`)."""
     key = _key(request)
     chosen = [name for name in ("cas", "acquire", "release") if request.has(name)]
@@ -72,11 +72,11 @@ async def put(api: Api, request: Request) -> Any:
         verb, session = "lock", _session(request, "acquire")
     elif request.has("release"):
         verb, session = "unlock", request.get("release")
-    return await api.agent.apply(KVWrite(verb, key, request.body or None, flags, session, index))
+    return KVWrite(verb, key, request.body or None, flags, session, index)
 
 
-@family.action("DELETE", "/v1/kv/*key")
-async def delete(api: Api, request: Request) -> Any:
+@family.write("DELETE", "/v1/kv/*key")
+def delete(api: Api, request: Request) -> KVWrite:
     """Delete a key, with `cas` only if it is unchanged, with `recurse` all under it."""
     recurse = request.has("recurse")
     if recurse and request.has("cas"):
@@ -84,11 +84,11 @@ async def delete(api: Api, request: Request) -> Any:
     key = request.vars["key"] if recurse else _key(request)
     request.require("key", key, WRITE)
     if recurse:
-        return await api.agent.apply(KVWrite("delete-tree", key))
+        return KVWrite("delete-tree", key)
     if request.has("cas"):
         index = unsigned(request.get("cas"))
-        return await api.agent.apply(KVWrite("delete-cas", key, index=index))
-    return await api.agent.apply(KVWrite("delete", key))
+        return KVWrite("delete-cas", key, index=index)
+    return KVWrite("delete", key)
 
 
 def _flags(request: Request) -> str:

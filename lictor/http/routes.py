@@ -7,7 +7,8 @@ endpoint is
 runs it,
   waits with it where the caller asks, and remembers its answer;
 - a **local read**: the same, about the agent's own state: no consistency and no index, but a content hash to wait on;
-- an **action**: `async function(api, request)`, which does something and returns a value or a reply.
+- a **write**: `function(api, request)` checks the parameters and returns a command; its result is the answer;
+- an **action**: `async function(api, request)`, which does something else and returns a value or a reply.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lictor.http.request import Request
+from lictor.model.command import Command
 from lictor.store.store import View
 
 if TYPE_CHECKING:
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
 
 ReadFunction = Callable[[View], Any]
 ReadEndpoint = Callable[["Api", Request], ReadFunction]
+WriteEndpoint = Callable[["Api", Request], Command]
 ActionEndpoint = Callable[["Api", Request], Awaitable[Any]]
 
 READ = "read"
 LOCAL = "local"
+WRITE = "write"
 ACTION = "action"
 
 DEFAULT_BODY_LIMIT = 2 * 1024 * 1024  # bytes
@@ -63,6 +67,12 @@ class Family:
     def read_local(self, pattern: str) -> Callable[[ReadEndpoint], ReadEndpoint]:
         """Mark a read of the agent's own state."""
         return self._add(LOCAL, "GET", pattern)
+
+    def write(
+        self, method: str, pattern: str, *, body_limit: int | str = DEFAULT_BODY_LIMIT
+    ) -> Callable[[WriteEndpoint], WriteEndpoint]:
+        """Mark a write of the store."""
+        return self._add(WRITE, method, pattern, body_limit=body_limit)
 
     def action(
         self, method: str, pattern: str, *, body_limit: int | str = DEFAULT_BODY_LIMIT

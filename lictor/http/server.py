@@ -26,6 +26,8 @@ class HttpServer:
         self._listeners: list[asyncio.AbstractServer] = []
         self._unix: list[Path] = []
         self._full: FullHandler | None = None
+        self._writing = 0  # plain writes that are under way
+        self._written: asyncio.Future[None] | None = None  # set once there are none, while the door closes
         self.addresses: list[str] = []
 
     # -- listeners ----------------------------------------------------------------------------------------------------
@@ -65,12 +67,31 @@ class HttpServer:
             with contextlib.suppress(OSError):
                 path.unlink()
         self._unix.clear()
+        ends = [self._finish_writes(grace)]
         if self._full is not None:
-            await self._full.close(grace)
+            ends.append(self._full.close(grace))
+        await asyncio.gather(*ends)
         for connection in list(self._connections):
             connection.close()
         self.api.freshness.confirmations.close()
         self.api.answers.clear()
+
+    async def _finish_writes(self, grace: float) -> None:
+        if self._writing:
+            self._written = asyncio.get_running_loop().create_future()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._written
+
+    def write_began(self) -> None:
+        """A plain write is under way."""
+        self._writing += 1
+
+    def write_ended(self) -> None:
+        """It has ended."""
+        self._writing -= 1
+        if not self._writing and self._written is not None and not self._written.done():
+            self._written.set_result(None)
 
     # -- connections --------------------------------------------------------------------------------------------------
 

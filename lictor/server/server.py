@@ -5,8 +5,10 @@ is committed and applied here. What an entry of the log changed is told right af
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,9 +22,11 @@ from lictor.store.store import Store
 MAX_BATCH = 512  # commands in one log entry
 BATCH_BYTES = 8 * 1024 * 1024  # of the commands in one entry, unless a single one has more
 MAX_COMMAND = 32 * 1024 * 1024  # bytes; longer ones would hold up what is between servers
-
-
 HOLD = 7.0  # seconds in which a leader must be found
+
+
+_Waiting = tuple[bytes, Callable[[Any], None]]  # a command, encoded, and whom to tell its result
+log = logging.getLogger("lictor.server")
 
 
 class StoreMachine:
@@ -52,10 +56,8 @@ class StoreMachine:
         return snapshot.Image(self._store)
 
     async def load(self, pieces: Iterator[bytes]) -> None:
-        """Fill the store from a snapshot. Answers may have been made from what it held before: all are told."""
-        snapshot.load(self._store, b"".join(pieces))
-        self._store.replaced()
-        self._store.flush()
+        """Become the state of a snapshot, all at once at the end."""
+        await snapshot.load_pieces(self._store, pieces)
 
 
 class Server:
@@ -78,7 +80,7 @@ class Server:
         self.hold = hold
         self.consensus = agreement(StoreMachine(store))
         self._encoder = msgspec.msgpack.Encoder()
-        self._waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
+        self._waiting: list[_Waiting] = []
         self._proposals: set[asyncio.Task[None]] = set()
         self.applied = 0
 
@@ -103,13 +105,19 @@ class Server:
 
         Raises `InvalidRequest` or `TooLarge` for a command that no log entry can hold.
         """
-        encoded = self._encoded(command)
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._propose)
-        self._waiting.append((encoded, done))
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.submit(command, partial(_settle, done))
         return await done
+
+    def submit(self, command: Command, done: Callable[[Any], None]) -> None:
+        """Do the same, and tell `done` the result, or the `LictorError` that it failed with; never within this call.
+
+        Raises `InvalidRequest` or `TooLarge` for a command that no log entry can hold.
+        """
+        encoded = self._encoded(command)
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._propose)
+        self._waiting.append((encoded, done))
 
     async def apply_leading(self, commands: Sequence[Command]) -> list[Any]:
         """Apply commands of the leader's own as one proposal, in this server's present leadership or not at all: what
@@ -140,12 +148,12 @@ class Server:
             size += len(encoded)
         self._begin(waiting[start:])
 
-    def _begin(self, waiting: list[tuple[bytes, asyncio.Future[Any]]]) -> None:
+    def _begin(self, waiting: list[_Waiting]) -> None:
         task = asyncio.get_running_loop().create_task(self._commit(waiting))
         self._proposals.add(task)
         task.add_done_callback(self._proposals.discard)
 
-    async def _commit(self, waiting: list[tuple[bytes, asyncio.Future[Any]]]) -> None:
+    async def _commit(self, waiting: list[_Waiting]) -> None:
         # The shape of a `Batch`, whose commands are encoded already.
         batch = (self.clock(), [msgspec.Raw(encoded) for encoded, _ in waiting])
         try:
@@ -155,9 +163,17 @@ class Server:
             results = [error] * len(waiting)
         self.applied += len(waiting)
         for (_, done), result in zip(waiting, results, strict=True):
-            if done.done():
-                continue
-            if isinstance(result, Exception):
-                done.set_exception(result if isinstance(result, LictorError) else LictorError(str(result)))
-            else:
-                done.set_result(result)
+            known = not isinstance(result, Exception) or isinstance(result, LictorError)
+            try:
+                done(result if known else LictorError(str(result)))
+            except Exception:
+                log.exception("the answer to a write has met a mistake of this program; please report it")
+
+
+def _settle(done: asyncio.Future[Any], result: object) -> None:
+    if done.done():
+        return
+    if isinstance(result, LictorError):
+        done.set_exception(result)
+    else:
+        done.set_result(result)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lictor.http.connection import parse_plain
+from lictor.http.plain import parse_plain, parse_write
 from tests.http.conftest import Door, eventually, open_agent, read_answer
 
 GET = b"GET /v1/kv/a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -294,3 +294,107 @@ async def test_a_whole_url_as_target_means_its_path(door: Door) -> None:
     async with door.socket() as (reader, writer):
         writer.write(b"GET http://somebody:8500/v1/kv/a?raw HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await read_answer(reader))[1] == b"1"
+
+
+class TestPlainWrites:
+    def test_a_put_with_its_length_is_plain(self) -> None:
+        found = parse_write(PUT)
+        assert found is not None
+        assert (found.method, found.target, found.keep, PUT[found.body : found.end]) == (
+            "PUT",
+            "/v1/kv/a",
+            True,
+            b"one",
+        )
+
+    def test_one_whose_body_is_still_to_come_says_how_much(self) -> None:
+        found = parse_write(PUT[:-2])
+        assert found is not None
+        assert found.end == len(PUT)
+
+    def test_a_delete_needs_no_body(self) -> None:
+        found = parse_write(b"DELETE /v1/kv/a HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert found is not None
+        assert (found.method, found.body, found.end) == ("DELETE", 37, 37)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            GET,
+            PUT + b"P",
+            PUT[:40],
+            PUT.replace(b"PUT", b"PATCH"),
+            PUT.replace(b"Content-Length: 3", b"Transfer-Encoding: chunked"),
+            PUT.replace(b"Content-Length: 3", b"Content-Length: 3\r\nContent-Length: 3"),
+            PUT.replace(b"Content-Length: 3", b"Content-Length: 3\r\nExpect: 100-continue"),
+            PUT.replace(b"Content-Length: 3", b"Content-Length: +3"),
+            PUT.replace(b"Content-Length: 3", b"Content-Length: 3, 3"),
+            PUT.replace(b"Content-Length: 3", b"Content-Length:"),
+            PUT.replace(b"Content-Length: 3", b"Content-Length: 65537"),
+            PUT.replace(b"Host: x", b"Host: " + b"x" * 9000),
+            PUT.replace(b"\r\n", b"\n"),
+        ],
+    )
+    def test_anything_unusual_is_left_to_the_full_parser(self, data: bytes) -> None:
+        assert parse_write(data) is None
+
+
+async def test_a_write_cut_anywhere_has_its_effect(door: Door) -> None:
+    async with door.socket() as (reader, writer):
+        for cut in range(1, len(PUT)):
+            await door.put("/v1/kv/a", b"none")
+            writer.write(PUT[:cut])
+            await asyncio.sleep(0)
+            writer.write(PUT[cut:] + GET.replace(b"/a", b"/a?raw"))
+            assert (await read_answer(reader))[1] == b"true"
+            assert (await read_answer(reader))[1] == b"one"
+
+
+async def test_a_body_that_comes_in_many_parts_is_waited_for(door: Door) -> None:
+    body = bytes(range(256)) * 256
+    request = b"PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    async with door.socket() as (reader, writer):
+        for start in range(0, len(request), 5000):
+            writer.write(request[start : start + 5000])
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert (await read_answer(reader))[1] == b"true"
+    assert (await door.get("/v1/kv/a?raw"))[2] == body
+
+
+async def test_writes_sent_together_are_done_in_their_order(door: Door) -> None:
+    puts = [PUT.replace(b"one", b"%03d" % n) for n in range(50)]
+    async with door.socket() as (reader, writer):
+        writer.write(puts[0])
+        writer.write(b"".join(puts[1:]))
+        for _ in puts:
+            assert (await read_answer(reader))[1] == b"true"
+    assert (await door.get("/v1/kv/a?raw"))[2] == b"049"
+
+
+async def test_a_client_that_closed_its_side_still_hears_of_its_write(door: Door) -> None:
+    async with door.socket() as (reader, writer):
+        writer.write(PUT)
+        writer.write_eof()
+        assert (await read_answer(reader))[1] == b"true"
+        assert await reader.read() == b""
+
+
+async def test_a_write_that_is_refused_leaves_the_connection_open(door: Door) -> None:
+    async with door.socket() as (reader, writer):
+        writer.write(PUT.replace(b"/a ", b"/a?cas=1&acquire=x "))
+        head, body = await read_answer(reader)
+        assert head.startswith(b"HTTP/1.1 400 "), body
+        writer.write(PUT)
+        assert (await read_answer(reader))[1] == b"true"
+
+
+async def test_the_door_closes_after_the_writes_that_are_under_way(door: Door) -> None:
+    async with door.socket() as (reader, writer):
+        writer.write(GET)
+        await read_answer(reader)
+        (connection,) = door.http._connections
+        connection.data_received(PUT)
+        await door.http.close(30)
+        assert (await read_answer(reader))[1] == b"true"
+        assert await reader.read() == b""
