@@ -27,8 +27,8 @@ class _Work:
 
 
 class Incoming(Connection):
-    """The acceptor's end of a connection. `welcome` tells whether the other side's preamble was right. `on_held` is
-    told how many bytes more, or less, it holds of what is no whole frame yet.
+    """The acceptor's end of a connection. `cut_off` tells whether this side has put an end to it. `on_held` is told
+    how many bytes more, or less, it holds of what is no whole frame yet.
 
     With a `required_name`, whatever comes from a caller whose certificate is not for that name is refused.
     """
@@ -36,7 +36,7 @@ class Incoming(Connection):
     def __init__(self, limits: Limits, handlers: Handlers, required_name: str, on_held: Callable[[int], None]) -> None:
         super().__init__(limits)
         self.caller = Caller("")
-        self.welcome = False
+        self.cut_off = False
         self._messages = handlers.messages
         self._calls = handlers.calls
         self._streams = handlers.streams
@@ -59,7 +59,6 @@ class Incoming(Connection):
     def _greeted(self) -> None:
         if self._setup is not None:
             self._setup.cancel()
-        self.welcome = True
         self._write(frame.PREAMBLE)
 
     def data_received(self, data: bytes) -> None:
@@ -67,6 +66,7 @@ class Incoming(Connection):
         self._count()
 
     def abort(self, reason: str) -> None:
+        self.cut_off = self.cut_off or not self.closed
         super().abort(reason)
         self._count()
 

@@ -102,37 +102,41 @@ class Listener:
                     ssl=tls,
                     ssl_handshake_timeout=self._limits.setup if tls is not None else None,
                 )
-        except (OSError, TimeoutError) as error:
-            accepted.close()
-            self._complain(caller, str(error) or "it did not say what it is in time")
-            return
-        await connection.over
-        if not connection.welcome:
-            self._complain(caller, connection.closed)
+        except TimeoutError:
+            self._complain(caller, "it did not say what it is in time")
+        except OSError as error:
+            self._complain(caller, str(error))
+        else:
+            await connection.over
+            if connection.cut_off:
+                self._complain(caller, connection.closed)
 
     async def _begins_tls(self, accepted: socket.socket) -> bool:
         """Whether the first byte that comes is TLS's. It stays to be read."""
         readable: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(accepted.fileno(), _settle, readable)
+        begins: bool | None = None
         try:
             await readable
+            begins = accepted.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE
+            return begins
         finally:
             self._loop.remove_reader(accepted.fileno())
-        return accepted.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE
+            if begins is None:
+                accepted.close()  # from the next step on it is the loop's to close
 
     def _complain(self, address: str, reason: str) -> None:
-        """Log that a connection was turned away, but not for each one of a flood."""
+        """Log that a connection was ended on purpose, but not for each one of a flood."""
         now = self._loop.time()
         if now >= self._complain_after:
             self._complain_after = now + _COMPLAINT_PAUSE
-            log.warning("turned away a connection from %s: %s", address, reason)
+            log.warning("ended a connection from %s: %s", address, reason)
 
     def _count(self, more: int) -> None:
         """Keep what all connections hold of unfinished frames within its bound: the one that holds most is ended."""
         self._held += more
         if self._held > self._limits.partial:
             largest = max(self._serving.values(), key=lambda connection: connection.held)
-            self._complain(largest.caller.address, "all connections together hold too much that is not finished")
             largest.abort("all connections together hold too much that is not finished")
 
     def beat(self) -> None:

@@ -182,7 +182,7 @@ async def test_strangers_are_logged_but_not_each_of_a_flood(caplog: pytest.LogCa
         for _ in range(50):
             async with peer(to, b"GET / HTTP/1.1\r\n\r\n") as stranger:
                 assert await stranger.ended()
-    lines = [record.getMessage() for record in caplog.records if "turned away" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "ended a connection from" in record.getMessage()]
     assert 1 <= len(lines) < 10
     assert "it does not speak this protocol: it began with b'GET / HT'" in lines[0]
 
