@@ -15,9 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
-from lictor.agent import instruments, reconcile
+from lictor.agent import instruments
 from lictor.agent.anti_entropy import AntiEntropy
 from lictor.agent.checks.alias import NodeHealth
 from lictor.agent.config.keys import RuntimeConfig
@@ -31,22 +29,24 @@ from lictor.agent.metrics_sinks import MetricsSinks
 from lictor.agent.persistence import AgentFiles
 from lictor.agent.registry import Registry, aliased
 from lictor.agent.remote_exec import EVENT as REMOTE_EXEC
+from lictor.agent.serving import Serving
 from lictor.model.authorizer import ALLOW_ALL, Authorizer
-from lictor.model.command import Command, ConfigWrite, CoordinateUpdate, Deregister, Restore, RestorePart, SettingWrite
+from lictor.model.command import Command, ConfigWrite, CoordinateUpdate, Restore, RestorePart
 from lictor.model.config_entry import UndecodableConfigEntry, decode_entry, entry_json
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.duration import format_duration
 from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotFound, Refused
 from lictor.model.member import Member
 from lictor.model.node import Node
-from lictor.model.service import NodeService
 from lictor.model.service_definition import CheckDefinition, ServiceDefinition
 from lictor.model.user_event import UserEvent
 from lictor.model.version import API_VERSION, __version__
 from lictor.raft.consensus import Consensus, Machine, ServerRecord
 from lictor.raft.single import SingleVoter
-from lictor.server import autopilot
-from lictor.server.duties import Duties
+from lictor.server.autopilot_config import AutopilotConfig
+from lictor.server.hello import Hello
+from lictor.server.leadership import Leadership
+from lictor.server.members import as_member
 from lictor.server.server import Server
 from lictor.store.reads import catalog, health
 from lictor.store.store import Store
@@ -116,9 +116,14 @@ class Agent:
         self.events = EventLog(self.store.watches.fire)
         self._set_tokens: dict[str, str] = self.files.tokens()
         self.server: Server | None = None
-        self.duties: Duties | None = None
+        self.leadership: Leadership | None = None
+        self.serving: Serving | None = None
+        self.failure = ""  # why the agent ended itself
         if config.server:
-            self.server = Server(self.store, self._agreement, hold=config.performance.rpc_hold_timeout)
+            self.serving = (
+                None if folder is None else Serving(config, self.store, self.server_record, self.meta, self._give_up)
+            )
+            self.server = self.serving.server if self.serving is not None else Server(self.store, self._alone)
         self.registry: Registry
         self.anti_entropy: AntiEntropy
         self.remote_exec: ExecHandler | None = None
@@ -160,12 +165,27 @@ class Agent:
         """This node's meta: what configuration gives, and what every node has."""
         return {"consul-network-segment": self.config.segment, "consul-version": API_VERSION, **self.config.node_meta}
 
-    def _agreement(self, machine: Machine) -> Consensus:
+    def _alone(self, machine: Machine) -> Consensus:
         return SingleVoter(machine, self.server_record)
+
+    def _give_up(self, reason: str) -> None:
+        log.error("giving up", reason=reason)
+        self.failure = reason
+        if self.on_leave is not None:
+            self.on_leave()
 
     def server_record(self) -> ServerRecord:
         """This server as the others should know it."""
         return ServerRecord(self.node_id, self.config.node_name, self.rpc_address)
+
+    def hello(self) -> Hello:
+        """What this server says of itself to others."""
+        if self.serving is not None:
+            return self.serving.formation.hello
+        if self.server is None:
+            raise NoLeader
+        me = self.server_record()
+        return Hello(me.id, me.node, me.address, self.datacenter, 1, False, is_leader=True, version=API_VERSION)
 
     @property
     def rpc_address(self) -> str:
@@ -200,7 +220,11 @@ class Agent:
             return [Member(f"{config.node_name}.{config.datacenter}", address, config.ports.serf_wan, tags)]
         if config.server:
             tags["wan_join_port"] = str(config.ports.serf_wan)
-        return [Member(config.node_name, config.advertise_addr, config.ports.serf_lan, tags)]
+        own = Member(config.node_name, config.advertise_addr, config.ports.serf_lan, tags)
+        if self.leadership is None:
+            return [own]
+        servers = self.leadership.members.servers()
+        return [own if server.id == self.node_id else as_member(server) for server in servers]
 
     def authorizer(self, token: str) -> Authorizer:
         """The rights of a token: everything, until access control lands."""
@@ -266,7 +290,8 @@ class Agent:
         for number, start in enumerate(parts):
             await self.apply(RestorePart(token, number, state[start : start + RESTORE_PART]))
         await self.apply(Restore(token, len(parts)))
-        await self._register_self()
+        if self.leadership is not None:
+            await self.leadership.bring_in_line()
         self.anti_entropy.compare_soon()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -282,68 +307,69 @@ class Agent:
         )
         self._closing.append(self.registry.close)
         if self.server is not None:
-            await self.server.start()
-            self._closing.append(self.server.close)
-            self.duties = Duties(self.server)
-            self.duties.start()
-            self._closing.append(self.duties.close)
-            await self._register_self()
-            await self._set_autopilot()
-            await self._put_first_entries()
+            self.leadership = Leadership(
+                self.server,
+                self.serving.network if self.serving is not None else None,
+                self.hello,
+                members_changed=lambda: self.store.watches.fire((("agent", "members"),)),
+                first_autopilot=self._first_autopilot(),
+                first_entries=self._first_entries(),
+            )
+            running = self.serving or self.server
+            await running.start()
+            self._closing.append(running.close)
+            self.leadership.start()
+            self._closing.append(self.leadership.close)
+            if self.config.dev_mode or self.config.bootstrap_expect <= 1:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SYNC_PATIENCE):
+                        await self.leadership.duties.begun()
         await self.registry.load(config.services, config.checks)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SYNC_PATIENCE):
                 await self.anti_entropy.sync_whole()
         if self.server is not None and not config.disable_coordinates:
-            await self.apply(CoordinateUpdate((CoordinateEntry(config.node_name),)))
+            telling = asyncio.create_task(self._tell_coordinate())
+            self._closing.append(lambda: _ended(telling))
         self.anti_entropy.start()
         self._closing.append(self.anti_entropy.close)
         await self._sinks.start()
         self._closing.append(self._sinks.close)
         log.info("started", node=config.node_name, datacenter=config.datacenter, server=config.server)
 
-    async def _register_self(self) -> None:
-        """What the leader keeps in the catalog of members: this node, its `consul` service, its `serfHealth`."""
-        meta = {
-            "non_voter": "false",
-            "read_replica": "false",
-            "raft_version": "3",
-            "serf_protocol_current": "2",
-            "serf_protocol_max": "5",
-            "serf_protocol_min": "1",
-            "version": API_VERSION,
-        }
-        service = NodeService(id="consul", service="consul", port=self.config.ports.server, meta=meta)
-        bare = Node(self.node_id, self.node_name, self.advertise, self.datacenter)
-        for command in reconcile.only_member(self.store, bare, service):
-            if isinstance(command, Deregister):
-                log.warn("a member that the catalog knew is not there any more: removed", node=command.node)
-            await self.apply(command)
+    async def _tell_coordinate(self) -> None:
+        """Have this node's coordinate stored, as soon as there is a leader."""
+        while True:
+            try:
+                await self.apply(CoordinateUpdate((CoordinateEntry(self.config.node_name),)))
+                return
+            except NoLeader:
+                await asyncio.sleep(1.0)
 
-    async def _set_autopilot(self) -> None:
-        """Autopilot's first configuration is the leader's; afterwards the cluster's own counts."""
-        if self.store.settings.get(autopilot.SETTING) is None:
-            first = self.config.autopilot
-            body = autopilot.AutopilotConfig(
-                cleanup_dead_servers=first.cleanup_dead_servers,
-                last_contact_threshold=format_duration(first.last_contact_threshold),
-                max_trailing_logs=first.max_trailing_logs,
-                min_quorum=first.min_quorum,
-                server_stabilization_time=format_duration(first.server_stabilization_time),
-                redundancy_zone_tag=first.redundancy_zone_tag,
-                disable_upgrade_migration=first.disable_upgrade_migration,
-                upgrade_version_tag=first.upgrade_version_tag,
-            )
-            await self.apply(SettingWrite(autopilot.SETTING, msgspec.to_builtins(body), 0, cas=True))
+    def _first_autopilot(self) -> AutopilotConfig:
+        """Autopilot's configuration in a new cluster."""
+        first = self.config.autopilot
+        return AutopilotConfig(
+            cleanup_dead_servers=first.cleanup_dead_servers,
+            last_contact_threshold=format_duration(first.last_contact_threshold),
+            max_trailing_logs=first.max_trailing_logs,
+            min_quorum=first.min_quorum,
+            server_stabilization_time=format_duration(first.server_stabilization_time),
+            redundancy_zone_tag=first.redundancy_zone_tag,
+            disable_upgrade_migration=first.disable_upgrade_migration,
+            upgrade_version_tag=first.upgrade_version_tag,
+        )
 
-    async def _put_first_entries(self) -> None:
-        """The configuration's entries are stored where none of that kind and name is."""
+    def _first_entries(self) -> list[ConfigWrite]:
+        """The config entries of a new cluster. Raises `Refused`."""
+        found = []
         for position, body in enumerate(self.config.config_entries.bootstrap):
             try:
                 entry = decode_entry(body)
-                await self.apply(ConfigWrite("upsert-cas", entry.kind, entry.name, entry_json(entry), 0))
             except (LictorError, UndecodableConfigEntry) as error:
                 raise Refused(f"config_entries.bootstrap[{position}]: {error}") from None
+            found.append(ConfigWrite("upsert-cas", entry.kind, entry.name, entry_json(entry), 0))
+        return found
 
     async def close(self) -> None:
         """End what was started, last first: checks and duties stop, what was accepted is written."""
@@ -522,3 +548,8 @@ def _metrics(config: RuntimeConfig) -> Metrics:
         time.time(),
         socket.gethostname(),
     )
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -118,8 +118,8 @@ def publish(agent: Agent) -> None:
     gauge("raft.last_index", lambda: _integer(consensus.stats().get("last_log_index", "")))
     gauge("raft.commitNumLogs", lambda: _integer(consensus.stats().get("commit_index", "")))
     gauge("raft.peers", lambda: len(consensus.peers()))
-    gauge("autopilot.healthy", lambda: float(bool(consensus.leader)))
-    gauge("autopilot.failure_tolerance", lambda: max(0, (len(consensus.peers()) - 1) // 2))
+    gauge("autopilot.healthy", lambda: _autopilot(agent)[0])
+    gauge("autopilot.failure_tolerance", lambda: _autopilot(agent)[1])
     gauge("session_ttl.active", lambda: sum(1 for session in store.sessions if session.ttl))
     gauge("state.nodes", lambda: len(store.nodes), datacenter=dc)
     gauge("state.services", lambda: sum(1 for _ in store.services.indexes["name"].values()), datacenter=dc)
@@ -148,6 +148,16 @@ def _tasks() -> float:
         return len(asyncio.all_tasks())
     except RuntimeError:  # asked from outside the loop
         return 0
+
+
+def _autopilot(agent: Agent) -> tuple[float, float]:
+    """Whether all servers are well, and how many may fail: as the leader knows it, else as far as it can be told."""
+    state = agent.leadership.autopilot.latest if agent.leadership is not None else None
+    if state is not None:
+        return float(state.healthy), state.failure_tolerance
+    consensus = agent.server.consensus if agent.server is not None else None
+    voters = sum(1 for peer in consensus.peers() if peer.voter) if consensus is not None else 0
+    return float(consensus is not None and bool(consensus.leader)), max(0, (voters - 1) // 2)
 
 
 def _checks_with(agent: Agent, status: str) -> Callable[[], float]:

@@ -28,7 +28,7 @@ from lictor.http.door import http_settings, open_door
 from lictor.http.server import HttpServer
 from lictor.model.errors import LictorError
 from lictor.model.version import __version__
-from lictor.raft.disk import DamagedLog
+from lictor.raft.wal import DamagedLog
 
 if TYPE_CHECKING:
     from lictor.agent.own_http import OwnHttp
@@ -67,11 +67,16 @@ def run_agent(args: list[str], io: Io) -> int:
     try:
         for warning in warnings:
             log.warn(warning)
-        return uvloop.run(_Process(args, config, logs).run())
+        return uvloop.run(_run(args, config, logs))
     except (OSError, LictorError, DamagedLog) as error:
         raise CommandError(f"Error starting agent: {_words(error)}") from None
     finally:
         logs.close()
+
+
+async def _run(args: list[str], config: RuntimeConfig, logs: LogSystem) -> int:
+    """The agent's whole life; on the loop from its making on."""
+    return await _Process(args, config, logs).run()
 
 
 def _words(error: Exception) -> str:

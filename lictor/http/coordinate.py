@@ -11,9 +11,8 @@ from lictor.http.reply import Reply
 from lictor.http.request import Request
 from lictor.http.routes import Family, ReadFunction
 from lictor.model.authorizer import READ, WRITE
-from lictor.model.command import CoordinateUpdate
 from lictor.model.coordinate_entry import Coord, CoordinateEntry
-from lictor.model.errors import InvalidRequest, Refused
+from lictor.model.errors import InvalidRequest, NoLeader, Refused
 from lictor.store.reads import coordinates
 from lictor.store.store import View
 
@@ -93,5 +92,8 @@ async def update(api: Api, request: Request) -> Any:
     if not all(math.isfinite(number) for number in (*coord.vec, coord.error, coord.adjustment, coord.height)):
         raise Refused("invalid coordinate")
     request.require("node", given.node, WRITE)
-    await api.agent.apply(CoordinateUpdate((CoordinateEntry(given.node, given.segment, coord),)))
+    leadership = api.agent.leadership
+    if leadership is None:
+        raise NoLeader
+    await leadership.update_coordinate(CoordinateEntry(given.node, given.segment, coord))
     return Reply()

@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 
 from lictor.http.api import Api
+from lictor.http.autopilot_json import health_json, state_json
 from lictor.http.bodies import boolean, read_record, unsigned_parameter, whole
-from lictor.http.reply import json_reply
+from lictor.http.reply import Reply, json_reply
 from lictor.http.request import Request
 from lictor.http.routes import Family, ReadFunction
 from lictor.model.authorizer import READ, WRITE
@@ -14,8 +15,8 @@ from lictor.model.command import SettingWrite
 from lictor.model.duration import format_nanoseconds, parse_nanoseconds
 from lictor.model.errors import InvalidRequest, NoLeader, Refused
 from lictor.model.service_rules import multierror
-from lictor.server import autopilot
-from lictor.server.autopilot import AutopilotConfig
+from lictor.server.autopilot_config import SETTING, AutopilotConfig
+from lictor.server.leadership import Leadership
 from lictor.server.server import Server
 from lictor.store.reads import config, usage
 from lictor.store.store import View
@@ -31,6 +32,13 @@ def _server(api: Api) -> Server:
     if server is None:
         raise NoLeader
     return server
+
+
+def _leadership(api: Api) -> Leadership:
+    leadership = api.agent.leadership
+    if leadership is None:
+        raise NoLeader
+    return leadership
 
 
 # -- Raft -------------------------------------------------------------------------------------------------------------
@@ -67,20 +75,16 @@ async def remove_peer(api: Api, request: Request) -> Any:
         raise InvalidRequest("Bad request: Must specify only one of ?id or ?address")
     request.require("operator", "", WRITE)
     kind = "id" if by_id else "address"
-    wanted = request.get(kind)
-    if wanted not in [peer.id if by_id else peer.address for peer in _server(api).consensus.peers()]:
-        raise Refused(f'{kind} "{wanted}" was not found in the Raft configuration')
-    raise Refused("need at least one voter in configuration")
+    await _leadership(api).remove_peer(kind, request.get(kind))
+    return Reply()
 
 
 @family.action("POST", "/v1/operator/raft/transfer-leader")
 async def transfer_leader(api: Api, request: Request) -> Any:
     """Hand the leadership to another server."""
     request.require("operator", "", WRITE)
-    others = [peer for peer in _server(api).consensus.peers() if not peer.leader and peer.voter]
-    if request.get("id") and request.get("id") not in [peer.id for peer in others]:
-        raise Refused(f"cannot find peer: no other voter has the id {request.get('id')!r}")
-    raise Refused("cannot find peer")
+    await _leadership(api).transfer(request.get("id"))
+    return {"Success": True}
 
 
 # -- Autopilot --------------------------------------------------------------------------------------------------------
@@ -106,7 +110,7 @@ async def autopilot_configuration(api: Api, request: Request) -> Any:
     """Autopilot's configuration."""
     request.require("operator", "", READ)
     await api.confirm(request)
-    found = api.agent.store.read(config.setting, autopilot.SETTING).value
+    found = api.agent.store.read(config.setting, SETTING).value
     if found is None:
         return msgspec.to_builtins(AutopilotConfig()) | {"CreateIndex": 0, "ModifyIndex": 0}
     return found.body | {"CreateIndex": found.create_index, "ModifyIndex": found.modify_index}
@@ -133,7 +137,7 @@ async def set_autopilot_configuration(api: Api, request: Request) -> Any:
     cas, index = request.has("cas"), 0
     if cas:
         index = unsigned_parameter(request.get("cas"), "Bad request: Error parsing cas value: ")
-    return await api.agent.apply(SettingWrite(autopilot.SETTING, msgspec.to_builtins(new), index, cas))
+    return await api.agent.apply(SettingWrite(SETTING, msgspec.to_builtins(new), index, cas))
 
 
 def _duration(value: Any) -> str:
@@ -149,16 +153,15 @@ def _duration(value: Any) -> str:
 async def autopilot_health(api: Api, request: Request) -> Any:
     """The servers' health; status 429 where one is unhealthy."""
     request.require("operator", "", READ)
-    health = autopilot.cluster_health(_server(api).consensus, api.agent.started_at)
-    shown = autopilot.health_json(health)
-    return json_reply(shown, pretty=request.pretty, status=200 if health.healthy else 429)
+    state = await _leadership(api).autopilot_state()
+    return json_reply(health_json(state), pretty=request.pretty, status=200 if state.healthy else 429)
 
 
 @family.action("GET", "/v1/operator/autopilot/state")
 async def autopilot_state(api: Api, request: Request) -> Any:
     """Autopilot's whole picture of the servers."""
     request.require("operator", "", READ)
-    return autopilot.state_json(autopilot.cluster_health(_server(api).consensus, api.agent.started_at))
+    return state_json(await _leadership(api).autopilot_state())
 
 
 # -- gossip keys ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from lictor.model.authorizer import READ, WRITE
 from lictor.model.check import SERF_HEALTH
 from lictor.model.command import SessionCreate, SessionDestroy
 from lictor.model.duration import format_duration, parse_duration
-from lictor.model.errors import InvalidRequest, Refused
+from lictor.model.errors import InvalidRequest, NoLeader, Refused
 from lictor.model.ids import looks_like_id, new_id
 from lictor.model.session import (
     DELETE,
@@ -175,12 +175,13 @@ async def renew(api: Api, request: Request) -> Any:
     """Begin a session's TTL anew; returns the session."""
     session_id = _session_id(request)
     request.require("session", session_id, WRITE)
-    found = api.agent.store.read(sessions.session, session_id)
-    if not found.value:
+    leadership = api.agent.leadership
+    if leadership is None:
+        raise NoLeader
+    session = await leadership.renew_session(session_id)
+    if session is None:
         return text_reply(f"Session id '{session_id}' not found", 404)
-    if api.agent.duties is not None:
-        api.agent.duties.renew_session(session_id)
-    return found.value
+    return [session]
 
 
 @family.read("/v1/session/info/:session")

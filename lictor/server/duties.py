@@ -1,103 +1,87 @@
-"""The leader's duties: ends sessions whose TTL ran out, forgets old tombstones, and registers the servers in the
-catalog.
+"""The leader's duties: each runs from gaining the leadership, when all former entries are applied, to losing it.
+
+A duty is a coroutine function that is started anew with each leadership. It may go on for ever, or do its work and
+return. One that fails is logged and begun again after a pause, as long as the leadership lasts: it takes no other with
+it. One that finds that this server leads no more (`NotLeader`, `NoLeader`) is not worth a word: it is about to be
+ended.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
+from collections.abc import Awaitable, Callable
 
-from lictor.model.command import Command, Reap, SessionDestroy
-from lictor.model.errors import LictorError
-from lictor.server.server import Server
-from lictor.server.session_timers import SessionTimers
-from lictor.store.watch import Dependent
+from lictor.model.errors import LictorError, NoLeader, NotLeader
+from lictor.raft.consensus import Consensus
 
-TOMBSTONE_TTL = 15 * 60.0  # seconds
-REAP_INTERVAL = 30.0
+PAUSE = 10.0  # seconds before a duty that failed is begun again
+
+Duty = Callable[[], Awaitable[None]]
 
 log = logging.getLogger("lictor.server.leader")
 
 
-class _SessionsChanged(Dependent):
-    __slots__ = ("duties",)
-
-    def __init__(self, duties: "Duties") -> None:
-        self.duties = duties
-        self.seen = ()
-
-    def changed(self) -> None:
-        self.duties.follow_sessions()
-
-
 class Duties:
-    """Runs from gaining leadership to losing it."""
+    """The duties of one server. All are added before consensus starts."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._timers = SessionTimers()
-        self._changed = _SessionsChanged(self)
-        self._wake = asyncio.Event()
+    def __init__(self, consensus: Consensus) -> None:
+        self._duties: list[tuple[str, Duty]] = []
+        self._first: list[tuple[str, Duty]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
+        self._done = asyncio.Event()
+        consensus.on_leadership(self._told)
 
-    def start(self) -> None:
-        """Leadership is gained."""
-        self.follow_sessions()
-        self._tasks = [asyncio.create_task(self._end_sessions()), asyncio.create_task(self._reap())]
+    def add(self, name: str, duty: Duty) -> None:
+        """Add a duty that goes on."""
+        self._duties.append((name, duty))
+
+    def add_first(self, name: str, duty: Duty) -> None:
+        """Add a duty that is done once, when the leadership begins; `begun` waits for it."""
+        self._first.append((name, duty))
+
+    async def begun(self) -> None:
+        """Return once everything that begins a leadership of this server was done."""
+        await self._done.wait()
 
     async def close(self) -> None:
-        """Leadership is lost, or the server stops."""
-        self._server.store.watches.discard(self._changed)
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._tasks.clear()
+        """The server stops: return when nothing runs any more."""
+        self._end()
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
-    def follow_sessions(self) -> None:
-        """Sessions were made or ended: count for those there are."""
-        store = self._server.store
-        self._timers.follow(store.sessions, asyncio.get_running_loop().time())
-        store.watches.discard(self._changed)
-        store.watches.add(self._changed, (("sessions",),))
-        self._wake.set()
+    def _told(self, leading: bool) -> None:
+        self._end()
+        if leading:
+            self._begin()
 
-    def renew_session(self, session_id: str) -> None:
-        """A session's owner is alive."""
-        self._timers.renew(session_id, asyncio.get_running_loop().time())
-
-    async def apply_quietly(self, command: Command) -> bool:
-        """Apply a command of the leader's own; a failure is logged. Returns whether it succeeded."""
-        try:
-            await self._server.apply(command)
-        except LictorError as error:
-            log.warning("leader's command failed: %s", error)
-            return False
-        return True
-
-    async def _end_sessions(self) -> None:
+    def _begin(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            for session_id in self._timers.due(loop.time()):
-                log.debug("session TTL expired: session=%s", session_id)
-                await self.apply_quietly(SessionDestroy(session_id))
-            self._wake.clear()
-            following = self._timers.next()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if following is None else max(0.0, following - loop.time())):
-                    await self._wake.wait()
+        first = [loop.create_task(self._run(name, duty), name=name) for name, duty in self._first]
+        going_on = [loop.create_task(self._run(name, duty), name=name) for name, duty in self._duties]
+        self._tasks = [*first, *going_on, loop.create_task(self._note_begun(first))]
 
-    async def _reap(self) -> None:
-        """Note the index at intervals; what was removed at or before the one of `TOMBSTONE_TTL` ago is forgotten."""
-        store, loop = self._server.store, asyncio.get_running_loop()
-        noted: deque[tuple[float, int]] = deque()
+    def _end(self) -> None:
+        self._done.clear()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            if not task.done():
+                task.cancel()
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
+
+    async def _note_begun(self, first: list[asyncio.Task[None]]) -> None:
+        await asyncio.gather(*first)
+        self._done.set()
+
+    async def _run(self, name: str, duty: Duty) -> None:
         while True:
-            await asyncio.sleep(REAP_INTERVAL)
-            now = loop.time()
-            noted.append((now, store.index))
-            up_to = 0
-            while noted and noted[0][0] <= now - TOMBSTONE_TTL:
-                up_to = noted.popleft()[1]
-            if up_to and store.has_removed(up_to):
-                await self.apply_quietly(Reap(up_to))
+            try:
+                await duty()
+            except (NoLeader, NotLeader) as error:
+                log.debug("a leader's duty was interrupted: duty=%s error=%s", name, error)
+            except LictorError as error:
+                log.warning("a leader's duty failed: duty=%s error=%s", name, error)
+            except Exception:
+                log.exception("a leader's duty has met a mistake of this program; please report it: duty=%s", name)
+            else:
+                return
+            await asyncio.sleep(PAUSE)

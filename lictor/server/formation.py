@@ -15,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from lictor.model.errors import InvalidRequest, LictorError, NoLeader, Refused
+from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotLeader, Refused
 from lictor.model.host_port import join_host_port, split_host_port
 from lictor.model.transport import Caller, Transport, Unreachable
 from lictor.model.version import API_VERSION
-from lictor.raft.consensus import Consensus, Peer, ServerRecord
+from lictor.raft.consensus import Consensus, Peer, ServerChange, ServerRecord
 from lictor.raft.settings import World
 from lictor.raft.wal import DiskFailed, DiskFull
 from lictor.server import hello, joining
@@ -36,11 +36,12 @@ from lictor.server.formation_plan import (
     refuse_promise,
 )
 from lictor.server.hello import Hello
+from lictor.server.joining import ANSWER
 
 PROMISE = "server.promise"
-ANSWER = 3.0  # seconds in which another server answers
 LEADERLESS = 3.0  # seconds without a leader after which the other servers are asked
 REPEAT = 30.0  # seconds after which what is waited for is logged again
+DETAILS = 5.0
 SETTLED = 5.0  # seconds between two looks while all is well
 LEAVING = 12.0  # seconds that leaving may take
 
@@ -108,6 +109,7 @@ class Formation:
         self._promised_at = 0.0  # loop time since which an answer tells whether the promise counts
         self._binding = asyncio.Lock()  # held while what this server is bound to changes
         self._contacts = Contacts(settings.retry_interval)
+        self._doorkeeper = joining.Doorkeeper(consensus, transport, settings.datacenter)
         self._hosts = [_host(text, settings.port) for text in settings.join]
         self._next_resolving = 0.0
         self._attempts = 0
@@ -120,7 +122,7 @@ class Formation:
         self._polls: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._shown: dict[str, float] = {}  # what was logged of late, and when
+        self._shown: dict[str, tuple[str, float]] = {}  # what was logged last, and when, by what it is about
         self._next_announcement = 0.0
         self._leaving = False
 
@@ -167,7 +169,6 @@ class Formation:
         self._promised_at = asyncio.get_running_loop().time()
         self._transport.on_call(hello.METHOD, self._on_hello)
         self._transport.on_call(PROMISE, self._on_promise)
-        joining.answer_calls(self._consensus, self._transport, self._settings.datacenter)
         self._consensus.on_peers(self._wake.set)
         if self._settings.alone and self._consensus.blank and self._standing == Standing():
             # Before anything else: whoever starts alone is there at once.
@@ -198,7 +199,7 @@ class Formation:
             try:
                 pause = await self._look(loop.time())
             except (LictorError, Unreachable, DiskFull) as error:
-                self._show(f"trying again soon: {error}", level=logging.WARNING)
+                self._show("failure", f"trying again soon: {error}", level=logging.WARNING)
                 pause = 1.0
             except Exception as error:
                 self._world.fatal(error)
@@ -224,12 +225,14 @@ class Formation:
         now = asyncio.get_running_loop().time()
         return min(1.0, max(0.05, self._contacts.next_at() - now))
 
-    def _show(self, text: str, *, level: int = logging.INFO) -> None:
-        """Log what this server waits for, once, and again when it has waited for long."""
+    def _show(self, about: str, text: str, *, level: int = logging.INFO) -> None:
+        """Log what this server does or waits for: at once, but where only the details of what it is about have changed
+        no more often than each `DETAILS` seconds, and again where it goes on for `REPEAT`.
+        """
         now = asyncio.get_running_loop().time()
-        self._shown = {before: at for before, at in self._shown.items() if now - at < REPEAT}
-        if text not in self._shown:
-            self._shown[text] = now
+        before, at = self._shown.get(about, ("", float("-inf")))
+        if now - at >= (REPEAT if text == before else DETAILS):
+            self._shown[about] = (text, now)
             log.log(level, "%s", text)
 
     # -- who is there -------------------------------------------------------------------------------------------------
@@ -263,9 +266,13 @@ class Formation:
                 async with asyncio.timeout(ANSWER):
                     found.update(await self._resolve(host, port))
             except (OSError, TimeoutError) as error:
-                self._show(f"retry_join: {host} has no address: {error}", level=logging.WARNING)
+                self._show(f"host {host}", f"retry_join: {host} has no address: {error}", level=logging.WARNING)
+        me = self._record().address
         for address in sorted(found):
-            self._contacts.add(address, configured=True)
+            if address == me:
+                self._contacts.is_self(address)
+            else:
+                self._contacts.add(address, configured=True)
         if found:
             self._contacts.keep_configured(frozenset(found))
 
@@ -307,6 +314,7 @@ class Formation:
                 raise Refused(f"the call cannot be read: {error}") from None
             if said.datacenter != self._settings.datacenter:
                 self._show(
+                    "stranger",
                     f"refused a server of another datacenter: node={said.node[:200]} address={said.address[:200]} "
                     f"datacenter={said.datacenter[:200]}",
                     level=logging.WARNING,
@@ -337,12 +345,12 @@ class Formation:
                 silent=self._contacts.silent(),
             )
             if plan.step is Step.RELEASE:
-                self._show(plan.reason)
+                self._show(plan.step.value, plan.reason)
                 await self._stand(Standing())
                 self._wake.set()
                 return
             if plan.step is Step.FORM:
-                self._show(plan.reason)
+                self._show(plan.step.value, plan.reason)
                 await self._form(plan.servers)
                 return
         self._count_wait(sights, now)
@@ -351,7 +359,7 @@ class Formation:
         elif plan.step is Step.JOIN:
             await self._join(plan.leaders, plan.reason)
         elif plan.step is Step.WAIT:
-            self._show(plan.reason)
+            self._show(plan.step.value, plan.reason)
 
     def _count_wait(self, sights: Sequence[Sight], now: float) -> None:
         enough = sum(sight.hello.blank for sight in sights) + 1 >= max(1, self._settings.expect)
@@ -425,6 +433,11 @@ class Formation:
             promise = _decode_promise(body)
         except msgspec.MsgspecError as error:
             raise Refused(f"the call cannot be read: {error}") from None
+        founder = next((server for server in promise.servers if server.number == promise.founder), None)
+        if founder is None:
+            return _encode("was asked by a server that is not among those that shall form the cluster")
+        if not await joining.answers_at(self._transport, founder.address, founder.number):
+            return _encode(f"has no answer from {founder.node} at {founder.address}: check its advertise_addr")
         async with self._binding:
             refusal = refuse_promise(self._own(), self._standing, promise, blank=self._consensus.blank)
             if not refusal and self._standing.promise is None:
@@ -432,7 +445,6 @@ class Formation:
                     await self._stand(Standing(promise=promise))
                 except DiskFull as error:
                     raise LictorError(f"has no room to keep a promise: {error}") from None
-                founder = next(server for server in promise.servers if server.number == promise.founder)
                 self._contacts.add(founder.address)
                 log.info("promised to form a cluster that %s at %s founds", founder.node, founder.address)
                 self._wake.set()
@@ -447,15 +459,15 @@ class Formation:
                 return
             if not self._standing.joining or self._standing.left:
                 await self._stand(msgspec.structs.replace(self._standing, joining=True, left=False))
-        self._show(f"{reason}; asking to join")
+        self._show("join", f"{reason}; asking to join")
         try:
             await joining.ask_to_join(self._transport, at, self._numbered(), self._settings.datacenter)
         except NoLeader:
-            self._show(f"{reason}; it has no leader: waiting for one")
+            self._show("not joined", f"{reason}; it has no leader: waiting for one")
         except Refused as error:
-            self._show(f"{reason}; this server is refused: {error}", level=logging.ERROR)
+            self._show("not joined", f"{reason}; this server is refused: {error}", level=logging.ERROR)
         except Unreachable as error:
-            self._show(f"{reason}; no answer to the request to join: {error}", level=logging.WARNING)
+            self._show("not joined", f"{reason}; no answer to the request to join: {error}", level=logging.WARNING)
 
     # -- a server with a cluster --------------------------------------------------------------------------------------
 
@@ -494,7 +506,9 @@ class Formation:
         silent = self._contacts.silent()
         seen = ", ".join(sorted(f"{sight.hello.node} at {sight.address}" for sight in sights)) or "nobody"
         reasons = f"; no answer from {', '.join(silent)}" if silent else ""
-        self._show(f"there is no leader; other servers that answer: {seen}{reasons}", level=logging.WARNING)
+        self._show(
+            "no leader", f"there is no leader; other servers that answer: {seen}{reasons}", level=logging.WARNING
+        )
         return False
 
     async def _stand_outside(self, now: float, mine: Peer | None) -> bool:
@@ -505,6 +519,7 @@ class Formation:
             return False
         if self._was_member:
             self._show(
+                "removed",
                 "this server was removed from the cluster: it answers, but knows no leader. To have it join again, "
                 "restart it; otherwise end it",
                 level=logging.WARNING,
@@ -512,7 +527,8 @@ class Formation:
             return True
         if standing.left and not settings.rejoin_after_leave and not settings.join:
             self._show(
-                "this server left its cluster: waiting to be told where to join (retry_join, rejoin_after_leave)"
+                "left",
+                "this server left its cluster: waiting to be told where to join (retry_join, rejoin_after_leave)",
             )
             return True
         leaders = [sight.address for sight in self._contacts.sights(now) if sight.hello.is_leader]
@@ -523,8 +539,9 @@ class Formation:
         else:
             silent = ", ".join(self._contacts.silent())
             self._show(
+                "outside",
                 "this server is not in the cluster's configuration, and waits for a leader to join"
-                + (f"; no answer from {silent}" if silent else "")
+                + (f"; no answer from {silent}" if silent else ""),
             )
         return False
 
@@ -532,14 +549,21 @@ class Formation:
         if now < self._next_announcement:
             return
         self._next_announcement = now + 1.0
-        self._show(f"this server is {me.node} at {me.address} now, and was {mine.node} at {mine.address}: telling it")
+        self._show(
+            "moved", f"this server is {me.node} at {me.address} now, and was {mine.node} at {mine.address}: telling it"
+        )
         try:
-            at = [self._consensus.leader]
-            await joining.ask_to_join(self._transport, at, self._numbered(), self._settings.datacenter)
-        except (NoLeader, Unreachable) as error:
-            self._show(f"the leader could not be told of this server's new address: {error}", level=logging.WARNING)
+            if self._consensus.is_leader:
+                await self._consensus.change(ServerChange.MOVE, self._numbered(), joining.PATIENCE)
+            else:
+                at = [self._consensus.leader]
+                await joining.ask_to_join(self._transport, at, self._numbered(), self._settings.datacenter)
+        except (NoLeader, NotLeader, Unreachable) as error:
+            self._show(
+                "not told", f"the leader could not be told of this server's new address: {error}", level=logging.WARNING
+            )
         except Refused as error:
-            self._show(f"the leader refuses this server's new address: {error}", level=logging.ERROR)
+            self._show("not told", f"the leader refuses this server's new address: {error}", level=logging.ERROR)
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
@@ -579,7 +603,10 @@ class Formation:
         if not self._consensus.leader:
             raise NoLeader
         try:
-            await joining.ask_to_remove(self._transport, [self._consensus.leader], node_id)
+            if self._consensus.is_leader:
+                await self._doorkeeper.remove(node_id)
+            else:
+                await joining.ask_to_remove(self._transport, [self._consensus.leader], node_id)
         except Unreachable as error:
             raise LictorError(f"the leader could not be asked: {error}") from None
 

@@ -56,16 +56,22 @@ class Contacts:
             worst = max(learned, key=lambda contact: contact.failures)
             del self._all[worst.address]
 
+    def is_self(self, address: str) -> None:
+        """This server is at an address: nobody is to be asked there."""
+        self._self.add(address)
+        self._all.pop(address, None)
+
     def keep_configured(self, addresses: frozenset[str]) -> None:
         """Configuration names these and no others now: what else it named before is a mere hint."""
         for contact in self._all.values():
             contact.configured = contact.address in addresses
 
     def ask_again(self, address: str, now: float) -> None:
-        """Somebody was heard of at an address: ask there soon."""
+        """Somebody has called from an address: ask there now if it did not answer before."""
         contact = self._all.get(address)
-        if contact is not None:
-            contact.next_at = min(contact.next_at, now)
+        if contact is not None and contact.failures:
+            contact.failures = 0
+            contact.next_at = now
 
     def due(self, now: float) -> list[Contact]:
         """Where to ask now."""
@@ -82,8 +88,7 @@ class Contacts:
     def answered(self, contact: Contact, hello: Hello, asked_at: float, now: float, own_number: int) -> None:
         """An answer has come; it may be this server's own."""
         if hello.number == own_number:
-            self._self.add(contact.address)
-            self._all.pop(contact.address, None)
+            self.is_self(contact.address)
             return
         contact.failures = 0
         contact.trouble = ""

@@ -214,6 +214,4 @@ def refuse_promise(own: Own, standing: Standing, promise: Promise, *, blank: boo
         return f"has bootstrap_expect = {own.expect}, not {len(promise.servers)}"
     if own.record not in promise.servers:
         return "is not known by its present name, address and number"
-    if promise.founder not in [server.number for server in promise.servers]:
-        return "was asked by a server that is not among those that shall form the cluster"
     return ""

@@ -12,11 +12,13 @@ import msgspec
 from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
 from lictor.model.transport import Caller, Transport, Unreachable
 from lictor.raft.consensus import Consensus, Peer, ServerChange, ServerRecord
+from lictor.server import hello
 
 JOIN = "server.join"
 LEAVE = "server.leave"
 PATIENCE = 10.0  # seconds that a change of the configuration may take
 ALIVE = 3.0  # seconds without a word after which a server may be replaced by one that claims its node id or name
+ANSWER = 3.0  # seconds in which another server says who it is
 HOPS = 3  # servers that are asked for one request, each named by the one before
 
 log = logging.getLogger("lictor.server.membership")
@@ -49,31 +51,29 @@ _decode_leave = msgspec.msgpack.Decoder(LeaveAsked).decode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
 
 
-def answer_calls(consensus: Consensus, transport: Transport, datacenter: str) -> None:
-    """Have both calls answered."""
-    answers = _Answers(consensus, datacenter)
-    transport.on_call(JOIN, answers.on_join)
-    transport.on_call(LEAVE, answers.on_leave)
+class Doorkeeper:
+    """Answers both calls, and as the leader does what they ask for."""
 
-
-class _Answers:
-    def __init__(self, consensus: Consensus, datacenter: str) -> None:
+    def __init__(self, consensus: Consensus, transport: Transport, datacenter: str) -> None:
         self._consensus = consensus
+        self._transport = transport
         self._datacenter = datacenter
+        transport.on_call(JOIN, self._on_join)
+        transport.on_call(LEAVE, self._on_leave)
 
-    async def on_join(self, caller: Caller, body: bytes) -> bytes:
+    async def _on_join(self, caller: Caller, body: bytes) -> bytes:
         try:
             asked = _decode_join(body)
         except msgspec.MsgspecError as error:
             raise Refused(f"the call cannot be read: {error}") from None
         return _encode(await self._answer(lambda: self._join(asked, caller.address)))
 
-    async def on_leave(self, caller: Caller, body: bytes) -> bytes:
+    async def _on_leave(self, caller: Caller, body: bytes) -> bytes:
         try:
             asked = _decode_leave(body)
         except msgspec.MsgspecError as error:
             raise Refused(f"the call cannot be read: {error}") from None
-        return _encode(await self._answer(lambda: self._remove(asked.id)))
+        return _encode(await self._answer(lambda: self.remove(asked.id)))
 
     async def _answer(self, work: Callable[[], Awaitable[None]]) -> Answer:
         if not self._consensus.is_leader:
@@ -98,6 +98,9 @@ class _Answers:
         if rival:
             log.warning("refused to let %s at %s join: %s", record.node, record.address, rival)
             raise Refused(rival)
+        if not await answers_at(self._transport, record.address, record.number):
+            log.warning("refused to let %s join: it does not answer at %s", record.node, record.address)
+            raise Refused(f"it does not answer at {record.address}, where it says that it is: check advertise_addr")
         known = next((peer for peer in peers if peer.id == record.id), None)
         await self._consensus.change(ServerChange.ADD_LEARNER, record, PATIENCE)
         if known is None:
@@ -105,7 +108,8 @@ class _Answers:
         elif (known.address, known.node) != (record.address, record.node):
             log.info("a server has moved: node=%s address=%s before=%s", record.node, record.address, known.address)
 
-    async def _remove(self, node_id: str) -> None:
+    async def remove(self, node_id: str) -> None:
+        """As the leader, have a server be no member any more. Raises what `Consensus.change` does."""
         gone = next((peer for peer in self._consensus.peers() if peer.id == node_id), None)
         if gone is None:
             return
@@ -136,6 +140,15 @@ def join_problem(
         if peer.address == record.address:
             return f"the address {record.address} belongs to another server, {peer.node}: give each its own"
     return ""
+
+
+async def answers_at(transport: Transport, address: str, number: int) -> bool:
+    """Whether the server with a number answers at an address."""
+    try:
+        said = hello.decode_hello(await transport.call(address, hello.METHOD, b"", ANSWER))
+    except (Unreachable, LictorError, msgspec.MsgspecError):
+        return False
+    return said.number == number
 
 
 async def ask_to_join(

@@ -8,11 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from lictor.model.command import Batch, KVWrite, Register, SessionCreate
+from lictor.model.command import Batch, KVWrite
 from lictor.model.errors import NoLeader, Refused
-from lictor.model.node import Node
-from lictor.model.session import Session
-from lictor.server.duties import Duties
 from lictor.server.server import Server
 from lictor.store.store import Store
 from lictor.store.watch import Dependent
@@ -124,16 +121,3 @@ async def test_a_grown_log_becomes_a_snapshot_and_a_restart_reads_both(tmp_path:
     await second.confirm(quorum=True)
     assert (second.store.kv.rows, second.store.index) == (first.store.kv.rows, first.store.index)
     await second.close()
-
-
-async def test_the_leader_ends_a_session_whose_ttl_ran_out(server: Server) -> None:
-    await server.apply(Register(Node(node="n1", address="127.0.0.1")))
-    duties = Duties(server)
-    duties.start()
-    await server.apply(SessionCreate(Session(id="s1", node="n1", ttl="50ms")))
-    await server.apply(SessionCreate(Session(id="s2", node="n1", ttl="1h")))
-    async with asyncio.timeout(30):
-        while server.store.sessions.get("s1") is not None:
-            await asyncio.sleep(0.01)
-    assert server.store.sessions.get("s2") is not None
-    await duties.close()

@@ -7,7 +7,6 @@ own documentation and are not listed.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from lictor.agent.config.flags import walk
@@ -123,19 +122,12 @@ def is_pending(path: tuple[str, ...]) -> bool:
 def refusal(config: RuntimeConfig) -> tuple[str, str] | None:
     """What keeps an agent from starting although its configuration is right, with the remedy; None where nothing does.
 
-    Of servers that each led themselves, each would keep what the others do not have; an agent that is no server would
-    find none; and nobody may believe that tokens are checked while every caller has every right.
+    An agent that is no server would find none; and nobody may believe that tokens are checked while every caller has
+    every right.
     """
-    remedy = (
-        "This version runs one agent that is its own server: set server = true and bootstrap_expect = 1, or use -dev."
-    )
     if not config.server:
+        remedy = "This version runs servers only: set server = true, or use -dev."
         return "server = false: agents cannot join servers yet", remedy
-    if config.bootstrap_expect > 1:
-        return f"bootstrap_expect = {config.bootstrap_expect}: servers cannot form a cluster yet", remedy
-    alone = config.dev_mode or config.bootstrap or config.bootstrap_expect == 1
-    if not alone and not (Path(config.data_dir) / "raft" / "log").exists():
-        return "server = true without bootstrap_expect: there are no other servers to wait for yet", remedy
     if config.acl.enabled:
         return (
             "acl.enabled = true: tokens are not checked yet, every caller would have every right",

@@ -1,0 +1,150 @@
+"""The server in an agent that has others beside it: its network, its log, its way into the cluster.
+
+serving = Serving(config, store, record, meta, give_up)      # the server is `serving.server`
+await serving.start()                                        # answers other servers from here on
+await serving.leave()                                        # where the agent leaves for good
+await serving.close()
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lictor.agent.config.keys import RuntimeConfig
+from lictor.agent.logs import logger
+from lictor.agent.rpc_tls import RpcTls, reload_rpc_tls, rpc_tls
+from lictor.model.errors import LictorError
+from lictor.raft.consensus import Consensus, Machine, ServerRecord
+from lictor.raft.replica import Replica
+from lictor.raft.settings import RaftSettings, World, election_timeout
+from lictor.rpc.network import Network
+from lictor.server.formation import Formation, FormationSettings
+from lictor.server.server import Server
+from lictor.store.store import Store
+
+log = logger("agent.server")
+
+
+class Worker:
+    """A thread of its own for work that blocks, done in the order in which it comes."""
+
+    def __init__(self, name: str) -> None:
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def __call__(self, function: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
+        """Have a function called. Returns what will be its result."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+
+    def close(self) -> None:
+        """Finish what is under way."""
+        self._threads.shutdown()
+
+
+def end_process(error: BaseException) -> None:
+    """End at once: what the disk holds, or what this program believes of it, cannot be trusted any more."""
+    log.error("the server cannot go on, and ends", error=str(error) or type(error).__name__, exc_info=error)
+    os._exit(1)
+
+
+class Serving:
+    """See above. Made on a running loop. `record` is this server as others should know it, `meta` its node's meta;
+    `give_up` is told why, where nobody to join was found. Raises `LictorError` for TLS files that cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        store: Store,
+        record: Callable[[], ServerRecord],
+        meta: Callable[[], dict[str, str]],
+        give_up: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._record = record
+        self._folder = Path(config.data_dir) / "raft"
+        self._log_work, self._snapshot_work = Worker("raft-log"), Worker("raft-snapshots")
+        chance = random.SystemRandom()
+        self._tls: RpcTls = rpc_tls(config)
+        self.network = Network(
+            chance,
+            server_tls=self._tls.server_tls,
+            client_tls=self._tls.client_tls,
+            server_name=self._tls.server_name,
+            required_name=self._tls.required_name,
+            plain_too=self._tls.plain_too,
+        )
+        self._world = World(
+            log_work=self._log_work, snapshot_work=self._snapshot_work, fatal=end_process, chance=chance
+        )
+        self.server = Server(store, self._agreement, hold=config.performance.rpc_hold_timeout)
+        self.formation = Formation(
+            self.server.consensus,
+            self.network,
+            record,
+            self._folder,
+            _formation_settings(config, meta()),
+            self._world,
+            give_up,
+        )
+
+    def _agreement(self, machine: Machine) -> Consensus:
+        return Replica(machine, self._record, self._folder, self.network, _raft_settings(self._config), self._world)
+
+    async def start(self) -> None:
+        """Load what is on disk, answer other servers, find them. Raises `OSError`, `DamagedLog`, `DiskFull`,
+        `DiskFailed`.
+        """
+        await self.server.start()
+        await self.formation.start()
+        endpoint = self._config.listen.rpc
+        if endpoint is None:
+            raise LictorError("a server needs a port for other servers: set ports.server")
+        try:
+            await self.network.listen(endpoint.host, endpoint.port)
+        except OSError as error:
+            raise OSError(f"cannot listen on {endpoint} for other servers: {error.strerror or error}") from None
+
+    def reload(self, config: RuntimeConfig) -> None:
+        """Use what the certificate files hold now. Raises `LictorError`, and then nothing has changed."""
+        reload_rpc_tls(self._tls, config)
+
+    async def leave(self) -> None:
+        """Hand over what this server leads, and take it out of the cluster's configuration."""
+        await self.formation.leave()
+
+    async def close(self) -> None:
+        """Finish what was accepted, and stop."""
+        await self.formation.close()
+        await self.server.close()
+        await self.network.close()
+        self._log_work.close()
+        self._snapshot_work.close()
+
+
+def _raft_settings(config: RuntimeConfig) -> RaftSettings:
+    return RaftSettings(
+        election_timeout=election_timeout(config.performance.raft_multiplier),
+        snapshot_threshold=config.raft_snapshot_threshold,
+        snapshot_interval=config.raft_snapshot_interval,
+        trailing=config.raft_trailing_logs,
+    )
+
+
+def _formation_settings(config: RuntimeConfig, meta: dict[str, str]) -> FormationSettings:
+    return FormationSettings(
+        datacenter=config.datacenter,
+        expect=config.bootstrap_expect,
+        alone=config.bootstrap or config.bootstrap_expect == 1,
+        read_replica=config.read_replica,
+        join=tuple(config.retry_join),
+        port=config.ports.server,
+        retry_interval=config.retry_interval,
+        retry_max=config.retry_max,
+        rejoin_after_leave=config.rejoin_after_leave,
+        serf_port=config.ports.serf_lan,
+        meta=meta,
+    )

@@ -1,0 +1,199 @@
+"""All that a server does for the cluster while it leads, and the way for any server to have the leader do it.
+
+leadership = Leadership(server, transport, me, ...)      # before the server starts
+... the server starts ...
+leadership.start()
+await leadership.renew_session(...)                      # on any server
+await leadership.close()
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from lictor.model.command import ConfigWrite
+from lictor.model.coordinate_entry import CoordinateEntry
+from lictor.model.errors import LictorError, NotLeader, Refused
+from lictor.model.session import Session
+from lictor.model.transport import Transport
+from lictor.raft.consensus import ServerChange, ServerRecord
+from lictor.server import autopilot_config, tombstones
+from lictor.server.autopilot import State
+from lictor.server.autopilot_config import AutopilotConfig
+from lictor.server.autopilot_duty import Autopilot
+from lictor.server.coordinate_batches import CoordinateBatches
+from lictor.server.duties import Duties, log
+from lictor.server.hello import Hello
+from lictor.server.leader_calls import LeaderCalls
+from lictor.server.member_polls import MemberPolls
+from lictor.server.members import Members
+from lictor.server.reconcile import Reconcile
+from lictor.server.server import Server
+from lictor.server.session_expiry import SessionExpiry
+
+STATE_PATIENCE = 2.0  # seconds that autopilot's first round is waited for
+
+RENEW = "session.renew"
+COORDINATE = "coordinate.update"
+AUTOPILOT = "autopilot.state"
+REMOVE_PEER = "raft.remove-peer"
+TRANSFER = "raft.transfer"
+
+
+class PeerRemoval(msgspec.Struct, frozen=True):
+    """Which server is to be removed: by `id` or `address`."""
+
+    kind: str
+    value: str
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_text = msgspec.msgpack.Decoder(str).decode
+_decode_session = msgspec.msgpack.Decoder(Session | None).decode
+_decode_coordinate = msgspec.msgpack.Decoder(CoordinateEntry).decode
+_decode_state = msgspec.msgpack.Decoder(State).decode
+_decode_removal = msgspec.msgpack.Decoder(PeerRemoval).decode
+
+
+class Leadership:
+    """The duties and the calls of one server.
+
+    `transport` is None for a server that is always alone. `me` is what this server says of itself; `members_changed` is
+    told when what is shown of the other servers changes. `first_autopilot` and `first_entries` are what a new cluster
+    begins with.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        transport: Transport | None,
+        me: Callable[[], Hello],
+        *,
+        members_changed: Callable[[], object],
+        first_autopilot: AutopilotConfig,
+        first_entries: Sequence[ConfigWrite] = (),
+    ) -> None:
+        self._server = server
+        self._consensus = server.consensus
+        self._members_changed = members_changed
+        self._first_autopilot = first_autopilot
+        self._first_entries = first_entries
+        self.members = Members(me, self._changed)
+        self.autopilot = Autopilot(server, self.members, transport)
+        self._polls = MemberPolls(self.members, server.consensus, transport)
+        self._sessions = SessionExpiry(server)
+        self._coordinates = CoordinateBatches(server)
+        self._reconcile = Reconcile(server, self.members, me)
+        self._calls = LeaderCalls(server.consensus, transport, server.hold)
+        self._register_calls()
+        self.duties = Duties(server.consensus)
+        self.duties.add_first("reconcile members", self._reconcile.once)
+        self.duties.add_first("first autopilot configuration", self._set_first_autopilot)
+        self.duties.add_first("first config entries", self._put_first_entries)
+        self.duties.add("end sessions", self._sessions.run)
+        self.duties.add("reap tombstones", lambda: tombstones.reap(server))
+        self.duties.add("write coordinates", self._coordinates.run)
+        self.duties.add("keep members in line", self._reconcile.run)
+        self.duties.add("autopilot", self.autopilot.run)
+
+    def start(self) -> None:
+        """Begin to watch the other servers; the server has started. The duties begin with the leadership."""
+        self._polls.start()
+
+    async def close(self) -> None:
+        """Stop."""
+        await self._polls.close()
+        await self.duties.close()
+
+    def _changed(self) -> None:
+        self._reconcile.soon()
+        self._members_changed()
+
+    # -- on any server ------------------------------------------------------------------------------------------------
+
+    async def renew_session(self, session_id: str) -> Session | None:
+        """Begin a session's TTL anew. Returns the session, None where there is none. Raises `NoLeader`."""
+        session: Session | None = _decode_session(await self._calls.call(RENEW, _encode(session_id)))
+        return session
+
+    async def update_coordinate(self, entry: CoordinateEntry) -> None:
+        """Have a node's coordinate written before long. Raises `NoLeader`."""
+        await self._calls.call(COORDINATE, _encode(entry))
+
+    async def autopilot_state(self) -> State:
+        """The servers as the leader's autopilot sees them. Raises `NoLeader`."""
+        return _decode_state(await self._calls.call(AUTOPILOT, b""))
+
+    async def remove_peer(self, kind: str, value: str) -> None:
+        """Remove the server whose `id` or `address` (`kind`) is `value` from the configuration. Raises `Refused`,
+        `NoLeader`.
+        """
+        await self._calls.call(REMOVE_PEER, _encode(PeerRemoval(kind, value)))
+
+    async def transfer(self, to: str) -> None:
+        """Hand the leadership to the voter with a node id, or to any. Raises `Refused`, `NoLeader`."""
+        await self._calls.call(TRANSFER, _encode(to))
+
+    async def bring_in_line(self) -> None:
+        """Where this server leads, compare the catalog with the servers now: it was replaced by another one."""
+        try:
+            await self._reconcile.once()
+        except NotLeader:
+            self._reconcile.soon()
+
+    # -- on the leader ------------------------------------------------------------------------------------------------
+
+    def _register_calls(self) -> None:
+        calls = self._calls
+        calls.register(RENEW, self._on_renew, repeatable=True)
+        calls.register(COORDINATE, self._on_coordinate, repeatable=True)
+        calls.register(AUTOPILOT, self._on_autopilot, repeatable=True)
+        calls.register(REMOVE_PEER, self._on_remove_peer, repeatable=False)
+        calls.register(TRANSFER, self._on_transfer, repeatable=False)
+
+    async def _on_renew(self, body: bytes) -> bytes:
+        session_id = _decode_text(body)
+        # A leader without a lease may be one no more, and its counts nobody's.
+        await self._server.confirm(quorum=False)
+        if not self._consensus.is_leader:
+            raise NotLeader(self._consensus.leader)
+        return _encode(self._sessions.renew(session_id))
+
+    async def _on_coordinate(self, body: bytes) -> bytes:
+        self._coordinates.take(_decode_coordinate(body))
+        return b""
+
+    async def _on_autopilot(self, body: bytes) -> bytes:
+        try:
+            async with asyncio.timeout(STATE_PATIENCE):
+                return _encode(await self.autopilot.state())
+        except TimeoutError:
+            raise NotLeader(self._consensus.leader) from None
+
+    async def _on_remove_peer(self, body: bytes) -> bytes:
+        removal = _decode_removal(body)
+        for peer in self._consensus.peers():
+            if removal.value == (peer.id if removal.kind == "id" else peer.address):
+                log.warning("removing a peer as an operator wishes: node=%s address=%s", peer.node, peer.address)
+                record = ServerRecord(peer.id, peer.node, peer.address)
+                await self._consensus.change(ServerChange.REMOVE, record, self._server.hold)
+                return b""
+        raise Refused(f'{removal.kind} "{removal.value}" was not found in the Raft configuration')
+
+    async def _on_transfer(self, body: bytes) -> bytes:
+        await self._consensus.transfer(_decode_text(body), self._server.hold)
+        return b""
+
+    async def _set_first_autopilot(self) -> None:
+        await autopilot_config.set_first(self._server, self._first_autopilot)
+
+    async def _put_first_entries(self) -> None:
+        """The entries are stored where none of that kind and name is."""
+        store = self._server.store
+        wanted = [entry for entry in self._first_entries if store.config.get((entry.kind, entry.name)) is None]
+        if not wanted:
+            return
+        for entry, result in zip(wanted, await self._server.apply_leading(wanted), strict=True):
+            if isinstance(result, LictorError):
+                log.error("config_entries.bootstrap: %s %s: %s", entry.kind, entry.name, result)
