@@ -1,5 +1,6 @@
 """`/v1/operator` and `/v1/acl`: what the operator looks at and sets, and what is off."""
 
+import asyncio
 import json
 
 from tests.http.conftest import Door
@@ -97,8 +98,10 @@ async def test_usage(door: Door) -> None:
 async def test_coordinates(door: Door) -> None:
     coord = {"Vec": [0.5, *[0] * 7], "Error": 1.5, "Adjustment": 0, "Height": 0.001}
     assert await door.put("/v1/coordinate/update", {"Node": "n1", "Coord": coord}) == (200, b"")
-    (row,) = await door.json("/v1/coordinate/node/n1")
-    assert row == {"Node": "n1", "Segment": "", "Coord": coord}
+    row = {"Node": "n1", "Segment": "", "Coord": coord}
+    async with asyncio.timeout(30):  # written with others, some seconds later
+        while await door.json("/v1/coordinate/node/n1") != [row]:
+            await asyncio.sleep(0.05)
     assert await door.json("/v1/coordinate/nodes") == [row]
     assert await door.json("/v1/coordinate/nodes?segment=x") == []
     assert (await door.get("/v1/coordinate/node/nope"))[0] == 404

@@ -18,6 +18,8 @@ from lictor.raft.settings import RaftSettings, World
 from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull
 from lictor.server.duties import Duties
 from lictor.server.server import Server
+from lictor.server.session_expiry import SessionExpiry
+from lictor.server.tombstones import reap
 from lictor.store.store import Store
 from tests.simulation.checks import Broken, Counts, Observer, WatchedMachine
 from tests.simulation.disk import Drive, Worker
@@ -51,7 +53,6 @@ class Process:
         self.replica: Replica
         self.watched: WatchedMachine
         self._duties: Duties | None = None
-        self._closing: asyncio.Task[None] | None = None
         self._requests: dict[int, asyncio.Future[tuple[Any, int]]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
@@ -65,8 +66,11 @@ class Process:
             self.replica = Replica(self.watched, host.record, FOLDER, self.transport, cluster.settings, self._world())
             return self.replica
 
-        self.server = Server(store, agreement, clock=host.wall_clock)
+        self.server = server = Server(store, agreement, clock=host.wall_clock)
         self.replica.on_leadership(self._told)
+        self._duties = Duties(self.replica)
+        self._duties.add("end sessions", SessionExpiry(server).run)
+        self._duties.add("reap tombstones", lambda: reap(server))
         try:
             await self.server.start()
         except (DiskFull, DiskFailed) as error:
@@ -100,17 +104,11 @@ class Process:
     def _told(self, leads: bool) -> None:
         if leads:
             self.cluster.observer.leads(self.owner.name, self.replica.term)
-            self._duties = Duties(self.server)
-            self._duties.start()
-        elif self._duties is not None:
-            self._closing = asyncio.get_running_loop().create_task(self._duties.close())
-            self._duties = None
 
     async def stop(self) -> None:
         """End in order, as on SIGTERM; as the owner's code."""
         if self._duties is not None:
             await self._duties.close()
-            self._duties = None
         await self.server.close()
         self.host.kill(power=False)
 
