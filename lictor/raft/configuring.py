@@ -46,6 +46,7 @@ class Host(Protocol):
     @property
     def leader(self) -> str: ...
     def touch(self) -> None: ...
+    async def settled(self) -> None: ...
 
 
 def change_in(entry: Entry) -> MembershipChange:
@@ -113,6 +114,8 @@ class Configuring:
                     if not host.node.membership.quorum.joint:
                         changes, records = self._plan(kind, server)
                         if not changes or await self._propose(changes, records):
+                            # Only then a server that was removed may be lost with all that it knows.
+                            await host.settled()
                             return
                     await asyncio.sleep(host.settings.tick)
         except TimeoutError:

@@ -1,7 +1,8 @@
 """Writes what the consensus core wants durable, and tells it when it is.
 
 Work that arrives while a write is under way goes out together with the next one: one sync for all of it. A commit index
-alone is not worth a sync; it goes with whatever is written next.
+alone is not worth a sync; it goes with whatever is written next. Unless it commits a change of membership: whoever was
+removed by it may be gone for good, and a server that forgot of it would wait for that one's vote.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from lictor.raft.core.message import ENTRY_OVERHEAD, Entry, HardState, Message, Snapshot
+from lictor.raft.core.message import ENTRY_OVERHEAD, Entry, EntryKind, HardState, Message, Snapshot
 from lictor.raft.log_view import LogView
 from lictor.raft.settings import World
 from lictor.raft.wal import Batch, DiskFull, Log, Position
@@ -42,6 +43,7 @@ class LogWriter:
         self._full = full
         self._queue: deque[Message] = deque()
         self._late: HardState | None = None
+        self._settling: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -55,10 +57,12 @@ class LogWriter:
         self._queue.append(work)
         self._wake.set()
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits."""
-        return not self._queue
+    async def settled(self) -> None:
+        """Return once everything that was added so far is done."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._settling.append(done)
+        self._wake.set()
+        await done
 
     async def close(self) -> None:
         """Write what was added, and stop."""
@@ -81,6 +85,10 @@ class LogWriter:
                         await self._write(Batch(state=self._late))
                     return
                 else:
+                    settling, self._settling = self._settling, []
+                    for done in settling:
+                        if not done.done():
+                            done.set_result(None)
                     self._wake.clear()
                     await self._wake.wait()
         except _Stopped:
@@ -106,7 +114,7 @@ class LogWriter:
                 state = HardState(work.term, work.vote, work.commit)
             responses += work.responses
         saved = self._view.hard_state
-        if entries or (state is not None and (state.term, state.vote) != (saved.term, saved.vote)):
+        if entries or (state is not None and self._is_worth_a_sync(saved, state)):
             await self._write(Batch(tuple(entries), state))
             self._view.append(entries)
             if state is not None:
@@ -115,6 +123,14 @@ class LogWriter:
         else:
             self._late = state
         self._done(responses)
+
+    def _is_worth_a_sync(self, saved: HardState, state: HardState) -> bool:
+        if (state.term, state.vote) != (saved.term, saved.vote):
+            return True
+        low = max(saved.commit + 1, self._view.first_index())
+        if low > state.commit:
+            return False
+        return any(entry.kind is not EntryKind.NORMAL for entry in self._view.entries(low, state.commit + 1))
 
     async def _restore(self, work: Message) -> None:
         snapshot = work.snapshot

@@ -540,6 +540,10 @@ class Replica:
             self._pumping = True
             asyncio.get_running_loop().call_soon(self._pump)
 
+    async def settled(self) -> None:
+        """Return once all that the core wanted durable so far is."""
+        await self._writer.settled()
+
     def _pump(self) -> None:
         self._pumping = False
         if self._hears:
