@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lictor.raft.wal.frame import frame
+from lictor.raft.wal.segment import Segment
 from tests.agent.processes import PATIENCE, Process, eventually
 
 
@@ -79,14 +81,22 @@ def test_every_acknowledged_write_survives_a_kill_in_the_middle_of_many(agent: P
     assert {f"k{number}" for number in acknowledged} <= keys
 
 
+def last_segment(agent: Process) -> Path:
+    """The log's last file."""
+    return max((agent.data / "raft" / "log").glob("*.wal"))
+
+
 def test_a_torn_end_of_the_log_loses_nothing_that_was_acknowledged(agent: Process) -> None:
     agent.start()
     agent.put("/v1/kv/a", b"1")
     agent.kill()
-    log = agent.data / "raft" / "log"
-    whole = log.read_bytes()
-    with log.open("ab") as file:
-        file.write(whole[8:60])  # a record's beginning, as a write that was cut off leaves it
+    path = last_segment(agent)
+    segment = Segment(path, path.read_bytes(), 1)
+    assert list(segment.read(last=True))
+    torn = frame(segment.next_frame, b"x" * 3000, segment.header.salt)[:700]
+    with path.open("r+b") as file:
+        file.seek(segment.end)
+        file.write(torn)  # the beginning of a frame, as a write that was cut off leaves it
     agent.start()
     assert agent.ask("GET", "/v1/kv/a?raw") == (200, b"1")
     agent.put("/v1/kv/b", b"2")
@@ -100,17 +110,17 @@ def test_a_damaged_log_keeps_the_agent_from_starting_and_is_left_as_it_is(agent:
     for number in range(5):
         agent.put(f"/v1/kv/k{number}", b"value")
     agent.kill()
-    log = agent.data / "raft" / "log"
-    damaged = bytearray(log.read_bytes())
-    damaged[len(damaged) // 2] ^= 0x10
-    log.write_bytes(bytes(damaged))
+    segment = last_segment(agent)
+    damaged = bytearray(segment.read_bytes())
+    damaged[len(damaged.rstrip(b"\0")) // 2] ^= 0x10
+    segment.write_bytes(bytes(damaged))
     before = agent.log()
     assert agent.spawn().wait(PATIENCE) == 1
     told = agent.log()[len(before) :]
-    assert f"{log}: damaged at offset" in told
+    assert f"{segment}: damaged at offset" in told
     assert "backup" in told
     assert "Traceback" not in told
-    assert log.read_bytes() == bytes(damaged)
+    assert segment.read_bytes() == bytes(damaged)
 
 
 def test_the_configuration_goes_before_what_was_registered(agent: Process) -> None:
