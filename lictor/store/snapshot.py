@@ -1,12 +1,17 @@
 """The whole state as bytes, and back.
 
 Format 1: a sequence of MessagePack objects, each preceded by its length in 4 bytes, big endian. First a `Header`;
-then, table by table, `Chunk`s of at most `CHUNK_ROWS` rows. A reader that finds anything else refuses it whole.
+then, table by table, `Chunk`s of some rows. A reader that finds anything else refuses it whole.
+
+No step of taking a state or of loading one holds the event loop for long, however many rows there are: an `Image` is of
+one moment without copying anything, it is encoded in a thread a chunk at a time, and loading fills another store in
+between, which takes the place of the former at the end.
 """
 
+import asyncio
 import struct
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -19,10 +24,13 @@ from lictor.model.node import Node
 from lictor.model.prepared_query import PreparedQuery
 from lictor.model.service import Instance
 from lictor.model.session import Session
+from lictor.store.rows import Parts
 from lictor.store.store import ConfigRow, Setting, Store
 
 FORMAT = 1
-CHUNK_ROWS = 2000
+CHUNK_ROWS = 2000  # at most
+CHUNK_BYTES = 128 * 1024  # a chunk that has so many is not added to
+_ARRAY = struct.Struct(">BI")  # how MessagePack begins an array: its longest form, and how many there are
 
 _ROW_TYPES: dict[str, Any] = {
     "nodes": Node,
@@ -61,12 +69,17 @@ class Chunk(msgspec.Struct, frozen=True):
     rows: msgspec.Raw
 
 
+_decode_header = msgspec.msgpack.Decoder(Header).decode
+_decode_chunk = msgspec.msgpack.Decoder(Chunk).decode
+
+
 class Image:
-    """The state at one moment. Rows are immutable, so holding their lists is enough; encoding can take its time."""
+    """The state at one moment; encoding it can take its time."""
 
     def __init__(self, store: Store) -> None:
         self.index = store.index
-        self.rows: dict[str, list[Any]] = {name: list(table) for name, table in store.tables.items()}
+        tables = store.tables
+        self._parts = {name: table.rows.picture() for name, table in tables.items()}
         self.header = Header(
             FORMAT,
             store.index,
@@ -75,21 +88,66 @@ class Image:
             store.now,
             tuple(store.touched.items()),
             tuple(store.departed.items()),
-            {name: len(rows) for name, rows in self.rows.items()},
+            {name: len(table) for name, table in tables.items()},
         )
 
     def encode(self) -> Iterator[bytes]:
-        """The snapshot's bytes, a piece at a time."""
+        """The snapshot's bytes, a piece at a time; once, since the rows are let go of on the way."""
         encoder = msgspec.msgpack.Encoder()
         yield _framed(encoder.encode(self.header))
-        for name, rows in self.rows.items():
-            for start in range(0, len(rows), CHUNK_ROWS):
-                encoded = encoder.encode(rows[start : start + CHUNK_ROWS])
-                yield _framed(encoder.encode(Chunk(name, msgspec.Raw(encoded))))
+        for name, parts in self._parts.items():
+            for rows in _arrays(parts):
+                yield _framed(encoder.encode(Chunk(name, msgspec.Raw(rows))))
+
+
+def _arrays(parts: Parts[Any, Any]) -> Iterator[bytearray]:
+    """The rows of a table in order, encoded as lists of some; the parts are let go of on the way."""
+    encode_into = msgspec.msgpack.Encoder().encode_into
+    rows, count = bytearray(_ARRAY.size), 0
+    parts.reverse()
+    while parts:
+        part = parts.pop()
+        for key in sorted(part):
+            encode_into(part[key], rows, -1)
+            count += 1
+            if count == CHUNK_ROWS or len(rows) >= CHUNK_BYTES:
+                _ARRAY.pack_into(rows, 0, 0xDD, count)
+                yield rows
+                rows, count = bytearray(_ARRAY.size), 0
+    if count:
+        _ARRAY.pack_into(rows, 0, 0xDD, count)
+        yield rows
 
 
 def _framed(data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + data
+
+
+class _Reading:
+    """Reads a state frame by frame into a store of its own. Raises `InvalidRequest` for what is no snapshot."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.header: Header | None = None
+        self._tables = self.store.tables
+
+    def take(self, frame: bytes) -> None:
+        """Read the next frame."""
+        try:
+            if self.header is None:
+                self.header = _header(frame)
+                return
+            name, rows = _chunk(frame)
+            self._tables[name].fill(_DECODERS[name].decode(rows))
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise _unreadable(error) from None
+
+    def end(self) -> Header:
+        """The header, once all has been read."""
+        if self.header is None:
+            raise InvalidRequest("snapshot state is empty")
+        _check_counts(self.header, {name: len(table) for name, table in self._tables.items()})
+        return self.header
 
 
 def _pieces(state: bytes) -> Iterator[bytes]:
@@ -105,26 +163,44 @@ def _pieces(state: bytes) -> Iterator[bytes]:
         at += length
 
 
+def _header(frame: bytes) -> Header:
+    header = _decode_header(frame)
+    if header.format != FORMAT:
+        raise InvalidRequest(f"snapshot state has format {header.format}; this version reads format {FORMAT}")
+    return header
+
+
+def _chunk(frame: bytes) -> tuple[str, msgspec.Raw]:
+    chunk = _decode_chunk(frame)
+    if chunk.table not in _DECODERS:
+        raise InvalidRequest(f"snapshot state names an unknown table {chunk.table!r}")
+    return chunk.table, chunk.rows
+
+
+def _check_counts(header: Header, found: dict[str, int]) -> None:
+    for name, count in found.items():
+        if count != header.rows.get(name, 0):
+            raise InvalidRequest(
+                f"snapshot state holds {count} rows of {name}; its header says {header.rows.get(name, 0)}"
+            )
+
+
+def _unreadable(error: Exception) -> InvalidRequest:
+    return InvalidRequest(f"snapshot state cannot be read: {error}")
+
+
 def decode(state: bytes) -> tuple[Header, dict[str, list[Any]]]:
     """The header and every table's rows. Raises `InvalidRequest` for anything that is not a whole snapshot."""
     pieces = _pieces(state)
     try:
-        header = msgspec.msgpack.decode(next(pieces, b""), type=Header)
-        if header.format != FORMAT:
-            raise InvalidRequest(f"snapshot state has format {header.format}; this version reads format {FORMAT}")
+        header = _header(next(pieces, b""))
         rows: dict[str, list[Any]] = {name: [] for name in _ROW_TYPES}
         for piece in pieces:
-            chunk = msgspec.msgpack.decode(piece, type=Chunk)
-            if chunk.table not in rows:
-                raise InvalidRequest(f"snapshot state names an unknown table {chunk.table!r}")
-            rows[chunk.table].extend(_DECODERS[chunk.table].decode(chunk.rows))
-    except (msgspec.MsgspecError, ValueError) as e:
-        raise InvalidRequest(f"snapshot state cannot be read: {e}") from None
-    for name, found in rows.items():
-        if len(found) != header.rows.get(name, 0):
-            raise InvalidRequest(
-                f"snapshot state holds {len(found)} rows of {name}; its header says {header.rows.get(name, 0)}"
-            )
+            name, encoded = _chunk(piece)
+            rows[name].extend(_DECODERS[name].decode(encoded))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _unreadable(error) from None
+    _check_counts(header, {name: len(found) for name, found in rows.items()})
     return header, rows
 
 
@@ -155,20 +231,40 @@ def describe(state: bytes) -> list[tuple[str, int, int]]:
     pieces = _pieces(state)
     next(pieces)
     for piece in pieces:
-        chunk = msgspec.msgpack.decode(piece, type=Chunk)
-        sizes[chunk.table] = sizes.get(chunk.table, 0) + len(bytes(chunk.rows))
+        name, encoded = _chunk(piece)
+        sizes[name] = sizes.get(name, 0) + len(bytes(encoded))
     listed = [(TYPES[name], header.rows[name], size) for name, size in sizes.items()]
     return sorted(listed, key=lambda row: (-row[2], row[0]))
 
 
-def load(store: Store, state: bytes) -> None:
-    """Fill an empty store with a snapshot: it then stands exactly where the snapshot was taken."""
-    header, rows = decode(state)
-    _take(store, header, rows)
-    store.index = header.index
-    store.floor = header.floor
-    store.base = header.base
-    store.now = header.now
+async def load_pieces(store: Store, pieces: Iterable[bytes]) -> None:
+    """Have a store stand exactly where a snapshot was taken, and tell everybody who depends on it. The pieces of the
+    snapshot may be cut anywhere. Nothing has changed before all of it has been read. The loop turns meanwhile.
+
+    Raises `InvalidRequest` for anything that is not a whole snapshot.
+    """
+    reading, held = _Reading(), bytearray()
+    for piece in pieces:
+        held += piece
+        start = 0
+        while len(held) >= start + 4:
+            end = start + 4 + int.from_bytes(held[start : start + 4], "big")
+            if len(held) < end:
+                break
+            reading.take(bytes(held[start + 4 : end]))
+            start = end
+            await asyncio.sleep(0)
+        del held[:start]
+    if held:
+        raise InvalidRequest("snapshot state is cut off at its end")
+    header = reading.end()
+    _take(store, header, reading.store)
+    store.index, store.floor, store.base, store.now = header.index, header.floor, header.base, header.now
+    store.replaced()
+    store.flush()
+    for table in reading.store.tables.values():
+        for _ in table.dismantle():
+            await asyncio.sleep(0)
 
 
 def restore(store: Store, state: bytes) -> None:
@@ -179,7 +275,10 @@ def restore(store: Store, state: bytes) -> None:
     """
     header, rows = decode(state)
     index = max(store.index, header.index + 1)
-    _take(store, header, rows)
+    fresh = Store()
+    for name, table in fresh.tables.items():
+        table.fill(rows[name])
+    _take(store, header, fresh)
     store.index = store.floor = store.base = index
     store.touched = dict.fromkeys(store.touched, index)
     store.departed = dict.fromkeys(store.departed, index)
@@ -204,9 +303,11 @@ def restore_parts(store: Store, token: str, count: int) -> None:
     restore(store, b"".join(parts))
 
 
-def _take(store: Store, header: Header, rows: dict[str, list[Any]]) -> None:
+def _take(store: Store, header: Header, fresh: Store) -> None:
+    """Exchange a store's rows for those of another that was filled from a snapshot."""
+    tables = fresh.tables
     for name, table in store.tables.items():
-        table.replace_all(rows[name])
+        table.exchange(tables[name])
     store.journal.clear()
     store.touched = {tuple(topic): index for topic, index in header.touched}
     store.departed = {tuple(topic): index for topic, index in header.departed}

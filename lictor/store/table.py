@@ -1,4 +1,4 @@
-"""A table: immutable rows under a primary key, with secondary indexes and, where asked for, its keys in order.
+"""A table: immutable rows in the order of a primary key, with secondary indexes.
 
 Every change is journalled, so that a transaction which fails half-way is undone row by row.
 """
@@ -6,7 +6,7 @@ Every change is journalled, so that a transaction which fails half-way is undone
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from sortedcontainers import SortedList
+from lictor.store.rows import Rows
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
@@ -43,29 +43,37 @@ class Index(Generic[K, R]):
                 if not rows:
                     del self._rows[value]
 
-    def clear(self) -> None:
-        self._rows.clear()
+    def exchange(self, other: "Index[K, R]") -> None:
+        self._rows, other._rows = other._rows, self._rows
+
+    def dismantle(self) -> Iterator[None]:
+        while self._rows:
+            for _ in range(min(FREED, len(self._rows))):
+                self._rows.popitem()
+            yield
 
 
 _NOTHING: dict[Any, Any] = {}
+FREED = 500  # values of an index that are dropped in one step
 
 
 class Table(Generic[K, R]):
     """Rows by primary key. `key` derives it from a row; `indexes` name further derivations."""
 
-    __slots__ = ("indexes", "journal", "key", "rows")
+    __slots__ = ("_indexes", "indexes", "journal", "key", "rows")
 
     def __init__(self, key: Callable[[R], K], **indexes: Callable[[R], Iterable[Hashable]]) -> None:
         self.key = key
-        self.rows: dict[K, R] = {}
+        self.rows: Rows[K, R] = Rows()
         self.indexes: dict[str, Index[K, R]] = {name: Index(of) for name, of in indexes.items()}
+        self._indexes = tuple(self.indexes.values())
         self.journal: Journal = []
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[R]:
-        return iter(self.rows.values())
+        return self.rows.in_order()
 
     def get(self, key: K) -> R | None:
         """The row under `key`."""
@@ -84,77 +92,58 @@ class Table(Generic[K, R]):
 
     def delete(self, key: K) -> R | None:
         """Remove a row; returns it, or None where there was none."""
-        if key not in self.rows:
-            return None
         old = self._swap(key, None)
-        self.journal.append((self, key, old))
+        if old is not None:
+            self.journal.append((self, key, old))
         return old
 
     def undo(self, key: K, old: R | None) -> None:
         """Put back what a journal entry says stood under `key`."""
         self._swap(key, old)
 
-    def replace_all(self, rows: Iterable[R]) -> None:
-        """Drop every row and take these, as a restored snapshot does."""
-        self.rows.clear()
-        for index in self.indexes.values():
-            index.clear()
+    def fill(self, rows: Iterable[R]) -> None:
+        """Put rows that no command is answerable for, as those of a snapshot."""
         for row in rows:
             self._swap(self.key(row), row)
 
+    def exchange(self, other: "Table[K, R]") -> None:
+        """Have all rows of another table of this kind, and let it have these."""
+        self.rows.exchange(other.rows)
+        for name, index in self.indexes.items():
+            index.exchange(other.indexes[name])
+
+    def dismantle(self) -> Iterator[None]:
+        """Remove all rows, some a step: to drop many at once takes long."""
+        yield from self.rows.dismantle()
+        for index in self.indexes.values():
+            yield from index.dismantle()
+
     def _swap(self, key: K, row: R | None) -> R | None:
-        old = self.rows.get(key)
-        if old is not None:
-            for index in self.indexes.values():
+        old = self.rows.swap(key, row)
+        for index in self._indexes:
+            if old is not None:
                 index.discard(key, old)
-        if row is None:
-            self.rows.pop(key, None)
-        else:
-            self.rows[key] = row
-            for index in self.indexes.values():
+            if row is not None:
                 index.add(key, row)
         return old
 
 
 class OrderedTable(Table[str, R]):
-    """A table whose keys are texts kept in order, for reading by prefix."""
+    """A table whose keys are texts, for reading by prefix."""
 
-    __slots__ = ("_keys",)
-
-    def __init__(self, key: Callable[[R], str], **indexes: Callable[[R], Iterable[Hashable]]) -> None:
-        super().__init__(key, **indexes)
-        self._keys: SortedList = SortedList()
+    __slots__ = ()
 
     def under(self, prefix: str) -> Iterator[R]:
         """The rows whose key begins with `prefix`, in key order."""
-        rows = self.rows
+        get = self.rows.get
         for key in self.keys_under(prefix):
-            yield rows[key]
+            row = get(key)
+            if row is not None:
+                yield row
 
     def keys_under(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys that begin with `prefix`, in order, from `after` on where it is given."""
-        for key in self._keys.irange(max(prefix, after)):
+        for key in self.rows.keys_from(max(prefix, after)):
             if not key.startswith(prefix):
                 return
             yield key
-
-    def replace_all(self, rows: Iterable[R]) -> None:
-        """Drop every row and take these; the order is built once, not a row at a time."""
-        self.rows.clear()
-        self._keys = SortedList()
-        for index in self.indexes.values():
-            index.clear()
-        for row in rows:
-            key = self.key(row)
-            self.rows[key] = row
-            for index in self.indexes.values():
-                index.add(key, row)
-        self._keys = SortedList(self.rows)
-
-    def _swap(self, key: str, row: R | None) -> R | None:
-        old = super()._swap(key, row)
-        if old is None and row is not None:
-            self._keys.add(key)
-        elif old is not None and row is None:
-            self._keys.remove(key)
-        return old

@@ -1,6 +1,8 @@
 """States as bytes: what is read back, and what is refused."""
 
+import asyncio
 import random
+from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -10,6 +12,7 @@ from lictor.model.errors import InvalidRequest, Refused
 from lictor.store import commands, snapshot
 from lictor.store.snapshot import Image
 from lictor.store.store import Store
+from lictor.store.watch import Dependent
 from tests.store.random_commands import Dice
 from tests.store.test_invariants import contents, run
 
@@ -37,15 +40,71 @@ def test_an_image_is_of_one_moment() -> None:
     assert [row.key for row in rows["kv"]] == ["a"]
 
 
-def test_many_rows_go_in_chunks() -> None:
+async def test_many_rows_go_in_chunks_of_about_one_size() -> None:
+    """So that no step of making or reading one takes long."""
     store = Store()
-    for number in range(snapshot.CHUNK_ROWS * 2 + 1):
-        commands.apply(store, KVWrite("set", f"k{number}", b"v"), 1.0)
+    for number in range(5000):
+        commands.apply(store, KVWrite("set", f"small{number}", b"v"), 1.0)
+    for number in range(300):
+        commands.apply(store, KVWrite("set", f"large{number}", bytes(20_000)), 1.0)
     pieces = list(Image(store).encode())
-    assert len(pieces) == 4
+    assert len(pieces) < 100
+    assert max(map(len, pieces)) < snapshot.CHUNK_BYTES + 21_000
     other = Store()
-    snapshot.load(other, b"".join(pieces))
+    await snapshot.load_pieces(other, pieces)
     assert contents(other) == contents(store)
+
+
+async def test_pieces_may_be_cut_anywhere_and_the_loop_turns_meanwhile() -> None:
+    store, state = filled()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    for size in (1, 3, 1000, len(state)):
+        other, before = Store(), turns
+        await snapshot.load_pieces(other, (state[at : at + size] for at in range(0, len(state), size)))
+        assert contents(other) == contents(store)
+        assert turns - before > 5
+    counting.cancel()
+
+
+async def test_loading_replaces_everything_at_once_and_tells_everybody() -> None:
+    _, state = filled()
+    store = Store()
+    run(store, Dice(6).script(200))
+    before, seen = contents(store), []
+
+    class Told(Dependent):
+        def changed(self) -> None:
+            seen.append(contents(store))
+
+    store.watches.add(Told(), (("nodes",),))
+
+    def pieces() -> Iterator[bytes]:
+        for at in range(0, len(state), 1000):
+            assert contents(store) == before, "nothing of what is half loaded is seen"
+            yield state[at : at + 1000]
+
+    await snapshot.load_pieces(store, pieces())
+    other = Store()
+    await snapshot.load_pieces(other, [state])
+    assert seen == [contents(other)], "told once, with all of it there"
+    assert contents(store) == contents(other)
+
+
+async def test_what_is_no_whole_state_is_not_loaded() -> None:
+    store, state = filled()
+    before = contents(store)
+    for length in [*range(40), *range(40, len(state), 101)]:
+        with pytest.raises(InvalidRequest):
+            await snapshot.load_pieces(store, [state[:length]])
+    assert contents(store) == before
 
 
 def test_a_listing_counts_what_a_state_holds() -> None:
@@ -64,7 +123,8 @@ def test_what_is_cut_off_is_refused() -> None:
     for length in [*range(40), *range(40, len(state), 101)]:
         with pytest.raises(InvalidRequest):
             restored(store, state[:length])
-    store.restoring.replace_all([])
+    for row in list(store.restoring):
+        store.restoring.delete(store.restoring.key(row))
     assert contents(store) == before
 
 

@@ -65,7 +65,7 @@ def has_meta(node: Node, wanted: Mapping[str, str]) -> bool:
 def nodes(view: View, meta: Mapping[str, str]) -> list[Node]:
     """Every node with the wanted meta, by name."""
     view.saw("nodes")
-    return [n for _, n in sorted(view.store.nodes.rows.items()) if has_meta(n, meta)]
+    return [n for n in view.store.nodes if has_meta(n, meta)]
 
 
 def services(view: View, meta: Mapping[str, str]) -> dict[str, list[str]]:
@@ -104,7 +104,7 @@ def every_instance(view: View, meta: Mapping[str, str]) -> list[CatalogService]:
     """Every instance of every service, on nodes with the wanted meta."""
     view.saw("instances")
     view.saw("nodes")
-    return catalog_services(view, [i for _, i in sorted(view.store.services.rows.items())], (), meta)
+    return catalog_services(view, list(view.store.services), (), meta)
 
 
 def has_tags(service: NodeService, tags: Iterable[str]) -> bool:

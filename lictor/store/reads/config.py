@@ -26,7 +26,7 @@ def entries(view: View, kind: str) -> list[dict[str, Any]]:
 def every_entry(view: View) -> list[dict[str, Any]]:
     """Every entry, by kind and name."""
     view.saw("config")
-    return [shown(row) for _, row in sorted(view.store.config.rows.items())]
+    return [shown(row) for row in view.store.config]
 
 
 def setting(view: View, name: str) -> Setting | None:

@@ -7,8 +7,7 @@ from lictor.store.store import View
 def coordinates(view: View, segment: str | None) -> list[CoordinateEntry]:
     """Every coordinate, by node; with a segment only those in it."""
     view.saw("coordinates")
-    rows = sorted(view.store.coordinates.rows.items())
-    return [row for _, row in rows if segment is None or row.segment == segment]
+    return [row for row in view.store.coordinates if segment is None or row.segment == segment]
 
 
 def coordinates_of(view: View, node: str, segment: str | None) -> list[CoordinateEntry]:

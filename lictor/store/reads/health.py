@@ -44,7 +44,7 @@ def checks_in_state(view: View, status: str, meta: Mapping[str, str]) -> list[Ch
     store = view.store
     if status == ANY:
         view.saw("checks")
-        rows = sorted(store.checks.rows.items())
+        rows = list(store.checks.rows.pairs())
     else:
         view.saw("checks", status)
         rows = sorted(store.checks.by("status", status).items())

@@ -58,7 +58,7 @@ def query(view: View, query_id: str) -> PreparedQuery | None:
 def queries(view: View) -> list[PreparedQuery]:
     """Every query, by id."""
     view.saw("queries")
-    return [q for _, q in sorted(view.store.queries.rows.items())]
+    return list(view.store.queries)
 
 
 def resolve(view: View, name_or_id: str, segment: str) -> PreparedQuery:

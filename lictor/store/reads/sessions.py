@@ -14,7 +14,7 @@ def session(view: View, session_id: str) -> list[Session]:
 def sessions(view: View) -> list[Session]:
     """Every session, by id."""
     view.saw("sessions")
-    return [s for _, s in sorted(view.store.sessions.rows.items())]
+    return list(view.store.sessions)
 
 
 def sessions_of_node(view: View, node: str) -> list[Session]:

@@ -115,7 +115,7 @@ def _info(view: View, node: Node) -> NodeInfo:
 def nodes(view: View) -> list[NodeInfo]:
     """Every node, by name."""
     view.saw("catalog")
-    return [_info(view, node) for _, node in sorted(view.store.nodes.rows.items())]
+    return [_info(view, node) for node in view.store.nodes]
 
 
 def node(view: View, name: str) -> NodeInfo | None:
@@ -127,7 +127,7 @@ def node(view: View, name: str) -> NodeInfo | None:
 def every_instance(view: View) -> list[CheckServiceNode]:
     """Every instance with its node and checks, by node and id."""
     view.saw("catalog")
-    return health.with_checks(view, [i for _, i in sorted(view.store.services.rows.items())])
+    return health.with_checks(view, list(view.store.services))
 
 
 class _Collected:
