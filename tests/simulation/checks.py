@@ -3,7 +3,8 @@
 Everything that any server applies is known by its *position*: the number of proposals applied before it. The chain of
 digests over the proposals says in a few bytes what was applied up to a position, so what is compared is everything.
 
-- *one leader a term*: no two servers send as leaders of one term;
+- *one leader a term*: no two servers lead the same term;
+- *one lease*: nobody leads a later term while a leader's lease lasts;
 - *one history*: at each position all servers apply the same proposal, after a restart and from a snapshot as well; so
   what one server applied is never lost;
 - *once*: no proposal is applied at two positions;
@@ -23,13 +24,10 @@ import msgspec
 
 from lictor.raft.consensus import Image, Machine
 from lictor.store.store import Store
+from tests.simulation.loop import Broken
 
 STORES_EVERY: Final = 64  # positions at which every server's store is compared
 _MARK: Final = 8 + 16  # bytes of position and digest before a snapshot's state
-
-
-class Broken(AssertionError):
-    """A promise does not hold."""
 
 
 class Counts(msgspec.Struct):
@@ -39,7 +37,8 @@ class Counts(msgspec.Struct):
     seconds: float = 0.0
     terms: int = 0
     applied: int = 0
-    snapshots_sent: int = 0
+    snapshots: int = 0
+    loads: int = 0
     crashes: int = 0
     cuts: int = 0
     pauses: int = 0
@@ -72,6 +71,8 @@ class Observer:
         self.leaders: dict[int, str] = {}
         self.length = 0
         self.acknowledged = 0
+        self.images = 0
+        self.loaded = 0
         self._fail = fail
         self._trace = trace
         self._chain: dict[int, tuple[bytes, str]] = {0: (b"", "nobody")}
@@ -97,6 +98,7 @@ class Observer:
 
     def loads(self, who: str, position: int, digest: bytes) -> None:
         """A server has become the state of a snapshot."""
+        self.loaded += 1
         self._trace(f"{who} loads a snapshot of {position}")
         known = self._chain.get(position)
         if known is None or known[0] != digest:
@@ -157,6 +159,7 @@ class WatchedMachine:
         return results
 
     def image(self) -> Image:
+        self._observer.images += 1
         self._observer.compare(self._who, self.position, self._store)
         return _MarkedImage(self._machine.image(), self.position, self._digest)
 

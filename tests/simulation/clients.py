@@ -18,12 +18,13 @@ from typing import Any, Final
 from jepsen.checker import FOREVER, Operation, Recorder, Verdict, check_by_key
 from jepsen.checker.models import FencedLock, Model, Register
 from lictor.model.command import KVWrite, SessionCreate, SessionDestroy
+from lictor.model.duration import parse_duration
 from lictor.model.errors import LictorError, Refused
 from lictor.model.kv import KVEntry
 from lictor.model.session import Session
 from lictor.store.reads import kv
-from tests.simulation.checks import Broken
 from tests.simulation.cluster import Cluster, Host, Lost, Process, Unavailable
+from tests.simulation.loop import Broken
 
 NODE: Final = "catalog-node"  # what sessions belong to
 CHECK_LIMIT: Final = 200_000  # configurations tried for one key, before it is left undecided
@@ -36,8 +37,8 @@ class Workload:
     def __init__(self, cluster: Cluster, chance: random.Random) -> None:
         self.cluster = cluster
         self.chance = chance
-        self.registers = Recorder(self._clock)
-        self.locks = Recorder(self._clock)
+        self.registers = Recorder(self.clock)
+        self.locks = Recorder(self.clock)
         self.ends: list[Operation] = []
         self.marks: dict[str, bytes] = {}
         self.attempted: dict[str, bytes] = {}
@@ -51,7 +52,8 @@ class Workload:
         self._written: dict[str, set[bytes]] = {}
         self._number = 0
 
-    def _clock(self) -> int:
+    def clock(self) -> int:
+        """The time of histories: nanoseconds."""
         return int(self.cluster.loop.now * 1e9)
 
     def fresh(self) -> bytes:
@@ -109,6 +111,7 @@ class Client:
         self._number = number
         self._chance = chance
         self._session = ""
+        self._ttl = ""
         self._born = 0
         self._touched: set[str] = set()
         self._held = ""
@@ -296,20 +299,18 @@ class Client:
         workload, chance = self._workload, self._chance
         ttl = chance.choice(("", "", "1s", "4s"))
         session = Session(id=f"session-{workload.fresh().decode()}", node=NODE, ttl=ttl)
-        self._born = workload._clock()
+        self._ttl = ttl
+        self._born = workload.clock()
         try:
             self._session = await self._write(SessionCreate(session))
         except (Unavailable, Lost, LictorError):
             return
         self._touched = set()
         self._held = ""
-        if ttl:
-            self._cluster.sessions[session.id] = self._cluster.loop.now
 
     async def _end_session(self) -> None:
         recorder, session = self._workload.locks, self._session
         self._session = self._held = ""
-        self._cluster.sessions.pop(session, None)
         numbers = [recorder.call(self._number, "end", session, key) for key in sorted(self._touched)]
         try:
             await self._write(SessionDestroy(session))
@@ -335,8 +336,8 @@ class Client:
         except Unavailable:
             workload.locks.forget(number)
         except Refused:
-            workload.locks.forget(number)  # the session has ended
-            self._session = self._held = ""
+            workload.locks.forget(number)
+            self._expired()
         except (Lost, LictorError):
             self._cluster.counts.unknown += 1
         else:
@@ -344,6 +345,14 @@ class Client:
             self._cluster.counts.locks += 1
             return result
         return False
+
+    def _expired(self) -> None:
+        """The session has ended, and nobody asked for it."""
+        self._cluster.counts.expired += 1
+        lived = (self._workload.clock() - self._born) / 1e9
+        if not self._ttl or lived < parse_duration(self._ttl):
+            raise Broken(f"{self._session} ended after {lived:.3f} s, and its TTL is {self._ttl or 'without end'}")
+        self._session = self._held = ""
 
     async def _read_lock(self, key: str) -> None:
         recorder = self._workload.locks

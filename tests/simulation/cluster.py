@@ -21,9 +21,9 @@ from lictor.server.server import Server
 from lictor.server.session_expiry import SessionExpiry
 from lictor.server.tombstones import reap
 from lictor.store.store import Store
-from tests.simulation.checks import Broken, Counts, Observer, WatchedMachine
+from tests.simulation.checks import Counts, Observer, WatchedMachine
 from tests.simulation.disk import Drive, Worker
-from tests.simulation.loop import Clock, SimLoop
+from tests.simulation.loop import Broken, Clock, SimLoop
 from tests.simulation.network import Network
 
 FOLDER: Final = Path("/data/raft")
@@ -98,6 +98,8 @@ class Process:
         self.host.kill(power=self.cluster.chance.random() < 0.5)
 
     def _fatal(self, error: BaseException) -> None:
+        if not isinstance(error, (DiskFull, DiskFailed)):
+            self.cluster.fail(f"{self.owner.name} ends by a mistake of its own: {error!r}")
         self.cluster.note(f"{self.owner.name} gives up: {error}")
         self.host.kill(power=False)
 
@@ -276,10 +278,9 @@ class Cluster:
         self.fail = fail
         self.settings = settings
         self.counts = Counts()
-        self.network = Network(loop, random.Random(chance.getrandbits(32)), note)
+        self.network = Network(loop, random.Random(chance.getrandbits(32)), note, self.look)
         self.observer = Observer(fail, note)
         self.hosts: list[Host] = []
-        self.sessions: dict[str, float] = {}
         slowest = chance.uniform(0.8, 0.96)
         self._rates = (slowest, slowest * 1.249) if chance.random() < 0.7 else (1.0, 1.0)
         self._numbers = itertools.count(1)
@@ -317,6 +318,23 @@ class Cluster:
             if hang_up:
                 self.loop.later(0.0, process.hang_up, number, owner=process.owner)
             raise Lost from None
+
+    def look(self) -> None:
+        """See who leads, and whose lease lasts, at this moment."""
+        leading: list[tuple[int, str]] = []
+        leases: list[tuple[int, str]] = []
+        for host in self.hosts:
+            process = host.process
+            if process is not None and process.up and process.replica.node.is_leader:
+                term, name = process.replica.term, process.owner.name
+                self.observer.leads(name, term)
+                leading.append((term, name))
+                if host.clock.steady() < process.replica.fresh_until:
+                    leases.append((term, name))
+        for earlier, holder in leases:
+            for later, leader in leading:
+                if later > earlier:
+                    self.fail(f"{leader} leads term {later} while the lease of {holder} in term {earlier} lasts")
 
     def leaders(self) -> list[Host]:
         """The hosts whose servers take themselves for the leader, the one of the latest term last."""

@@ -22,10 +22,12 @@ WEIGHTS: Final = {
     "kill": 4.0,
     "kill_all": 0.5,
     "power": 3.0,
+    "bounce": 3.0,
     "fuse": 3.0,
     "restart": 1.0,
     "cut": 5.0,
     "one_way": 3.0,
+    "link": 3.0,
     "isolate_leader": 3.0,
     "breaks": 1.0,
     "weather": 2.0,
@@ -94,7 +96,7 @@ class Faults:
         for host in cluster.hosts:
             host.thaw()
             disk = host.drive.disk
-            disk.fuse, disk.fail_syncs, disk.capacity, disk.refuse_writes = None, 0, None, False
+            disk.fuse, disk.fail_syncs, disk.capacity, disk.refuse = None, 0, None, frozenset()
             host.drive.stalled_until = 0.0
             host.start()
 
@@ -117,6 +119,17 @@ class Faults:
     async def _kill_all(self) -> None:
         power = self.chance.random() < 0.5
         await self._end(self.cluster.hosts, power=power)
+
+    async def _bounce(self) -> None:
+        """Several times: somebody ends, and is back before the others miss it."""
+        for _ in range(self.chance.randint(1, 6)):
+            host = self._some()
+            if host.process is not None:
+                self.cluster.counts.crashes += 1
+                host.kill(power=self.chance.random() < 0.3)
+                await asyncio.sleep(self.chance.uniform(0.0, 0.1))
+            host.start()
+            await asyncio.sleep(self.chance.uniform(0.0, self.length))
 
     async def _end(self, hosts: list[Host], *, power: bool) -> None:
         for host in hosts:
@@ -185,6 +198,12 @@ class Faults:
         pairs = {(host.address, other.address) if out else (other.address, host.address) for other in others}
         await self._separate(pairs)
 
+    async def _link(self) -> None:
+        """Two do not hear each other, and all others hear both."""
+        one, other = self._some().address, self.chance.choice(self.cluster.hosts).address
+        if one != other:
+            await self._separate({(one, other), (other, one)})
+
     async def _isolate_leader(self) -> None:
         leaders = self.cluster.leaders()
         if leaders:
@@ -232,9 +251,9 @@ class Faults:
         if self.chance.random() < 0.5:
             disk.capacity = disk.used() + self.chance.randrange(3000)
         else:
-            disk.refuse_writes = True
+            disk.refuse = frozenset(self.chance.sample(("create", "allocate", "write", "sync", "replace"), 2))
         await self._last()
-        disk.capacity, disk.refuse_writes = None, False
+        disk.capacity, disk.refuse = None, frozenset()
 
     async def _failed_sync(self) -> None:
         host = self._some()
@@ -292,7 +311,7 @@ class Faults:
         for other in self.cluster.hosts:
             if other.process is None or not other.process.up:
                 return False
-            quorum = other.process.replica._node.membership.quorum
+            quorum = other.process.replica.node.membership.quorum
             for voters in (quorum.incoming, quorum.outgoing):
                 if voters and 2 * len(voters & members) <= len(voters):
                     return False

@@ -34,6 +34,10 @@ AT_ONCE: Final = float("-inf")
 SPINNING: Final = 200_000  # callbacks at one moment: somebody waits for something without letting time pass
 
 
+class Broken(AssertionError):
+    """A promise does not hold, or somebody made a mistake and did not handle it."""
+
+
 class Stuck(Exception):
     """Nothing will ever happen any more, or something happens without end while time stands still."""
 
@@ -252,7 +256,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         try:
             while not main.done():
                 if self.errors:
-                    raise RuntimeError(self.errors[0])
+                    raise Broken(self.errors[0])
                 self._turn()
         finally:
             self._running = False
@@ -370,7 +374,7 @@ def run(loop: SimLoop, work: Coroutine[Any, Any, T]) -> T:
     try:
         result: T = loop.run_until_complete(work)
         if loop.errors:
-            raise RuntimeError(loop.errors[0])
+            raise Broken(loop.errors[0])
         return result
     finally:
         loop.close()

@@ -48,16 +48,19 @@ class Weather(msgspec.Struct):
 class Network:
     """All connections, and who listens where. `cut` holds (from, to) pairs of addresses between which nothing passes.
 
-    `trace` is told of what happens, in short lines.
+    `trace` is told of what happens, in short lines; `passed` each time a frame has arrived.
     """
 
-    def __init__(self, loop: SimLoop, chance: random.Random, trace: Callable[[str], None]) -> None:
+    def __init__(
+        self, loop: SimLoop, chance: random.Random, trace: Callable[[str], None], passed: Callable[[], None]
+    ) -> None:
         self.loop = loop
         self.chance = chance
         self.weather = Weather()
         self.cut: set[tuple[str, str]] = set()
         self.frames = 0
         self.broken = 0
+        self.passed = passed
         self._trace = trace
         self._listening: dict[str, SimTransport] = {}
         self._numbers = itertools.count(1)
@@ -167,6 +170,7 @@ class _Pipe:
             network.frames += 1
             network.note(f"net {self._source.address}>{self._target.address} {frame.what}")
             loop.later(0.0, frame.deliver, *frame.args, owner=self._target.owner)
+            network.passed()
         if network.weather.breaks and network.chance.random() < network.weather.breaks:
             connection.break_off()
         elif self._queue:

@@ -7,6 +7,7 @@ import gc
 import logging
 import random
 import secrets
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -19,11 +20,11 @@ from lictor.model.errors import LictorError
 from lictor.model.node import Node
 from lictor.raft.consensus import ServerChange
 from lictor.raft.settings import RaftSettings
-from tests.simulation.checks import Broken, Counts, store_digest
+from tests.simulation.checks import Counts, store_digest
 from tests.simulation.clients import NODE, Workload
 from tests.simulation.cluster import Cluster, Host, Lost, Process, Unavailable
 from tests.simulation.faults import Faults
-from tests.simulation.loop import SimLoop, Stuck, run
+from tests.simulation.loop import Broken, SimLoop, Stuck, run
 
 PATIENCE: Final = 300.0  # virtual seconds in which a healed cluster must come to rest
 
@@ -59,13 +60,17 @@ class Simulation:
         with _alone(self.seed, self._note, self.loop):
             try:
                 run(self.loop, self._life())
-            except (Broken, Stuck, RuntimeError) as broken:
-                error = str(broken) or repr(broken)
+            except (Broken, Stuck) as broken:
+                error = str(broken)
+            except Exception as mistake:
+                error = "".join(traceback.format_exception(mistake))
         counts = self.cluster.counts
         counts.seeds = 1
         counts.seconds = self.loop.now
         counts.terms = len(self.cluster.observer.leaders)
         counts.applied = self.cluster.observer.length
+        counts.snapshots = self.cluster.observer.images
+        counts.loads = self.cluster.observer.loaded
         return Result(self.seed, counts, self._hasher.hexdigest(), error)
 
     def _note(self, what: str) -> None:
@@ -106,7 +111,8 @@ class Simulation:
         records = [host.record() for host in cluster.hosts]
 
         async def form(process: Process) -> None:
-            await process.replica.form(records)
+            if process.replica.blank:  # the others, who have formed already, may have brought it in
+                await process.replica.form(records)
 
         for host in cluster.hosts:
             await cluster.ask(host, form, 60.0)
@@ -137,7 +143,7 @@ class Simulation:
 
         async def work(process: Process) -> None:
             known = {peer.id: peer for peer in process.replica.peers()}
-            if record.id not in known or record.number not in process.replica._roster.records:
+            if record.id not in known or record.number not in process.replica.roster.records:
                 await process.replica.change(ServerChange.ADD_LEARNER, record, 20.0)
             elif not known[record.id].voter:
                 await process.replica.change(ServerChange.PROMOTE, record, 20.0)
