@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from lictor.model.errors import LictorError, NoLeader, NotLeader
+from lictor.model.member import ALIVE
 from lictor.model.transport import Transport, Unreachable
 from lictor.raft.consensus import ServerChange, ServerRecord
 from lictor.server import hello as hellos
@@ -140,6 +141,7 @@ def _seen(server: Listed, answer: Hello | None) -> Seen:
         return seen
     return msgspec.structs.replace(
         seen,
+        status=server.status if answer is None else ALIVE,
         version=said.version,
         contact=NEVER if answer is None else answer.last_contact,
         last_term=said.last_term,

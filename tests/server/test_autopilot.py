@@ -1,0 +1,322 @@
+"""Autopilot's decisions, as tables: who is healthy, who is promoted, who is removed, how versions are changed."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lictor.model.member import ALIVE, FAILED
+from lictor.server.autopilot import NEVER, Judged, Plan, Seen, State, judge, plan
+from lictor.server.autopilot_config import Rules
+
+RULES = Rules()
+LONG = 1000.0  # seconds for which everything has been as it is
+
+
+def server(name: str, **given: Any) -> Seen:
+    """A voter that is well; fields can be given."""
+    seen = Seen(name, f"node {name}", f"10.0.0.1:{ord(name[0])}", True, False, version="1.0.0", contact=0.01)
+    return msgspec.structs.replace(seen, **{"last_term": 3, "last_index": 1000, **given})
+
+
+def leader(name: str = "a", **given: Any) -> Seen:
+    return server(name, **{"leader": True, "contact": 0.0, **given})
+
+
+def dead(name: str, **given: Any) -> Seen:
+    return server(name, **{"status": FAILED, "contact": NEVER, **given})
+
+
+def state(*servers: Seen, rules: Rules = RULES, for_seconds: float = LONG) -> State:
+    """The state where these servers have been so for some time, and autopilot has run for long."""
+    found = judge(None, servers, rules, 0.0, 0.0)
+    lasting = tuple(msgspec.structs.replace(one, since=LONG - for_seconds) for one in found.servers)
+    return State(lasting, 0.0)
+
+
+def planned(*servers: Seen, rules: Rules = RULES, for_seconds: float = LONG) -> Plan:
+    decided = plan(state(*servers, rules=rules, for_seconds=for_seconds), rules, LONG)
+    return msgspec.structs.replace(decided, reason="")
+
+
+# -- health -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "healthy"),
+    [
+        ({}, True),
+        ({"contact": 0.2}, True),
+        ({"contact": 0.201}, False),
+        ({"contact": NEVER}, False),
+        ({"last_index": 750}, True),
+        ({"last_index": 749}, False),
+        ({"last_index": 2000}, True),
+        ({"last_term": 2}, False),
+        ({"last_term": 4}, False),
+        ({"status": FAILED}, False),
+        ({"status": 0}, False),
+        ({"voter": False}, True),
+    ],
+)
+def test_a_server_is_healthy_if_it_is_alive_in_contact_and_not_behind(given: dict[str, Any], healthy: bool) -> None:
+    judged = judge(None, [leader(), server("b", **given)], RULES, 5.0, 100.0)
+    assert [one.healthy for one in judged.servers] == [True, healthy]
+    assert judged.healthy is healthy
+
+
+def test_without_a_leader_or_a_log_nobody_is_healthy() -> None:
+    assert not judge(None, [server("a"), server("b")], RULES, 0.0, 0.0).healthy
+    blank = judge(None, [leader(last_index=0, last_term=0), server("b", last_index=0, last_term=0)], RULES, 0.0, 0.0)
+    assert [one.healthy for one in blank.servers] == [False, False]
+    assert not State().healthy
+
+
+def test_health_counts_from_its_last_change() -> None:
+    first = judge(None, [leader(), server("b")], RULES, 10.0, 110.0)
+    second = judge(first, [leader(), dead("b"), server("c")], RULES, 12.0, 112.0)
+    third = judge(second, [leader(), dead("b"), server("c")], RULES, 14.0, 114.0)
+    assert [(one.healthy, one.since, one.shown_since) for one in third.servers] == [
+        (True, 10.0, 110.0),
+        (False, 12.0, 112.0),
+        (True, 12.0, 112.0),
+    ]
+    assert third.began == 10.0
+
+
+@pytest.mark.parametrize(
+    ("servers", "tolerance"),
+    [
+        ([leader()], 0),
+        ([leader(), server("b")], 0),
+        ([leader(), server("b"), server("c")], 1),
+        ([leader(), server("b"), dead("c")], 0),
+        ([leader(), server("b"), server("c"), server("d", voter=False)], 1),
+        ([leader(), server("b"), server("c"), server("d"), server("e")], 2),
+        ([leader(), server("b"), dead("c"), dead("d"), dead("e")], 0),
+    ],
+)
+def test_failure_tolerance_is_what_the_healthy_voters_have_beyond_a_majority(
+    servers: list[Seen], tolerance: int
+) -> None:
+    assert state(*servers).failure_tolerance == tolerance
+
+
+# -- promotion --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "for_seconds", "promoted"),
+    [
+        ({}, 10.0, True),
+        ({}, 9.9, False),
+        ({"read_replica": True}, LONG, False),
+        ({"contact": 5.0}, LONG, False),
+        ({"last_index": 1}, LONG, False),
+        ({"status": FAILED}, LONG, False),
+    ],
+)
+def test_a_stable_server_is_promoted(given: dict[str, Any], for_seconds: float, promoted: bool) -> None:
+    rules = Rules(cleanup=False)
+    decided = planned(leader(), server("b", voter=False, **given), rules=rules, for_seconds=for_seconds)
+    assert decided == (Plan(promote=("b",)) if promoted else Plan())
+
+
+def test_a_new_leader_does_not_make_those_wait_that_it_has_not_known_for_long() -> None:
+    servers = [leader(), server("b"), server("c", voter=False)]
+    young = judge(None, servers, RULES, 100.0, 0.0)
+    assert plan(young, RULES, 102.0).promote == ("c",)
+    joined_later = State((*young.servers[:2], msgspec.structs.replace(young.servers[2], since=108.0)), 100.0)
+    assert plan(joined_later, RULES, 112.0).promote == ()
+    assert plan(joined_later, RULES, 118.0).promote == ("c",)
+
+
+def test_a_voter_that_is_a_read_replica_loses_its_vote_where_a_majority_stays() -> None:
+    replica = server("c", read_replica=True)
+    assert planned(leader(), server("b"), replica) == Plan(demote=("c",))
+    assert planned(leader(), dead("b"), replica, rules=Rules(cleanup=False)) == Plan()
+    assert planned(leader(read_replica=True), server("b", last_index=900), server("c")) == Plan(transfer="c")
+
+
+# -- removal ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("servers", "min_quorum", "removed"),
+    [
+        ([leader(), server("b"), dead("c")], 0, ("c",)),
+        ([leader(), server("b"), dead("c")], 2, ("c",)),
+        ([leader(), server("b"), dead("c")], 3, ()),
+        ([leader(), dead("b")], 0, ()),
+        ([leader(), dead("b"), dead("c")], 0, ("b",)),
+        ([leader(), server("b"), server("c"), dead("d")], 0, ("d",)),
+        ([leader(), server("b"), server("c"), dead("d"), dead("e")], 0, ("d", "e")),
+        ([leader(), server("b"), server("c"), dead("d"), dead("e")], 4, ("d",)),
+        ([leader(), server("b"), dead("c"), dead("d"), dead("e")], 0, ("c", "d")),
+        ([leader(), dead("b", voter=False)], 5, ("b",)),
+        ([leader(), dead("b", read_replica=True, voter=False), dead("c")], 0, ("b",)),
+        ([leader(), server("b"), server("c", contact=60.0)], 0, ()),
+        ([leader(), server("b"), dead("c", status=0)], 0, ()),
+    ],
+)
+def test_dead_servers_are_removed_as_far_as_it_is_safe(
+    servers: list[Seen], min_quorum: int, removed: tuple[str, ...]
+) -> None:
+    assert planned(*servers, rules=Rules(min_quorum=min_quorum)) == Plan(remove=removed)
+
+
+def test_a_dead_server_is_given_the_stabilization_time_to_come_back() -> None:
+    servers = [leader(), server("b"), dead("c")]
+    assert planned(*servers, for_seconds=9.9) == Plan()
+    assert planned(*servers, for_seconds=10.0) == Plan(remove=("c",))
+    assert planned(*servers, rules=Rules(cleanup=False)) == Plan()
+
+
+# -- versions ---------------------------------------------------------------------------------------------------------
+
+
+def new(name: str, **given: Any) -> Seen:
+    return server(name, **{"version": "1.1.0", **given})
+
+
+def waiting(name: str, **given: Any) -> Seen:
+    return new(name, **{"voter": False, **given})
+
+
+def test_newer_servers_wait_until_they_are_as_many_as_the_old_ones() -> None:
+    old = [leader(), server("b"), server("c")]
+    assert planned(*old, waiting("d")) == Plan()
+    assert planned(*old, waiting("d"), waiting("e")) == Plan()
+    assert planned(*old, waiting("d"), waiting("e"), waiting("f")) == Plan(promote=("d", "e", "f"))
+    assert planned(*old, waiting("d"), waiting("e"), waiting("f", last_index=1)) == Plan()
+    assert planned(*old, waiting("d"), waiting("e"), waiting("f", read_replica=True)) == Plan()
+
+
+def test_then_one_of_them_leads_and_the_old_ones_vote_no_more() -> None:
+    newer = [new("d", last_index=990), new("e"), new("f", last_index=990)]
+    assert planned(leader(), server("b"), server("c"), *newer) == Plan(transfer="e")
+    newer[1] = leader("e", version="1.1.0")
+    old = [server(name) for name in "abc"]
+    voters = {"a", "b", "c", "d", "e", "f"}
+    for _ in range(3):
+        decided = planned(*(msgspec.structs.replace(one, voter=one.id in voters) for one in (*old, *newer)))
+        assert (len(decided.demote), decided.demote[0] in "abc") == (1, True)
+        voters -= set(decided.demote)
+    assert voters == {"d", "e", "f"}
+    assert planned(*(msgspec.structs.replace(one, voter=one.id in voters) for one in (*old, *newer))) == Plan()
+
+
+def test_of_the_old_ones_the_unhealthy_are_the_first_to_vote_no_more() -> None:
+    servers = [server("a"), server("b", contact=5.0), leader("c", version="1.1.0"), new("d"), new("e")]
+    assert planned(*servers, rules=Rules(cleanup=False)) == Plan(demote=("b",))
+
+
+def test_servers_that_are_upgraded_in_their_places_go_on_voting() -> None:
+    assert planned(leader(), server("b"), new("c")) == Plan()
+    assert planned(leader(), new("b"), new("c", last_index=999)) == Plan(transfer="b")
+    assert planned(server("a"), leader("b", version="1.1.0"), new("c")) == Plan()
+
+
+def test_a_server_of_the_old_version_may_still_join_before_the_change() -> None:
+    assert planned(leader(), server("b"), server("c", voter=False), waiting("d")) == Plan(promote=("c",))
+
+
+def test_without_migration_versions_do_not_matter() -> None:
+    assert planned(leader(), server("b"), waiting("d"), rules=Rules(migrate=False)) == Plan(promote=("d",))
+
+
+def test_versions_may_be_read_from_the_meta() -> None:
+    rules = Rules(version_tag="image")
+
+    def tagged(one: Seen, version: str) -> Seen:
+        return msgspec.structs.replace(one, meta={"image": version})
+
+    old = [tagged(leader(), "7"), tagged(server("b", version="9.9.9"), "7")]
+    joining = tagged(server("c", voter=False), "10")
+    assert planned(*old, joining, rules=rules) == Plan()
+    assert planned(*old, joining, tagged(server("d", voter=False), "10"), rules=rules) == Plan(promote=("c", "d"))
+    untagged = server("c", voter=False, version="9.9.9")
+    assert planned(tagged(leader(), "7"), untagged, rules=rules) == Plan()
+    assert planned(leader(), server("b"), untagged, rules=rules) == Plan(promote=("c",))
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [("1.9.0", "1.10.0"), ("1.10.0-rc1", "1.10.0"), ("1.10.0-beta1", "1.10.0-rc1"), ("1", "1.0.1"), ("x", "0.1")],
+)
+def test_the_order_of_versions(older: str, newer: str) -> None:
+    servers = [leader(version=older), server("b", version=older)]
+    assert planned(*servers, server("c", voter=False, version=newer)) == Plan()
+    assert planned(*servers, server("c", voter=False, version=older)) == Plan(promote=("c",))
+
+
+@pytest.mark.parametrize(("one", "other"), [("1.2.0", "1.2"), ("1.2.0+ent", "1.2.0")])
+def test_versions_that_are_the_same(one: str, other: str) -> None:
+    assert planned(leader(version=one), server("b", voter=False, version=other)) == Plan(promote=("b",))
+
+
+def test_one_that_never_said_its_version_is_not_taken_for_an_old_one() -> None:
+    silent = dead("c", version="")
+    assert planned(leader(), server("b"), silent, rules=Rules(cleanup=False)) == Plan()
+
+
+# -- whatever happens -------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> tuple[list[Seen], Rules]:
+    servers = []
+    for position in range(draw(st.integers(1, 7))):
+        alive = position == 0 or draw(st.booleans())
+        servers.append(
+            server(
+                "abcdefg"[position],
+                leader=position == 0,
+                voter=position == 0 or draw(st.booleans()),
+                status=ALIVE if alive else FAILED,
+                contact=0.0 if alive else NEVER,
+                version=draw(st.sampled_from(["1.0.0", "1.1.0"])),
+                read_replica=draw(st.integers(0, 5)) == 0,
+            )
+        )
+    return servers, Rules(min_quorum=draw(st.integers(0, 4)), migrate=draw(st.booleans()))
+
+
+@given(clusters())
+def test_a_plan_keeps_a_majority_and_comes_to_an_end(cluster: tuple[list[Seen], Rules]) -> None:
+    servers, rules = cluster
+    for _ in range(4 * len(servers) + 4):
+        before = state(*servers, rules=rules)
+        voters = [one for one in before.servers if one.seen.voter]
+        if sum(one.healthy for one in voters) < len(voters) // 2 + 1:
+            return  # nothing could be agreed on
+        decided = plan(before, rules, LONG)
+        if not (decided.remove or decided.promote or decided.demote or decided.transfer):
+            return
+        servers = _after(servers, decided)
+        assert _is_safe(before.servers, decided)
+    pytest.fail(f"there is no end to it: {servers}")
+
+
+def _after(servers: list[Seen], decided: Plan) -> list[Seen]:
+    left = [one for one in servers if one.id not in decided.remove]
+    left = [
+        msgspec.structs.replace(one, voter=(one.voter or one.id in decided.promote) and one.id not in decided.demote)
+        for one in left
+    ]
+    if decided.transfer:
+        left = [msgspec.structs.replace(one, leader=one.id == decided.transfer) for one in left]
+    return left
+
+
+def _is_safe(before: tuple[Judged, ...], decided: Plan) -> bool:
+    after = [
+        one
+        for one in before
+        if one.seen.id not in (*decided.remove, *decided.demote) and (one.seen.voter or one.seen.id in decided.promote)
+    ]
+    healthy = sum(one.healthy for one in after)
+    leads = any(one.seen.leader and one.healthy for one in after)
+    return healthy >= len(after) // 2 + 1 and leads
