@@ -15,15 +15,13 @@ when they are written.
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
+from lictor.agent.agent import MAX_CONTACT, Agent
 from lictor.agent.confirmations import Confirmations
 from lictor.model.clock import lease_clock
-
-if TYPE_CHECKING:
-    from lictor.agent.agent import Agent
 
 ANY, LEASE, QUORUM, AGE = range(4)
 LEADER_MODE, CONSISTENT_MODE, STALE_MODE = "leader", "consistent", "stale"
@@ -63,7 +61,7 @@ class Origin(Protocol):
 class Freshness:
     """What an agent knows of its store's freshness. `origin` is there for those who look at it with every request."""
 
-    def __init__(self, agent: "Agent") -> None:
+    def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self.origin: Origin = agent.server.consensus if agent.server is not None else agent
         self.confirmations = Confirmations(agent.confirm)
@@ -115,6 +113,6 @@ class Freshness:
         now = asyncio.get_running_loop().time()
         if now != self._at:
             self._at = now
-            self._contact = self._agent.last_contact
             contact, known = self._agent.leader_contact()
+            self._contact = contact / 1000 if contact < MAX_CONTACT else math.inf
             self._lines = _LINES % (b"true" if known else b"false", contact)
