@@ -61,8 +61,8 @@ def listed(peers: Sequence[Peer], members: Members) -> list[Listed]:
 def differences(store: Store, servers: Sequence[Listed], datacenter: str) -> list[Command]:
     """What brings the catalog in line.
 
-    Of a node only name, id and address are written: what only the node itself knows, its meta and tagged addresses,
-    comes from its own agent.
+    Of a node only name, id and address are written, and only where they differ: what only the node itself knows, its
+    meta and tagged addresses, comes from its own agent, which may be about to write it.
     """
     commands: list[Command] = []
     names = {server.peer.node.lower() for server in servers}
@@ -89,7 +89,7 @@ def _alive(store: Store, peer: Peer, hello: Hello, datacenter: str) -> list[Comm
         # A name belongs to whoever is healthy under it. Its holder of before is not.
         if health is not None and health.status != CRITICAL:
             commands.append(Register(known, None, (_dead(health),), skip_node_update=True))
-        known = health = None
+        health = None
     service = NodeService(id="consul", service="consul", port=port, meta=_service_meta(hello))
     alive = Check(node=peer.node, check_id=SERF_HEALTH, name="Serf Health Status", status=PASSING, output=ALIVE_TEXT)
     same_node = known is not None and (known.id, known.address) == (peer.id, host)
@@ -98,8 +98,11 @@ def _alive(store: Store, peer: Peer, hello: Hello, datacenter: str) -> list[Comm
     healthy = health is not None and (health.status, health.output) == (PASSING, ALIVE_TEXT)
     if same_node and registered and healthy:
         return []
-    node = Node(peer.id, peer.node, host, datacenter)
-    return [*commands, Register(node, service, (alive,), skip_node_update=same_node)]
+    if known is not None and known.id == peer.id:
+        node = msgspec.structs.replace(known, address=host)
+    else:
+        node = Node(peer.id, peer.node, host, datacenter)
+    return [*commands, Register(node, service, (alive,), skip_node_update=same_node or known is None)]
 
 
 def _failed(store: Store, peer: Peer) -> list[Command]:

@@ -94,7 +94,16 @@ def test_what_only_the_node_knows_stays() -> None:
     assert kept is not None and (kept.meta, kept.tagged_addresses) == ({"zone": "x"}, {"lan": "10.0.0.1"})
     reconciled(store, listed("a", address="10.0.0.7:8300"))
     moved = store.nodes.get("a")
-    assert moved is not None and moved.address == "10.0.0.7"
+    assert moved is not None and (moved.address, moved.meta) == ("10.0.0.7", {"zone": "x"})
+
+
+def test_what_a_node_writes_of_itself_meanwhile_stays() -> None:
+    store = Store()
+    found = differences(store, [listed("a")], "dc1")
+    write(store, Register(Node("id-a", "a", "10.0.0.1", "dc1", None, {"zone": "x"})), *found)
+    kept = store.nodes.get("a")
+    assert kept is not None and kept.meta == {"zone": "x"}
+    assert differences(store, [listed("a")], "dc1") == []
 
 
 def test_a_server_under_a_new_name_is_the_same_node() -> None:
