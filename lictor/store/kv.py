@@ -13,9 +13,7 @@ from lictor.store.store import Store
 def put(store: Store, key: str, value: bytes | None, flags: int) -> KVEntry:
     """Set a key; a lock that is held on it stays held, but is counted anew, as Consul does. Returns the row."""
     old = store.kv.get(key)
-    if old is None:
-        return _write(store, None, KVEntry(0, key, flags, value or None))
-    return _write(store, old, KVEntry(0, key, flags, value or None, old.session))
+    return _write(store, old, 0, key, flags, value, old.session if old is not None else msgspec.UNSET)
 
 
 def compare_and_set(store: Store, key: str, value: bytes | None, flags: int, index: int) -> KVEntry | None:
@@ -49,7 +47,7 @@ def lock(store: Store, key: str, value: bytes | None, flags: int, session: str) 
     lock_index = old.lock_index if old is not None else 0
     if holder != session:
         lock_index += 1
-    return _write(store, old, KVEntry(lock_index, key, flags, value or None, session))
+    return _write(store, old, lock_index, key, flags, value, session)
 
 
 def unlock(store: Store, key: str, value: bytes | None, flags: int, session: str) -> KVEntry | None:
@@ -59,12 +57,12 @@ def unlock(store: Store, key: str, value: bytes | None, flags: int, session: str
     old = store.kv.get(key)
     if old is None or old.session != session:
         return None
-    return _write(store, old, KVEntry(old.lock_index, key, flags, value or None))
+    return _write(store, old, old.lock_index, key, flags, value, msgspec.UNSET)
 
 
 def release(store: Store, entry: KVEntry) -> None:
     """Take the lock from whoever holds it; the value stays."""
-    _write(store, entry, KVEntry(entry.lock_index, entry.key, entry.flags, entry.value))
+    _write(store, entry, entry.lock_index, entry.key, entry.flags, entry.value, msgspec.UNSET)
 
 
 def delete(store: Store, key: str) -> bool:
@@ -93,15 +91,25 @@ def delete_tree(store: Store, prefix: str) -> int:
     return len(keys)
 
 
-def _write(store: Store, old: KVEntry | None, row: KVEntry) -> KVEntry:
-    if old is not None:
-        same = msgspec.structs.replace(row, create_index=old.create_index, modify_index=old.modify_index)
-        if same == old:
-            return old
-        row = msgspec.structs.replace(row, create_index=old.create_index, modify_index=store.index)
+def _write(
+    store: Store,
+    old: KVEntry | None,
+    lock_index: int,
+    key: str,
+    flags: int,
+    value: bytes | None,
+    session: str | msgspec.UnsetType,
+) -> KVEntry:
+    """Put a row in place of `old`, unless it is the same."""
+    index, value = store.index, value or None
+    if old is None:
+        row = KVEntry(lock_index, key, flags, value, session, index, index)
+        if len(store.tombstones):
+            store.tombstones.delete(key)
+    elif value == old.value and session == old.session and flags == old.flags and lock_index == old.lock_index:
+        return old
     else:
-        row = msgspec.structs.replace(row, create_index=store.index, modify_index=store.index)
-        store.tombstones.delete(row.key)
+        row = KVEntry(lock_index, key, flags, value, session, old.create_index, index)
     store.kv.put(row)
-    store.touch("kv", row.key)
+    store.touch("kv", key)
     return row

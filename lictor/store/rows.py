@@ -64,17 +64,12 @@ class Rows(Mapping[K, R]):
         if not self._owned[at]:
             part = self._parts[at] = part.copy()
             self._owned[at] = 1
-        if row is None:
+        if row is not None:
+            part[key] = row
+            if old is None:
+                self._add(at, part, key)
+        else:
             self._remove(at, part, key)
-            return old
-        part[key] = row
-        if old is None:
-            self._count += 1
-            order = self._orders[at]
-            if order is not None:
-                insort(order, key)
-            if len(part) > MANY:
-                self._split(at, key)
         return old
 
     def clear(self) -> None:
@@ -138,6 +133,14 @@ class Rows(Mapping[K, R]):
                 return
 
     # -- parts
+
+    def _add(self, at: int, part: dict[K, R], key: K) -> None:
+        self._count += 1
+        order = self._orders[at]
+        if order is not None:
+            insort(order, key)
+        if len(part) > MANY:
+            self._split(at, key)
 
     def _remove(self, at: int, part: dict[K, R], key: K) -> None:
         del part[key]

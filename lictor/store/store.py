@@ -200,7 +200,8 @@ class Store:
     def begin(self, now: float) -> None:
         """Start a command: take the next index. `now` is the proposer's clock, in seconds since 1970."""
         self.index += 1
-        self.now = max(self.now, now)
+        if now > self.now:
+            self.now = now
         self.journal.clear()
         self._touching.clear()
 

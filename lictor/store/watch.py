@@ -68,8 +68,10 @@ class Watches:
 
     def fire(self, topics: Iterable[Topic]) -> int:
         """Tell every dependent of any of `topics`, each once; returns how many there were."""
-        told: set[Dependent] = set()
         dependents = self._dependents
+        if not dependents:
+            return 0
+        told: set[Dependent] = set()
         for topic in topics:
             found = dependents.get(topic)
             if found is not None:
