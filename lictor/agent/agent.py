@@ -36,7 +36,7 @@ from lictor.model.config_entry import UndecodableConfigEntry, decode_entry, entr
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.duration import format_duration
 from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotFound, Refused
-from lictor.model.member import Member
+from lictor.model.member import ALIVE, LEFT, Member
 from lictor.model.node import Node
 from lictor.model.service_definition import CheckDefinition, ServiceDefinition
 from lictor.model.user_event import UserEvent
@@ -72,7 +72,7 @@ TOKEN_NAMES = {
 
 
 RESTORE_PART = 1024 * 1024  # bytes of a state in one write, so that none holds up the others
-MAX_CONTACT = 2**31 - 1  # milliseconds; shown for never
+MAX_CONTACT = 9_223_372_036_854  # milliseconds, of which the nanoseconds have 63 bits; shown for never
 
 
 class ExecHandler(Protocol):
@@ -376,23 +376,35 @@ class Agent:
         while self._closing:
             await self._closing.pop()()
 
-    def leave(self) -> None:
-        """Leave the cluster and end, once whoever asked has been answered."""
+    async def leave(self) -> None:
+        """Leave the cluster, and end once whoever asked has been answered."""
         log.info("leaving")
+        if self.serving is not None:
+            await self.serving.leave()
         if self.on_leave is not None:
             asyncio.get_running_loop().call_soon(self.on_leave)
 
     async def join(self, address: str, *, wan: bool = False) -> None:
         """Join the agent at `address`, host or host:port. Raises `Refused` with what failed."""
+        if self.serving is not None and not wan:
+            await self.serving.formation.join(address)
+            return
         config = self.config
         own = config.advertise_addr_wan or config.advertise_addr if wan else config.advertise_addr
         port = config.ports.serf_wan if wan else config.ports.serf_lan
         await join_address(address, own={own, config.bind_addr, "127.0.0.1", "::1"}, port=port)
 
-    def force_leave(self, node: str) -> None:
-        """Have a failed member count as left. Raises `Refused` for a name that no member has."""
-        if all(member.name != node for member in self.members()):
+    async def force_leave(self, node: str) -> None:
+        """Have a failed member count as left; one that is alive stays. Raises `Refused` for a name that no member has,
+        and `LictorError` where the leader could not be had to do it.
+        """
+        member = next((member for member in self.members() if member.name == node), None)
+        if member is None:
             raise Refused(f"agent: No node found with name '{node}'")
+        if self.serving is not None and member.status not in (ALIVE, LEFT):
+            await self.serving.formation.force_leave(member.tags["id"])
+        elif member.status == ALIVE:
+            log.info("a member that is alive was to be forced to leave, and stays", node=node)
 
     # -- services and checks ------------------------------------------------------------------------------------------
 
@@ -488,9 +500,11 @@ class Agent:
     # -- configuration ------------------------------------------------------------------------------------------------
 
     async def take_config(self, config: RuntimeConfig) -> None:
-        """Take over a new configuration whose differences can all change while running. Raises `InvalidRequest` and
-        changes nothing where its services or checks cannot be registered.
+        """Take over a new configuration whose differences can all change while running. Raises `LictorError` and
+        changes nothing where its services or checks cannot be registered, or its TLS files not be used.
         """
+        if self.serving is not None:
+            self.serving.reload(config)
         before, self.config = self.config, config
         try:
             await self.registry.apply_definitions(config.services, config.checks)

@@ -80,6 +80,7 @@ class Serving:
         self._world = World(
             log_work=self._log_work, snapshot_work=self._snapshot_work, fatal=end_process, chance=chance
         )
+        self._replica: Replica
         self.server = Server(store, self._agreement, hold=config.performance.rpc_hold_timeout)
         self.formation = Formation(
             self.server.consensus,
@@ -92,7 +93,9 @@ class Serving:
         )
 
     def _agreement(self, machine: Machine) -> Consensus:
-        return Replica(machine, self._record, self._folder, self.network, _raft_settings(self._config), self._world)
+        settings = _raft_settings(self._config)
+        self._replica = Replica(machine, self._record, self._folder, self.network, settings, self._world)
+        return self._replica
 
     async def start(self) -> None:
         """Load what is on disk, answer other servers, find them. Raises `OSError`, `DamagedLog`, `DiskFull`,
@@ -109,12 +112,19 @@ class Serving:
             raise OSError(f"cannot listen on {endpoint} for other servers: {error.strerror or error}") from None
 
     def reload(self, config: RuntimeConfig) -> None:
-        """Use what the certificate files hold now. Raises `LictorError`, and then nothing has changed."""
+        """Use what the certificate files hold now, and the keys of snapshots. Raises `LictorError`, and then nothing
+        has changed.
+        """
         reload_rpc_tls(self._tls, config)
+        self._config = config
+        self._replica.settings = _raft_settings(config)
 
     async def leave(self) -> None:
-        """Hand over what this server leads, and take it out of the cluster's configuration."""
-        await self.formation.leave()
+        """Hand over what this server leads, have it taken out of the cluster's configuration, and go on answering for
+        a while those that do not know yet.
+        """
+        if await self.formation.leave():
+            await asyncio.sleep(self._config.performance.leave_drain_time)
 
     async def close(self) -> None:
         """Finish what was accepted, and stop."""
@@ -140,7 +150,7 @@ def _formation_settings(config: RuntimeConfig, meta: dict[str, str]) -> Formatio
         expect=config.bootstrap_expect,
         alone=config.bootstrap or config.bootstrap_expect == 1,
         read_replica=config.read_replica,
-        join=tuple(config.retry_join),
+        join=tuple(text for text in config.retry_join if "provider=" not in text),
         port=config.ports.server,
         retry_interval=config.retry_interval,
         retry_max=config.retry_max,

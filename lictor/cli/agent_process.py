@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logger("agent")
 
 GC_THRESHOLDS = (20_000, 20, 50)
+LEAVE_PATIENCE = 15.0  # seconds that leaving on a signal may take, besides performance.leave_drain_time
 
 _TLS_VERSIONS = {
     "TLSv1_0": ssl.TLSVersion.TLSv1,
@@ -134,17 +135,43 @@ class _Process:
         self.pid_file: Path | None = None
         self.reloading = asyncio.Lock()
         self.stopping = asyncio.Event()
+        self.exit_code = 0
+        self.leaving: asyncio.Task[None] | None = None
         self.notifier = Notifier()
 
     def stop(self) -> None:
         """End the run."""
         self.stopping.set()
 
+    def _on_signal(self, number: signal.Signals) -> None:
+        """End the run, first leaving the cluster where the configuration says so; at once on a second signal."""
+        config = self.config
+        leave = config.leave_on_terminate if number is signal.SIGTERM else not config.skip_leave_on_interrupt
+        if self.leaving is not None:
+            log.warn("caught a second signal, ending without having left")
+            self.exit_code = 1
+        elif leave:
+            log.info("caught a signal, leaving the cluster", signal=number.name)
+            self.leaving = asyncio.get_running_loop().create_task(self._leave())
+            return
+        else:
+            log.info("caught a signal", signal=number.name)
+        self.stop()
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(LEAVE_PATIENCE + self.config.performance.leave_drain_time):
+                await self.agent.leave()
+        except (TimeoutError, LictorError) as error:
+            log.warn("ending without having left", error=str(error) or "it took too long")
+            self.exit_code = 1
+            self.stop()
+
     async def run(self) -> int:
         """From start to end."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(number, self._on_signal, number)
         reloads: set[asyncio.Task[None]] = set()
 
         def reload_soon() -> None:
@@ -171,7 +198,7 @@ class _Process:
         finally:
             await self._close()
             self._remove_pid_file()
-        return 0
+        return 1 if self.agent.failure else self.exit_code
 
     def _write_pid_file(self) -> None:
         if self.config.pid_file:
@@ -242,6 +269,9 @@ class _Process:
             raise OSError(f"cannot listen on {endpoint} for HTTP: {error.strerror or error}") from None
 
     async def _close(self) -> None:
+        if self.leaving is not None:
+            self.leaving.cancel()
+            await asyncio.gather(self.leaving, return_exceptions=True)
         if self.watches is not None:
             await self.watches.close()
         if self.remote is not None:

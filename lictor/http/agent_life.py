@@ -52,7 +52,7 @@ async def join(api: Api, request: Request) -> Any:
 async def leave(api: Api, request: Request) -> Any:
     """Leave the cluster and end, once this is answered."""
     request.require("agent", api.agent.node_name, WRITE)
-    api.agent.leave()
+    await api.agent.leave()
     return Reply()
 
 
@@ -60,7 +60,7 @@ async def leave(api: Api, request: Request) -> Any:
 async def force_leave(api: Api, request: Request) -> Any:
     """Have a failed member count as left; with `prune`, be forgotten."""
     request.require("operator", "", WRITE)
-    api.agent.force_leave(request.vars["node"])
+    await api.agent.force_leave(request.vars["node"])
     return Reply()
 
 

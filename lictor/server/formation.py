@@ -182,11 +182,27 @@ class Formation:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def meet(self, addresses: Sequence[str]) -> None:
-        """Other servers may be at these addresses, host:port."""
+    async def join(self, text: str) -> None:
+        """Have this server find the one at an address, host or host:port. Raises `Refused` with what is in the way."""
+        try:
+            host, port = split_host_port(text, self._settings.port)
+            addresses = await self._resolve(host, port)
+        except (ValueError, OSError) as error:
+            raise Refused(_failed([f"Failed to resolve {text}: {error}"])) from None
+        problems = []
         for address in addresses:
-            self._contacts.add(address)
-        self._wake.set()
+            try:
+                answer = await self._transport.call(address, hello.METHOD, hello.encode_hello(self.hello), ANSWER)
+                said = hello.decode_hello(answer)
+            except (Unreachable, LictorError, msgspec.MsgspecError) as error:
+                problems.append(f"Failed to join {address}: {error} (servers are joined at their ports.server)")
+                continue
+            if said.datacenter == self._settings.datacenter:
+                self._hear_of(said)
+                self._wake.set()
+                return
+            problems.append(f"Failed to join {address}: it is of datacenter {said.datacenter}")
+        raise Refused(_failed(problems))
 
     def _numbered(self) -> ServerRecord:
         me = self._record()
@@ -609,6 +625,12 @@ class Formation:
                 await joining.ask_to_remove(self._transport, [self._consensus.leader], node_id)
         except Unreachable as error:
             raise LictorError(f"the leader could not be asked: {error}") from None
+
+
+def _failed(problems: Sequence[str]) -> str:
+    """Errors in Serf's words."""
+    count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
+    return f"{count} occurred:" + "".join(f"\n\t* {problem}" for problem in problems) + "\n\n"
 
 
 def _host(text: str, port: int) -> tuple[str, int]:

@@ -213,7 +213,12 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     raft_snapshot_threshold: Annotated[int, S("Entries after which a snapshot is taken.", reload=True)] = 16384
     raft_trailing_logs: Annotated[int, S("Entries that are kept after a snapshot.", reload=True)] = 10240
     read_replica: Annotated[
-        bool, S("Accepted; read replicas are not supported.", flag="read-replica", since="1.10")
+        bool,
+        S(
+            "This server never votes: it holds all data, for reads, and takes no part in majorities.",
+            flag="read-replica",
+            since="1.10",
+        ),
     ] = False
     reconnect_timeout: Annotated[
         Duration, S("After this, a failed agent is forgotten.", debug="ReconnectTimeoutLAN")
@@ -237,7 +242,13 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         S("Time between attempts to join other datacenters.", flag="retry-interval-wan", debug="RetryJoinIntervalWAN"),
     ] = 30.0
     retry_join: Annotated[
-        tuple[str, ...], S("Agents to join at start, until it works.", flag="retry-join", debug="RetryJoinLAN")
+        tuple[str, ...],
+        S(
+            "Servers to join: host, host:port or [IPv6 address]:port of their `ports.server`; a name may have several "
+            "addresses.",
+            flag="retry-join",
+            debug="RetryJoinLAN",
+        ),
     ] = ()
     retry_join_wan: Annotated[
         tuple[str, ...],

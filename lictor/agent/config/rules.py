@@ -17,6 +17,7 @@ from lictor.agent.config.addressing import Report
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.watch import WatchError, parse_agent_watch
 from lictor.model.duration import format_duration
+from lictor.model.host_port import split_host_port
 from lictor.model.service_definition import CheckDefinition
 from lictor.model.service_rules import check_registration_problem, meta_problem, service_registration_problem
 
@@ -206,6 +207,17 @@ def _server(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
         warnings.append(f"bootstrap_expect > 0: expecting {expect} servers")
 
 
+def _joining(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    for text in config.retry_join:
+        if "provider=" in text:
+            warnings.append(f'retry_join: "{text}" is left out: cloud auto-join is not supported, give addresses')
+            continue
+        try:
+            split_host_port(text, config.ports.server)
+        except ValueError as error:
+            report(("retry_join",), f"retry_join: {error}")
+
+
 def _encryption(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
     if not config.encrypt:
         return
@@ -311,6 +323,7 @@ _RULES: tuple[Callable[[RuntimeConfig, Report, list[str]], None], ...] = (
     _identity,
     _names,
     _server,
+    _joining,
     _encryption,
     _ports,
     _networks,

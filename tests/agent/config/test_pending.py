@@ -17,5 +17,7 @@ def test_nobody_who_sets_none_is_warned(loaded: Load) -> None:
 
 
 def test_the_keys_that_are_relied_on_are_named(loaded: Load) -> None:
-    config, _ = loaded('retry_join = ["10.0.0.1"] audit { enabled = true } gossip_lan { gossip_nodes = 5 }')
-    assert warnings_of(config) == ["Without effect in this version: audit.enabled, gossip_lan.gossip_nodes, retry_join"]
+    config, _ = loaded('retry_join_wan = ["10.0.0.1"] audit { enabled = true } gossip_lan { gossip_nodes = 5 }')
+    assert warnings_of(config) == [
+        "Without effect in this version: audit.enabled, gossip_lan.gossip_nodes, retry_join_wan"
+    ]
