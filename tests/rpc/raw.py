@@ -9,6 +9,8 @@ from tests.rpc.networks import DEADLINE
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
+_TURNS = 10  # of the loop, within which a connection that is accepted already has its handler
+
 
 class Peer:
     """A connection whose bytes are ours to choose."""
@@ -86,6 +88,8 @@ async def peers(serve: Callable[[Peer], Awaitable[None]]) -> AsyncIterator[str]:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         for task in running:
             task.cancel()
         if running:
