@@ -12,6 +12,7 @@ from typing import Final
 
 from lictor.model.errors import LictorError
 from lictor.raft.consensus import ServerChange
+from lictor.raft.core.message import NO_LIMIT, EntryKind
 from tests.simulation.cluster import Cluster, Host, Lost, Process, Unavailable
 from tests.simulation.network import Weather
 
@@ -57,6 +58,7 @@ class Faults:
         self.chaos = chance.random() < 0.2  # whether the network may lose, double and reorder single messages
         self._running: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
+        self._doubtful = False
 
     def _mood(self) -> dict[str, float]:
         chance = self.chance
@@ -305,13 +307,19 @@ class Faults:
 
     def _spare(self, host: Host) -> bool:
         """Whether all that was acknowledged survives if a host loses its disk for good: a majority without it is whole,
-        in every configuration that may be in force.
+        in every configuration that may be in force, and no other is on its way.
         """
+        if self._doubtful:
+            return False
         members = {other.number for other in self.cluster.hosts if other.number and other is not host}
         for other in self.cluster.hosts:
             if other.process is None or not other.process.up:
                 return False
-            quorum = other.process.replica.node.membership.quorum
+            node = other.process.replica.node
+            quorum, log = node.membership.quorum, node._raft.log
+            ahead = log.slice(max(log.applied + 1, log.first_index()), log.last_index() + 1, NO_LIMIT)
+            if ahead is None or any(entry.kind is not EntryKind.NORMAL for entry in ahead):
+                return False
             for voters in (quorum.incoming, quorum.outgoing):
                 if voters and 2 * len(voters & members) <= len(voters):
                     return False
@@ -339,6 +347,7 @@ class Faults:
         try:
             await self.cluster.ask(host, work, CHANGE_PATIENCE + 2.0)
         except (Unavailable, Lost, LictorError) as error:
+            self._doubtful = self._doubtful or isinstance(error, Lost)  # the server may try it yet
             self.cluster.note(f"refused: {error!r}")
             return False
         return True
