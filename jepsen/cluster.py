@@ -42,6 +42,7 @@ class Server:
         self.process: asyncio.subprocess.Process | None = None
         self.wanted = False  # whether it is meant to run
         self.frozen = False
+        self.crashed = False  # whether it has ended by itself
 
     def __str__(self) -> str:
         return self.name
@@ -53,16 +54,16 @@ class Server:
 
     async def start(self) -> None:
         """Start it, if it does not run."""
-        self.wanted = True
         if self.running:
             return
-        self.frozen = False
+        self.frozen = self.crashed = False
         self.told("start", self.name)
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("CONSUL_", "LICTOR_"))}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *self.launch, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment
             )
+        self.wanted = True
 
     async def end(self, number: int) -> None:
         """End it by a signal and wait for that; one that does not end in time is killed. Raises `NeverHappened`."""
@@ -154,6 +155,14 @@ class Cluster:
             server.thaw()
             await server.end(signal.SIGKILL)
 
+    async def save_disks(self) -> None:
+        """Copy what is on the servers' own disks to where it outlasts the run."""
+        if self._own_disks:
+            for server in self.servers:
+                (server.data / "ballast").unlink(missing_ok=True)
+                target = self._folder / f"{server}-disk"
+                await command("cp", "--recursive", "--sparse=always", str(server.data), str(target))
+
     def tail(self, server: Server, lines: int = 12) -> str:
         """The end of a server's log."""
         text = server.log.read_text(errors="replace") if server.log.exists() else ""
@@ -165,7 +174,7 @@ class Cluster:
         while True:
             for server in self.servers:
                 if server.wanted and not server.running and server.process is not None:
-                    server.wanted = False
+                    server.wanted, server.crashed = False, True
                     code = server.process.returncode
                     self._told("accident", f"{server} ended by itself with code {code}:\n{self.tail(server)}")
             leader = await self.leader()

@@ -230,7 +230,7 @@ async def _full(*servers: Server) -> AsyncIterator[Hit]:
     finally:
         for server in servers:
             (server.data / "ballast").unlink(missing_ok=True)
-            if not server.running:
+            if server.crashed:
                 await server.start()
 
 

@@ -14,6 +14,7 @@ from jepsen.cluster import Cluster
 from jepsen.journal import Fault, Journal
 
 QUIET: Final = (1.0, 4.0)  # seconds between two faults
+_RECOVERY: Final = 10.0  # seconds that the servers have to agree on a leader before the next fault
 _OVERLAP: Final = 0.3  # how often another fault comes on top
 
 
@@ -70,12 +71,21 @@ class Nemesis:
             await until.wait()
             return
         while True:
+            await self._recovered(until)
             await self._pause(until, 0.0, self._chance.uniform(*QUIET))
             await self._do(self._chance.choice(list(self._kinds)), until)
             if until.is_set():
                 return
 
-    async def _do(self, name: str, until: asyncio.Event) -> None:
+    async def _recovered(self, until: asyncio.Event) -> None:
+        """Wait for a leader, but not for ever: faults may come one upon the other, not only before anybody works."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RECOVERY):
+                while not until.is_set() and await self._cluster.leader() is None:
+                    await asyncio.sleep(0.2)
+
+    async def _do(self, name: str, until: asyncio.Event, above: tuple[str, ...] = ()) -> None:
+        """Do one fault, now and then with another on top that is not among those that are being done already."""
         kind = self._kinds[name]
         began = struck = self._journal.now()
         hit = faults.Hit(())
@@ -83,8 +93,9 @@ class Nemesis:
             async with kind.fault(self._cluster, self._chance) as hit:
                 struck = self._journal.now()
                 await self._pause(until, kind.seconds[0], self._chance.uniform(*kind.seconds))
-                if len(self._kinds) > 1 and self._on_top and self._chance.random() < _OVERLAP:
-                    await self._do(self._chance.choice(self._on_top), until)
+                others = [other for other in self._on_top if other not in (name, *above)]
+                if others and self._chance.random() < _OVERLAP:
+                    await self._do(self._chance.choice(others), until, (name, *above))
         finally:
             servers = tuple(server.name for server in hit.servers)
             self._journal.write(Fault(name, servers, began, struck, self._journal.now(), hit.note))

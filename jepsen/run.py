@@ -67,6 +67,9 @@ async def run(plan: Plan) -> Path:
     try:
         await cluster.start(programs.configuration(plan.multiplier, plan.snapshot_entries))
         await _Run(plan, cluster, journal, chance).run()
+    except NeverHappened:
+        await cluster.save_disks()
+        raise
     finally:
         await cluster.close()
         journal.close()
@@ -121,3 +124,4 @@ class _Run:
             self._journal.remark("phase", "settled")
         except NeverHappened as failure:
             self._journal.remark("accident", str(failure))
+            await self._cluster.save_disks()
