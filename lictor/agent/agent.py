@@ -314,6 +314,7 @@ class Agent:
                 members_changed=lambda: self.store.watches.fire((("agent", "members"),)),
                 first_autopilot=self._first_autopilot(),
                 first_entries=self._first_entries(),
+                peer_removed=self.serving.formation.keep_out if self.serving is not None else None,
             )
             running = self.serving or self.server
             await running.start()

@@ -477,7 +477,8 @@ class Formation:
                 await self._stand(msgspec.structs.replace(self._standing, joining=True, left=False))
         self._show("join", f"{reason}; asking to join")
         try:
-            await joining.ask_to_join(self._transport, at, self._numbered(), self._settings.datacenter)
+            asked = joining.JoinAsked(self._numbered(), self._settings.datacenter, again=self._was_member)
+            await joining.ask_to_join(self._transport, at, asked)
         except NoLeader:
             self._show("not joined", f"{reason}; it has no leader: waiting for one")
         except Refused as error:
@@ -534,13 +535,8 @@ class Formation:
             self._removed = False  # it was added again
             return False
         if self._was_member:
-            self._show(
-                "removed",
-                "this server was removed from the cluster: it answers, but knows no leader. To have it join again, "
-                "restart it; otherwise end it",
-                level=logging.WARNING,
-            )
-            return True
+            # It may have been taken for dead while it was cut off or stalled; the leader knows if it was on purpose.
+            self._show("removed", "this server was removed from the cluster: it answers, but knows no leader")
         if standing.left and not settings.rejoin_after_leave and not settings.join:
             self._show(
                 "left",
@@ -572,8 +568,8 @@ class Formation:
             if self._consensus.is_leader:
                 await self._consensus.change(ServerChange.MOVE, self._numbered(), joining.PATIENCE)
             else:
-                at = [self._consensus.leader]
-                await joining.ask_to_join(self._transport, at, self._numbered(), self._settings.datacenter)
+                asked = joining.JoinAsked(self._numbered(), self._settings.datacenter)
+                await joining.ask_to_join(self._transport, [self._consensus.leader], asked)
         except (NoLeader, NotLeader, Unreachable) as error:
             self._show(
                 "not told", f"the leader could not be told of this server's new address: {error}", level=logging.WARNING
@@ -613,6 +609,10 @@ class Formation:
             await asyncio.sleep(0.1)
         log.warning("the cluster could not be told that this server leaves: %s", trouble or "there is no leader")
         return False
+
+    def keep_out(self, node_id: str) -> None:
+        """As the leader: another server was removed on purpose, and is not to come back at once."""
+        self._doorkeeper.keep_out(node_id)
 
     async def force_leave(self, node_id: str) -> None:
         """Have another server be no member any more. Raises `Refused`, `NoLeader`, `LictorError`."""

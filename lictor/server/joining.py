@@ -4,6 +4,7 @@
 it later. `server.leave` makes the leader remove a server. Whoever does not lead answers who does.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -19,16 +20,18 @@ LEAVE = "server.leave"
 PATIENCE = 10.0  # seconds that a change of the configuration may take
 ALIVE = 3.0  # seconds without a word after which a server may be replaced by one that claims its node id or name
 ANSWER = 3.0  # seconds in which another server says who it is
+KEPT_OUT = 120.0  # seconds for which a server that was removed on purpose, and runs on, may not join again
 HOPS = 3  # servers that are asked for one request, each named by the one before
 
 log = logging.getLogger("lictor.server.membership")
 
 
 class JoinAsked(msgspec.Struct, frozen=True):
-    """A server asks to be a member under its present name and address."""
+    """A server asks to be a member under its present name and address. `again` if it was one since it started."""
 
     record: ServerRecord
     datacenter: str
+    again: bool = False
 
 
 class LeaveAsked(msgspec.Struct, frozen=True):
@@ -58,6 +61,7 @@ class Doorkeeper:
         self._consensus = consensus
         self._transport = transport
         self._datacenter = datacenter
+        self._removed: dict[str, float] = {}  # on purpose, by node id, and when
         transport.on_call(JOIN, self._on_join)
         transport.on_call(LEAVE, self._on_leave)
 
@@ -93,6 +97,8 @@ class Doorkeeper:
             raise Refused(f"this cluster is datacenter {self._datacenter}, not {asked.datacenter}")
         if not record.id or not record.node or not record.address or not record.number:
             raise Refused("a server needs a node id, a name, an address and a number")
+        if asked.again and self._is_kept_out(record.id):
+            raise Refused("it was removed by an operator, and is kept out for a while: end it, or restart it to join")
         peers = self._consensus.peers()
         rival = join_problem(peers, record, self._seconds_silent, self._consensus.leader_id)
         if rival:
@@ -109,12 +115,25 @@ class Doorkeeper:
             log.info("a server has moved: node=%s address=%s before=%s", record.node, record.address, known.address)
 
     async def remove(self, node_id: str) -> None:
-        """As the leader, have a server be no member any more. Raises what `Consensus.change` does."""
+        """As the leader, have a server be no member any more, on purpose. Raises what `Consensus.change` does."""
         gone = next((peer for peer in self._consensus.peers() if peer.id == node_id), None)
         if gone is None:
             return
         await self._consensus.change(ServerChange.REMOVE, ServerRecord(gone.id, gone.node, gone.address), PATIENCE)
         log.info("a server was removed: node=%s address=%s id=%s", gone.node, gone.address, gone.id)
+        self.keep_out(node_id)
+
+    def keep_out(self, node_id: str) -> None:
+        """A server was removed on purpose: where it runs on, it is not to come back at once, unlike one that was taken
+        for dead.
+        """
+        now = asyncio.get_running_loop().time()
+        self._removed = {other: at for other, at in self._removed.items() if now - at < KEPT_OUT}
+        self._removed[node_id] = now
+
+    def _is_kept_out(self, node_id: str) -> bool:
+        removed = self._removed.get(node_id)
+        return removed is not None and asyncio.get_running_loop().time() - removed < KEPT_OUT
 
     def _seconds_silent(self, node_id: str) -> float:
         progress = self._consensus.progress().get(node_id)
@@ -151,13 +170,11 @@ async def answers_at(transport: Transport, address: str, number: int) -> bool:
     return said.number == number
 
 
-async def ask_to_join(
-    transport: Transport, at: Sequence[str], record: ServerRecord, datacenter: str, timeout: float = PATIENCE + 5
-) -> None:
+async def ask_to_join(transport: Transport, at: Sequence[str], asked: JoinAsked, timeout: float = PATIENCE + 5) -> None:
     """Ask the leader to add a server or take over its changes: whoever is at one of the addresses, or whom it names.
     Raises `Refused` with what is in the way, `NoLeader`, `Unreachable`.
     """
-    await _ask(transport, at, JOIN, _encode(JoinAsked(record, datacenter)), timeout)
+    await _ask(transport, at, JOIN, _encode(asked), timeout)
 
 
 async def ask_to_remove(transport: Transport, at: Sequence[str], node_id: str, timeout: float = PATIENCE + 5) -> None:

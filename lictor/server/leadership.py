@@ -61,7 +61,7 @@ class Leadership:
 
     `transport` is None for a server that is always alone. `me` is what this server says of itself; `members_changed` is
     told when what is shown of the other servers changes. `first_autopilot` and `first_entries` are what a new cluster
-    begins with.
+    begins with. `peer_removed` is told, on the leader, the node id of a server that an operator removed.
     """
 
     def __init__(
@@ -73,12 +73,14 @@ class Leadership:
         members_changed: Callable[[], object],
         first_autopilot: AutopilotConfig,
         first_entries: Sequence[ConfigWrite] = (),
+        peer_removed: Callable[[str], None] | None = None,
     ) -> None:
         self._server = server
         self._consensus = server.consensus
         self._members_changed = members_changed
         self._first_autopilot = first_autopilot
         self._first_entries = first_entries
+        self._peer_removed = peer_removed
         self.members = Members(me, self._changed)
         self.autopilot = Autopilot(server, self.members, transport)
         self._polls = MemberPolls(self.members, server.consensus, transport)
@@ -178,6 +180,8 @@ class Leadership:
                 log.warning("removing a peer as an operator wishes: node=%s address=%s", peer.node, peer.address)
                 record = ServerRecord(peer.id, peer.node, peer.address)
                 await self._consensus.change(ServerChange.REMOVE, record, self._server.hold)
+                if self._peer_removed is not None:
+                    self._peer_removed(peer.id)
                 return b""
         raise Refused(f'{removal.kind} "{removal.value}" was not found in the Raft configuration')
 

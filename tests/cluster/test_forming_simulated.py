@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from lictor.raft.consensus import ServerChange, ServerRecord
 from lictor.server.formation import FormationSettings
+from lictor.server.joining import KEPT_OUT
 from tests.cluster.simulated import Cluster, Host, Process
 from tests.simulation.loop import SimLoop, run
 from tests.simulation.network import Weather
@@ -247,7 +249,7 @@ def test_a_server_that_was_removed_while_it_was_down_learns_it_and_joins_again()
     simulate(story)
 
 
-def test_a_server_that_is_removed_while_it_runs_stays_out() -> None:
+def test_a_server_that_is_removed_while_it_runs_stays_out_for_a_while() -> None:
     async def story(cluster: Cluster) -> None:
         await three(cluster)
         leader = cluster.leader()
@@ -259,6 +261,26 @@ def test_a_server_that_is_removed_while_it_runs_stays_out() -> None:
         assert cluster.agree(*rest)
         assert await gone.ask(_leader) == ""
         assert await leader.ask(_leader) == leader.address
+        await cluster.until(lambda: cluster.agree(*ALL), "it is back", 2 * KEPT_OUT)
+
+    simulate(story)
+
+
+def test_a_server_that_was_taken_for_dead_joins_again_by_itself() -> None:
+    async def story(cluster: Cluster) -> None:
+        await three(cluster)
+        leader = cluster.leader()
+        assert leader is not None
+        gone = next(host for host in cluster.hosts.values() if host is not leader)
+        rest = [name for name in ALL if name != gone.name]
+        record = ServerRecord(f"id-{gone.name}", gone.name, gone.address)
+        others = [host.address for host in cluster.hosts.values() if host is not gone]
+        cluster.network.cut = {pair for other in others for pair in ((gone.address, other), (other, gone.address))}
+        await leader.ask(lambda process: process.replica.change(ServerChange.REMOVE, record, 30.0))
+        await cluster.until(lambda: cluster.agree(*rest), "it is removed")
+        await asyncio.sleep(10)
+        cluster.network.cut.clear()
+        await cluster.until(lambda: cluster.agree(*ALL), "it has joined again")
 
     simulate(story)
 
