@@ -105,7 +105,7 @@ async def test_a_restart_finds_everything_that_was_acknowledged(tmp_path: Path) 
     await first.close()
     second = await on_disk(Store(), tmp_path / "raft")
     await second.confirm(quorum=True)
-    assert (second.store.index, second.store.kv.rows, second.store.tombstones.rows) == before
+    assert (second.store.index, dict(second.store.kv.rows), dict(second.store.tombstones.rows)) == before
     await second.close()
 
 
