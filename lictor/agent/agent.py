@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lictor.agent import instruments
 from lictor.agent.anti_entropy import AntiEntropy
@@ -29,7 +29,6 @@ from lictor.agent.metrics_sinks import MetricsSinks
 from lictor.agent.persistence import AgentFiles
 from lictor.agent.registry import Registry, aliased
 from lictor.agent.remote_exec import EVENT as REMOTE_EXEC
-from lictor.agent.serving import Serving
 from lictor.model.authorizer import ALLOW_ALL, Authorizer
 from lictor.model.command import Command, ConfigWrite, CoordinateUpdate, Restore, RestorePart
 from lictor.model.config_entry import UndecodableConfigEntry, decode_entry, entry_json
@@ -51,6 +50,9 @@ from lictor.server.server import Server
 from lictor.store.reads import catalog, health
 from lictor.store.store import Store
 from lictor.store.watch import Dependent
+
+if TYPE_CHECKING:
+    from lictor.agent.serving import Serving
 
 log = logger("agent")
 
@@ -117,12 +119,11 @@ class Agent:
         self._set_tokens: dict[str, str] = self.files.tokens()
         self.server: Server | None = None
         self.leadership: Leadership | None = None
-        self.serving: Serving | None = None
+        self.serving: Serving | None = None  # none in memory (`-dev`): such a server is alone
         self.failure = ""  # why the agent ended itself
         if config.server:
-            self.serving = (
-                None if folder is None else Serving(config, self.store, self.server_record, self.meta, self._give_up)
-            )
+            if folder is not None:
+                self.serving = self._beside_others()
             self.server = self.serving.server if self.serving is not None else Server(self.store, self._alone)
         self.registry: Registry
         self.anti_entropy: AntiEntropy
@@ -164,6 +165,11 @@ class Agent:
     def meta(self) -> dict[str, str]:
         """This node's meta: what configuration gives, and what every node has."""
         return {"consul-network-segment": self.config.segment, "consul-version": API_VERSION, **self.config.node_meta}
+
+    def _beside_others(self) -> "Serving":
+        from lictor.agent.serving import Serving  # takes a while to import, and -dev does without
+
+        return Serving(self.config, self.store, self.server_record, self.meta, self._give_up)
 
     def _alone(self, machine: Machine) -> Consensus:
         return SingleVoter(machine, self.server_record)
@@ -321,14 +327,16 @@ class Agent:
             self._closing.append(running.close)
             self.leadership.start()
             self._closing.append(self.leadership.close)
-            if self.config.dev_mode or self.config.bootstrap_expect <= 1:
+            if config.dev_mode or config.bootstrap:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SYNC_PATIENCE):
                         await self.leadership.duties.begun()
         await self.registry.load(config.services, config.checks)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SYNC_PATIENCE):
-                await self.anti_entropy.sync_whole()
+        if self.server is not None and self.server.consensus.leader:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SYNC_PATIENCE):
+                    await self.anti_entropy.sync_whole()
+        self._follow_leader()
         if self.server is not None and not config.disable_coordinates:
             telling = asyncio.create_task(self._tell_coordinate())
             self._closing.append(lambda: _ended(telling))
@@ -337,6 +345,21 @@ class Agent:
         await self._sinks.start()
         self._closing.append(self._sinks.close)
         log.info("started", node=config.node_name, datacenter=config.datacenter, server=config.server)
+
+    def _follow_leader(self) -> None:
+        """Have the catalog compared with what is registered here each time that a leader is found."""
+        if self.server is None:
+            return
+        consensus = self.server.consensus
+        known = bool(consensus.leader)
+
+        def changed() -> None:
+            nonlocal known
+            before, known = known, bool(consensus.leader)
+            if known and not before:
+                self.anti_entropy.compare_soon()
+
+        consensus.on_peers(changed)
 
     async def _tell_coordinate(self) -> None:
         """Have this node's coordinate stored, as soon as there is a leader."""

@@ -21,6 +21,7 @@ from lictor.model.errors import LictorError
 from lictor.raft.consensus import Consensus, Machine, ServerRecord
 from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World, election_timeout
+from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull
 from lictor.rpc.network import Network
 from lictor.server.formation import Formation, FormationSettings
 from lictor.server.server import Server
@@ -98,11 +99,14 @@ class Serving:
         return self._replica
 
     async def start(self) -> None:
-        """Load what is on disk, answer other servers, find them. Raises `OSError`, `DamagedLog`, `DiskFull`,
-        `DiskFailed`.
+        """Load what is on disk, answer other servers, find them. Raises `OSError`, and `LictorError` for a disk that
+        does not let the server start.
         """
-        await self.server.start()
-        await self.formation.start()
+        try:
+            await self.server.start()
+            await self.formation.start()
+        except (DamagedLog, DiskFull, DiskFailed) as error:
+            raise LictorError(str(error)) from None
         endpoint = self._config.listen.rpc
         if endpoint is None:
             raise LictorError("a server needs a port for other servers: set ports.server")

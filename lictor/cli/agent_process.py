@@ -28,7 +28,6 @@ from lictor.http.door import http_settings, open_door
 from lictor.http.server import HttpServer
 from lictor.model.errors import LictorError
 from lictor.model.version import __version__
-from lictor.raft.wal import DamagedLog
 
 if TYPE_CHECKING:
     from lictor.agent.own_http import OwnHttp
@@ -69,7 +68,7 @@ def run_agent(args: list[str], io: Io) -> int:
         for warning in warnings:
             log.warn(warning)
         return uvloop.run(_run(args, config, logs))
-    except (OSError, LictorError, DamagedLog) as error:
+    except (OSError, LictorError) as error:
         raise CommandError(f"Error starting agent: {_words(error)}") from None
     finally:
         logs.close()

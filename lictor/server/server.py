@@ -20,6 +20,7 @@ from lictor.store import commands, snapshot
 from lictor.store.store import Store
 
 MAX_BATCH = 512  # commands in one log entry
+GATHERING = 32  # turns of the loop at most in which commands are gathered
 BATCH_BYTES = 8 * 1024 * 1024  # of the commands in one entry, unless a single one has more
 MAX_COMMAND = 32 * 1024 * 1024  # bytes; longer ones would hold up what is between servers
 HOLD = 7.0  # seconds in which a leader must be found
@@ -81,6 +82,8 @@ class Server:
         self.consensus = agreement(StoreMachine(store))
         self._encoder = msgspec.msgpack.Encoder()
         self._waiting: list[_Waiting] = []
+        self._gathered = 0  # how many waited at the last turn, and for how many turns the first has
+        self._turns = 0
         self._proposals: set[asyncio.Task[None]] = set()
         self.applied = 0
 
@@ -89,10 +92,11 @@ class Server:
         await self.consensus.start()
 
     async def close(self) -> None:
-        """Finish what was accepted, and stop."""
-        if self._proposals:
-            await asyncio.gather(*self._proposals, return_exceptions=True)
+        """Finish what was accepted, where there is a leader to finish it, and stop."""
+        if self._proposals and self.consensus.leader:
+            await asyncio.wait(self._proposals, timeout=self.hold)
         await self.consensus.close()
+        await asyncio.gather(*self._proposals, return_exceptions=True)
 
     async def confirm(self, *, quorum: bool) -> None:
         """Return once a read of the store is linearizable: it holds all that was acknowledged before. With `quorum`, a
@@ -139,6 +143,16 @@ class Server:
         return encoded
 
     def _propose(self) -> None:
+        """Propose what has come, once a turn of the loop has brought nothing more: an entry of the log costs much and a
+        command in it little, and clients that were answered together come again together, but over several turns.
+        """
+        count = len(self._waiting)
+        if count > self._gathered and self._turns < GATHERING:
+            self._gathered = count
+            self._turns += 1
+            asyncio.get_running_loop().call_soon(self._propose)
+            return
+        self._gathered = self._turns = 0
         waiting, self._waiting = self._waiting, []
         start = size = 0
         for end, (encoded, _) in enumerate(waiting):
