@@ -119,6 +119,7 @@ class Agent:
         self._set_tokens: dict[str, str] = self.files.tokens()
         self.server: Server | None = None
         self.leadership: Leadership | None = None
+        self._member = True  # of the servers' configuration, as far as is known
         self.serving: Serving | None = None  # none in memory (`-dev`): such a server is alone
         self.failure = ""  # why the agent ended itself
         if config.server:
@@ -322,6 +323,7 @@ class Agent:
                 first_entries=self._first_entries(),
                 peer_removed=self.serving.formation.keep_out if self.serving is not None else None,
             )
+            self.server.consensus.on_peers(self._peers_changed)
             running = self.serving or self.server
             await running.start()
             self._closing.append(running.close)
@@ -369,6 +371,14 @@ class Agent:
                 return
             except NoLeader:
                 await asyncio.sleep(1.0)
+
+    def _peers_changed(self) -> None:
+        """A server that was no member for a while was taken out of the catalog, with all that it has registered."""
+        server = self.server
+        member = server is not None and any(peer.number == server.consensus.number for peer in server.consensus.peers())
+        if member and not self._member:
+            self.anti_entropy.compare_soon()
+        self._member = member
 
     def _first_autopilot(self) -> AutopilotConfig:
         """Autopilot's configuration in a new cluster."""
