@@ -617,6 +617,7 @@ class Replica:
         )
         if leading != self._leading:
             self._leading = leading
+            self._heard_at = asyncio.get_running_loop().time()  # of itself: until now its state was the newest
             log.info("cluster leadership acquired" if leading else "cluster leadership lost")
             for told in self._on_leadership:
                 told(leading)
