@@ -141,6 +141,8 @@ class Configuring:
             return False
         finally:
             self._waiting.pop(token, None)
+            if done.done():
+                done.exception()  # it may have been told just as the caller was cancelled; that is nobody's mistake
 
     def _plan(self, kind: ServerChange, server: ServerRecord) -> Planned:
         """The changes of membership that a change of a server takes; none where it is as wished already."""
