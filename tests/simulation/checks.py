@@ -65,7 +65,9 @@ class Counts(msgspec.Struct):
 
 
 class Observer:
-    """Sees all servers. `fail` is called with what broke, and raises."""
+    """Sees all servers. `fail` is called with what broke, and raises; `newly` with each proposal that nobody had
+    applied before.
+    """
 
     def __init__(self, fail: Callable[[str], None], trace: Callable[[str], None]) -> None:
         self.leaders: dict[int, str] = {}
@@ -73,6 +75,7 @@ class Observer:
         self.acknowledged = 0
         self.images = 0
         self.loaded = 0
+        self.newly: Callable[[bytes], None] = lambda proposal: None
         self._fail = fail
         self._trace = trace
         self._chain: dict[int, tuple[bytes, str]] = {0: (b"", "nobody")}
@@ -95,6 +98,7 @@ class Observer:
             before = self._applied.setdefault(name, position)
             if before != position:
                 self._fail(f"{who} applies {proposal!r} at {position}, which was applied at {before} already")
+            self.newly(proposal)
 
     def loads(self, who: str, position: int, digest: bytes) -> None:
         """A server has become the state of a snapshot."""

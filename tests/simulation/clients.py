@@ -15,16 +15,21 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
+
 from jepsen.checker import FOREVER, Operation, Recorder, Verdict, check_by_key
 from jepsen.checker.models import FencedLock, Model, Register
-from lictor.model.command import KVWrite, SessionCreate, SessionDestroy
+from lictor.model.command import Batch, KVWrite, SessionCreate, SessionDestroy
 from lictor.model.duration import parse_duration
 from lictor.model.errors import LictorError, Refused
 from lictor.model.kv import KVEntry
 from lictor.model.session import Session
 from lictor.store.reads import kv
-from tests.simulation.cluster import Cluster, Host, Lost, Process, Unavailable
+from tests.simulation.cluster import Cluster, Host
 from tests.simulation.loop import Broken
+from tests.simulation.process import Lost, Process, Unavailable
+
+_decode: Final = msgspec.msgpack.Decoder(Batch).decode
 
 NODE: Final = "catalog-node"  # what sessions belong to
 CHECK_LIMIT: Final = 200_000  # configurations tried for one key, before it is left undecided
@@ -49,6 +54,9 @@ class Workload:
         self.kinds = {"registers": 6.0, "marks": 2.0, "counters": 1.0, "locks": chance.choice((0.0, 2.0, 6.0))}
         self.keys = chance.choice((1, 2, 5))
         self.size = chance.choice((8, 8, 8, 3000))  # bytes of a mark
+        self.renewed: dict[
+            str, tuple[float, float]
+        ] = {}  # sessions with a TTL: since when at least it runs, in seconds
         self._written: dict[str, set[bytes]] = {}
         self._number = 0
 
@@ -65,6 +73,19 @@ class Workload:
         """Let so many clients live until `done`."""
         lives = [Client(self, number, random.Random(self.chance.getrandbits(32))).live() for number in range(clients)]
         await asyncio.gather(*lives)
+
+    def applied(self, proposal: bytes) -> None:
+        """Something was applied for the first time: sessions that end by it had their time."""
+        if b"session-destroy" not in proposal:
+            return
+        for command in _decode(proposal).commands:
+            if not isinstance(command, SessionDestroy):
+                continue
+            since, ttl = self.renewed.pop(command.id, (0.0, 0.0))
+            self.cluster.counts.expired += ttl > 0
+            if self.cluster.loop.now - since < ttl:
+                text = f"{command.id} is ended at {self.cluster.loop.now}, though its owner was heard at {since}"
+                self.cluster.fail(f"{text}, and its TTL is {ttl} s")
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
@@ -283,8 +304,10 @@ class Client:
             await self._make_session()
             return
         luck = chance.random()
-        if luck < 0.3:
+        if luck < 0.2:
             await self._read_lock(f"lock/{chance.randrange(2)}")
+        elif luck < 0.3:
+            await self._renew()
         elif luck < 0.4:
             await self._end_session()
         elif self._held and luck < 0.8:
@@ -301,6 +324,8 @@ class Client:
         session = Session(id=f"session-{workload.fresh().decode()}", node=NODE, ttl=ttl)
         self._ttl = ttl
         self._born = workload.clock()
+        if ttl:
+            workload.renewed[session.id] = self._cluster.loop.now, parse_duration(ttl)
         try:
             self._session = await self._write(SessionCreate(session))
         except (Unavailable, Lost, LictorError):
@@ -311,6 +336,7 @@ class Client:
     async def _end_session(self) -> None:
         recorder, session = self._workload.locks, self._session
         self._session = self._held = ""
+        self._workload.renewed.pop(session, None)
         numbers = [recorder.call(self._number, "end", session, key) for key in sorted(self._touched)]
         try:
             await self._write(SessionDestroy(session))
@@ -346,12 +372,25 @@ class Client:
             return result
         return False
 
+    async def _renew(self) -> None:
+        asked, session = self._cluster.loop.now, self._session
+
+        async def work(process: Process) -> bool:
+            return await process.leadership.renew_session(session) is not None
+
+        try:
+            there = await self._ask(work)
+        except (Unavailable, Lost, LictorError):
+            return
+        if not there:
+            self._expired()
+        elif self._ttl and session in self._workload.renewed:
+            self._workload.renewed[session] = asked, parse_duration(self._ttl)
+
     def _expired(self) -> None:
         """The session has ended, and nobody asked for it."""
-        self._cluster.counts.expired += 1
-        lived = (self._workload.clock() - self._born) / 1e9
-        if not self._ttl or lived < parse_duration(self._ttl):
-            raise Broken(f"{self._session} ended after {lived:.3f} s, and its TTL is {self._ttl or 'without end'}")
+        if not self._ttl:
+            raise Broken(f"{self._session} has no TTL, and has ended")
         self._session = self._held = ""
 
     async def _read_lock(self, key: str) -> None:

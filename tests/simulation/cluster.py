@@ -1,181 +1,24 @@
-"""Machines, the servers on them, and what a client sees of them.
+"""Machines, and the servers on them as a client and an operator see them.
 
-A `Host` is a machine: its disk, its clocks, its address. A `Process` is one run of a server on it: everything that the
-program would build, on the host's disk and the simulated network. It dies as processes do, without a word.
+A `Host` is a machine: its disk, its clocks, its address. What runs on it is a `Process`, one after the other.
 """
 
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Final
 
-from lictor.model.errors import LictorError
 from lictor.raft.consensus import ServerRecord
-from lictor.raft.replica import Replica
-from lictor.raft.settings import RaftSettings, World
-from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull
-from lictor.server.duties import Duties
-from lictor.server.server import Server
-from lictor.server.session_expiry import SessionExpiry
-from lictor.server.tombstones import reap
-from lictor.store.store import Store
-from tests.simulation.checks import Counts, Observer, WatchedMachine
-from tests.simulation.disk import Drive, Worker
-from tests.simulation.loop import Broken, Clock, SimLoop
+from lictor.raft.settings import RaftSettings
+from lictor.server.autopilot_config import AutopilotConfig
+from tests.simulation.checks import Counts, Observer
+from tests.simulation.disk import Drive
+from tests.simulation.loop import Clock, SimLoop
 from tests.simulation.network import Network
+from tests.simulation.process import LATENCY, Lost, Process, Unavailable, Work
 
-FOLDER: Final = Path("/data/raft")
 EPOCH: Final = 1_700_000_000.0  # where wall clocks begin, in seconds since 1970
-LATENCY: Final = 0.001  # seconds from a client to its server
-
-
-class Unavailable(Exception):
-    """The request reached no server."""
-
-
-class Lost(Exception):
-    """No answer came; the request may have reached the server."""
-
-
-class Process:
-    """One run of a server. `up` once it has started; `shown` are the highest indexes that stale reads showed."""
-
-    def __init__(self, cluster: "Cluster", host: "Host", number: int) -> None:
-        self.cluster = cluster
-        self.host = host
-        self.up = False
-        self.shown: dict[str, int] = {}
-        self.owner = cluster.loop.own(f"{host.name}.{number}", host.clock)
-        self.transport = cluster.network.join(self.owner, host.address)
-        self.server: Server
-        self.replica: Replica
-        self.watched: WatchedMachine
-        self._duties: Duties | None = None
-        self._requests: dict[int, asyncio.Future[tuple[Any, int]]] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-
-    async def start(self) -> None:
-        """Build the server and begin; as the owner's code."""
-        cluster, host = self.cluster, self.host
-        store = Store()
-
-        def agreement(machine: Any) -> Replica:
-            self.watched = WatchedMachine(machine, store, self.owner.name, cluster.observer)
-            self.replica = Replica(self.watched, host.record, FOLDER, self.transport, cluster.settings, self._world())
-            return self.replica
-
-        self.server = server = Server(store, agreement, clock=host.wall_clock)
-        self.replica.on_leadership(self._told)
-        self._duties = Duties(self.replica)
-        self._duties.add("end sessions", SessionExpiry(server).run)
-        self._duties.add("reap tombstones", lambda: reap(server))
-        try:
-            await self.server.start()
-        except (DiskFull, DiskFailed) as error:
-            self._fatal(error)
-            return
-        except DamagedLog as error:
-            cluster.fail(f"{self.owner.name} does not start: {error}")
-        host.number = self.replica.number
-        self.up = True
-        cluster.note(f"{self.owner.name} is up at {self.watched.position}")
-
-    def _world(self) -> World:
-        host = self.host
-        return World(
-            log_work=Worker(host.drive, self._burnt),
-            snapshot_work=Worker(host.drive, self._burnt),
-            fatal=self._fatal,
-            files=host.drive.disk,
-            chance=random.Random(self.cluster.chance.getrandbits(32)),
-            lease_clock=host.clock.steady,
-        )
-
-    def _burnt(self) -> None:
-        self.cluster.note(f"{self.owner.name} ends in the midst of its disk's work")
-        self.host.kill(power=self.cluster.chance.random() < 0.5)
-
-    def _fatal(self, error: BaseException) -> None:
-        if not isinstance(error, (DiskFull, DiskFailed)):
-            self.cluster.fail(f"{self.owner.name} ends by a mistake of its own: {error!r}")
-        self.cluster.note(f"{self.owner.name} gives up: {error}")
-        self.host.kill(power=False)
-
-    def _told(self, leads: bool) -> None:
-        if leads:
-            self.cluster.observer.leads(self.owner.name, self.replica.term)
-
-    async def stop(self) -> None:
-        """End in order, as on SIGTERM; as the owner's code."""
-        if self._duties is not None:
-            await self._duties.close()
-        await self.server.close()
-        self.host.kill(power=False)
-
-    @property
-    def leads(self) -> bool:
-        """Whether it takes itself for the leader."""
-        return self.up and not self.owner.dead and self.replica.is_leader
-
-    async def confirm(self, how: str) -> None:
-        """What comes before a read, as the doors do it."""
-        if how == "consistent":
-            await self.server.confirm(quorum=True)
-        elif not self.host.clock.steady() < self.replica.fresh_until:
-            await self.server.confirm(quorum=False)
-
-    # -- requests -----------------------------------------------------------------------------------------------------
-
-    def begin(self, number: int, work: Callable[["Process"], Awaitable[Any]], done: "asyncio.Future[Any]") -> None:
-        """A request has arrived; as the owner's code."""
-        if self.up:
-            self._requests[number] = done
-            self._tasks[number] = asyncio.get_running_loop().create_task(self._serve(number, work))
-        else:
-            self._reply(number, done, Unavailable())
-
-    async def _serve(self, number: int, work: Callable[["Process"], Awaitable[Any]]) -> None:
-        outcome: Any
-        try:
-            outcome = (await work(self), self.watched.position)
-        except LictorError as error:
-            outcome = error
-        except Broken as error:
-            self.cluster.fail(str(error))
-        finally:
-            self._tasks.pop(number, None)
-        done = self._requests.pop(number, None)
-        if done is not None and not self.owner.dead:
-            self._reply(number, done, outcome)
-
-    def _reply(self, number: int, done: "asyncio.Future[Any]", outcome: Any) -> None:
-        cluster = self.cluster
-        cluster.note(f"{self.owner.name} answers {number}")
-        cluster.loop.later(cluster.chance.expovariate(1 / LATENCY), _settle, done, outcome)
-
-    def hang_up(self, number: int) -> None:
-        """A client has gone away; as the owner's code."""
-        self._requests.pop(number, None)
-        task = self._tasks.pop(number, None)
-        if task is not None:
-            task.cancel()
-
-    def died(self) -> None:
-        """Its clients notice that it is gone."""
-        for done in self._requests.values():
-            self.cluster.loop.later(self.cluster.chance.uniform(0.0, 2.0), _settle, done, Lost())
-        self._requests.clear()
-
-
-def _settle(done: "asyncio.Future[Any]", outcome: Any) -> None:
-    if done.done():
-        return
-    if isinstance(outcome, Exception):
-        done.set_exception(outcome)
-    else:
-        done.set_result(outcome)
 
 
 class Host:
@@ -185,6 +28,7 @@ class Host:
         self.cluster = cluster
         self.name = name
         self.address = f"{name}:8300"
+        self._moves = 0
         self.clock = Clock(lambda: cluster.loop.now, rate, cluster.chance.uniform(10.0, 1e5))
         self.drive = Drive(cluster.loop, random.Random(cluster.chance.getrandbits(32)))
         self.process: Process | None = None
@@ -236,6 +80,11 @@ class Host:
         if self.frozen:
             self.thaw()
 
+    def move(self) -> None:
+        """Get another address; the process must be down."""
+        self._moves += 1
+        self.address = f"{self.name}-{self._moves}:8300"
+
     def wipe(self) -> None:
         """Lose the whole disk; the process must be down."""
         self.drive = Drive(self.cluster.loop, random.Random(self.cluster.chance.getrandbits(32)))
@@ -262,7 +111,9 @@ class Host:
 
 
 class Cluster:
-    """All hosts, and what lies between them."""
+    """All hosts, and what lies between them. `by_itself` if the servers form the cluster, `expect` of them, and an
+    operator need not.
+    """
 
     def __init__(
         self,
@@ -271,12 +122,16 @@ class Cluster:
         note: Callable[[str], None],
         fail: Callable[[str], Any],
         settings: RaftSettings,
+        autopilot: AutopilotConfig,
     ) -> None:
         self.loop = loop
         self.chance = chance
         self.note = note
         self.fail = fail
         self.settings = settings
+        self.autopilot = autopilot
+        self.by_itself = chance.random() < 0.5
+        self.expect = 0
         self.counts = Counts()
         self.network = Network(loop, random.Random(chance.getrandbits(32)), note, self.look)
         self.observer = Observer(fail, note)
@@ -296,9 +151,7 @@ class Cluster:
         low, high = self._rates
         return self.chance.choice((low, high, self.chance.uniform(low, high)))
 
-    async def ask(
-        self, host: Host, work: Callable[[Process], Awaitable[Any]], patience: float, *, hang_up: bool = False
-    ) -> tuple[Any, int]:
+    async def ask(self, host: Host, work: Work, patience: float, *, hang_up: bool = False) -> tuple[Any, int]:
         """Have work done by a host's server, as its code. Returns the answer and the server's position then.
 
         Raises `Unavailable`, `Lost`, and the `LictorError` that the work raised. With `hang_up`, the server is told
@@ -340,6 +193,14 @@ class Cluster:
         """The hosts whose servers take themselves for the leader, the one of the latest term last."""
         found = [(host.process.replica.term, host) for host in self.hosts if host.process and host.process.leads]
         return [host for _, host in sorted(found, key=lambda pair: pair[0])]
+
+    def votes(self, host: Host) -> bool:
+        """Whether a host is a voter, as the leader sees it."""
+        leaders = self.leaders()
+        process = leaders[-1].process if leaders else None
+        return process is not None and any(
+            peer.voter and peer.number == host.number for peer in process.replica.peers()
+        )
 
     def up(self) -> list[Host]:
         """The hosts whose server runs."""

@@ -8,13 +8,15 @@ simulation: in some only one kind, so that its effects are not drowned.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from lictor.model.errors import LictorError
 from lictor.raft.consensus import ServerChange
 from lictor.raft.core.message import NO_LIMIT, EntryKind
-from tests.simulation.cluster import Cluster, Host, Lost, Process, Unavailable
+from tests.simulation.cluster import Cluster, Host
 from tests.simulation.network import Weather
+from tests.simulation.process import Lost, Process, Unavailable
 
 CHANGE_PATIENCE: Final = 10.0  # seconds that an operator waits for a change of the configuration
 
@@ -42,6 +44,8 @@ WEIGHTS: Final = {
     "transfer": 3.0,
     "member": 2.0,
     "replace": 1.5,
+    "leave": 1.0,
+    "move": 1.0,
 }
 
 
@@ -55,6 +59,9 @@ class Faults:
         self.gap = chance.choice((0.3, 1.0, 3.0))  # seconds between two faults, on average
         self.length = chance.choice((0.5, 2.0, 6.0))  # seconds that one lasts, on average
         self.mood = self._mood()
+        if cluster.autopilot.cleanup_dead_servers:
+            # Autopilot must not take a server out just when another one is lost for good.
+            self.mood["replace"] = 0.0
         self.chaos = chance.random() < 0.2  # whether the network may lose, double and reorder single messages
         self._running: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
@@ -288,6 +295,9 @@ class Faults:
             if not await self._change(kind, host) or kind is ServerChange.MOVE:
                 return
             await self._last()
+            if kind is ServerChange.REMOVE:
+                host.kill(power=False)
+                host.start()
             await self._bring_in(host)
 
     async def _replace(self) -> None:
@@ -300,10 +310,41 @@ class Faults:
                 return
             host.kill(power=True)
             host.wipe()
+            self.cluster.counts.crashes += 1
             self.cluster.note(f"{host.name} has lost its disk")
             await self._last()
             host.start()
             await self._bring_in(host)
+
+    async def _leave(self) -> None:
+        """A server leaves in order, ends, and comes back."""
+        async with self._changing:
+            host = self.chance.choice(self.cluster.hosts)
+            if host.process is None or not host.process.up:
+                return
+            self.cluster.counts.changes += 1
+            done: asyncio.Future[bool] = self.cluster.loop.create_future()
+            self.cluster.loop.later(0.0, _begin, partial(_leave, host.process, done), owner=host.process.owner)
+            try:
+                async with asyncio.timeout(2 * CHANGE_PATIENCE):
+                    left = await done
+            except TimeoutError:
+                left = False
+            self._doubtful = self._doubtful or not left
+            await self._last()
+            host.start()
+            if left:
+                await self._bring_in(host)
+
+    async def _move(self) -> None:
+        """A server comes back at another address."""
+        host = self._some()
+        if host.process is not None:
+            self.cluster.counts.crashes += 1
+            host.kill(power=False)
+            host.move()
+            await self._last()
+        host.start()
 
     def _spare(self, host: Host) -> bool:
         """Whether all that was acknowledged survives if a host loses its disk for good: a majority without it is whole,
@@ -320,13 +361,17 @@ class Faults:
             ahead = log.slice(max(log.applied + 1, log.first_index()), log.last_index() + 1, NO_LIMIT)
             if ahead is None or any(entry.kind is not EntryKind.NORMAL for entry in ahead):
                 return False
+            if not quorum.incoming:
+                return False
             for voters in (quorum.incoming, quorum.outgoing):
                 if voters and 2 * len(voters & members) <= len(voters):
                     return False
         return True
 
     async def _bring_in(self, host: Host) -> None:
-        """Add a server as a learner, and promote it, as autopilot does."""
+        """Have a server added as a learner, and promoted, where the servers do not do so by themselves."""
+        while self.cluster.by_itself and not self.done and not self.cluster.votes(host):
+            await asyncio.sleep(0.5)
         for kind in (ServerChange.ADD_LEARNER, ServerChange.PROMOTE):
             while not self.done and not await self._change(kind, host):
                 await asyncio.sleep(0.5)
@@ -351,6 +396,19 @@ class Faults:
             self.cluster.note(f"refused: {error!r}")
             return False
         return True
+
+
+async def _leave(process: Process, done: "asyncio.Future[bool]") -> None:
+    """Leave and end; as the owner's code."""
+    left = await process.formation.leave()
+    process.cluster.note(f"{process.owner.name} has{'' if left else ' not'} left")
+    process.cluster.loop.later(0.0, _tell, done, left)
+    await process.stop()
+
+
+def _tell(done: "asyncio.Future[bool]", left: bool) -> None:
+    if not done.done():
+        done.set_result(left)
 
 
 def _begin(function: Callable[[], Awaitable[None]]) -> None:

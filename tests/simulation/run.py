@@ -20,11 +20,13 @@ from lictor.model.errors import LictorError
 from lictor.model.node import Node
 from lictor.raft.consensus import ServerChange
 from lictor.raft.settings import RaftSettings
+from lictor.server.autopilot_config import AutopilotConfig
 from tests.simulation.checks import Counts, store_digest
 from tests.simulation.clients import NODE, Workload
-from tests.simulation.cluster import Cluster, Host, Lost, Process, Unavailable
+from tests.simulation.cluster import Cluster, Host
 from tests.simulation.faults import Faults
 from tests.simulation.loop import Broken, SimLoop, Stuck, run
+from tests.simulation.process import Lost, Process, Unavailable
 
 PATIENCE: Final = 300.0  # virtual seconds in which a healed cluster must come to rest
 
@@ -48,11 +50,13 @@ class Simulation:
         self._show = show
         self._hasher = blake2b(digest_size=16)
         self.seconds = chance.choice((5.0, 10.0, 20.0))
-        self.cluster = Cluster(self.loop, chance, self._note, self._fail, _settings(chance))
+        self.cluster = Cluster(self.loop, chance, self._note, self._fail, _settings(chance), _autopilot(chance))
         for _ in range(chance.choice((1, 2, 3, 3, 3, 3, 3, 4, 5, 5))):
             self.cluster.add_host()
+        self.cluster.expect = chance.randint((len(self.cluster.hosts) + 1) // 2, len(self.cluster.hosts))
         self.faults = Faults(self.cluster, random.Random(chance.getrandbits(32)))
         self.workload = Workload(self.cluster, random.Random(chance.getrandbits(32)))
+        self.cluster.observer.newly = self.workload.applied
 
     def run(self) -> Result:
         """Run it."""
@@ -87,7 +91,11 @@ class Simulation:
     # -- phases -------------------------------------------------------------------------------------------------------
 
     async def _life(self) -> None:
-        await self._form()
+        if self.cluster.by_itself:
+            await self._wait_for_cluster()
+        else:
+            await self._form()
+        await self._fill()
         clients = asyncio.ensure_future(self.workload.run(self.chance.choice((2, 5, 8))))
         faults = asyncio.ensure_future(self.faults.run())
         await asyncio.sleep(self.seconds)
@@ -103,7 +111,7 @@ class Simulation:
         self._judge()
 
     async def _form(self) -> None:
-        """All servers form a cluster, and its catalog gets the node that sessions belong to."""
+        """An operator has all servers form a cluster."""
         cluster = self.cluster
         for host in cluster.hosts:
             host.start()
@@ -117,22 +125,45 @@ class Simulation:
         for host in cluster.hosts:
             await cluster.ask(host, form, 60.0)
         await self._rest("a first leader", lambda: self._healthy() is not None)
+
+    async def _wait_for_cluster(self) -> None:
+        """The servers form a cluster themselves; sometimes the faults do not wait for it."""
+        for host in self.cluster.hosts:
+            self.loop.later(self.chance.uniform(0.0, 3.0), host.start)
+        early = self.chance.random() < 0.5
+        if early:
+            faults = asyncio.ensure_future(self.faults.run())
+            await asyncio.sleep(self.seconds / 2)
+            faults.cancel()
+            await asyncio.wait((faults,))
+            await self.faults.heal()
+        await self._rest("a first leader", lambda: self._healthy() is not None)
+        self.faults.done = False
+
+    async def _fill(self) -> None:
+        """The catalog gets the node that sessions belong to."""
         register = Register(Node(node=NODE, address="10.0.0.1"))
 
         async def write(process: Process) -> None:
             await process.server.apply(register)
 
-        await cluster.ask(cluster.hosts[0], write, 60.0)
+        leader = self._healthy()
+        assert leader is not None
+        await self.cluster.ask(leader, write, 60.0)
 
     async def _gather(self) -> None:
         """Every server becomes a voter again, and all come to the same state."""
         cluster = self.cluster
         deadline = self.loop.now + PATIENCE
+        if cluster.by_itself:
+            for host in cluster.hosts:  # one that was removed joins again when it is started again
+                if not cluster.votes(host):
+                    host.kill(power=False)
         while not self._together():
             leader = self._healthy()
             for host in cluster.hosts:
                 host.start()
-                if leader is not None and host.process is not None and host.process.up:
+                if not cluster.by_itself and leader is not None and host.process is not None and host.process.up:
                     await self._promote(leader, host)
             if self.loop.now > deadline:
                 self._fail(f"the servers did not come to the same state: {self._state()}")
@@ -216,6 +247,15 @@ def _settings(chance: random.Random) -> RaftSettings:
         inflight=chance.choice((1, 4, 128)),
         inflight_bytes=16 * 1024 * 1024,
         queued_bytes=chance.choice((2_000, 1_000_000)),
+    )
+
+
+def _autopilot(chance: random.Random) -> AutopilotConfig:
+    return AutopilotConfig(
+        cleanup_dead_servers=chance.random() < 0.5,
+        last_contact_threshold=chance.choice(("200ms", "2s")),
+        max_trailing_logs=chance.choice((20, 250)),
+        server_stabilization_time=chance.choice(("0s", "2s")),
     )
 
 
