@@ -502,7 +502,7 @@ class Formation:
                 await self._stand(Standing(promise=self._standing.promise))
             log.info("this server is a member of the cluster: leader=%s", self._consensus.leader)
         me = self._record()
-        if (mine.address, mine.node) != (me.address, me.node):
+        if (mine.id, mine.address, mine.node) != (me.id, me.address, me.node):
             await self._announce(mine, me, now)
             return False
         return True
@@ -566,7 +566,7 @@ class Formation:
         )
         try:
             if self._consensus.is_leader:
-                await self._consensus.change(ServerChange.MOVE, self._numbered(), joining.PATIENCE)
+                await self._consensus.change(ServerChange.ADD_LEARNER, self._numbered(), joining.PATIENCE)
             else:
                 asked = joining.JoinAsked(self._numbered(), self._settings.datacenter)
                 await joining.ask_to_join(self._transport, [self._consensus.leader], asked)
