@@ -23,6 +23,7 @@ from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World, election_timeout
 from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull
 from lictor.rpc.network import Network
+from lictor.server import recovery
 from lictor.server.formation import Formation, FormationSettings
 from lictor.server.server import Server
 from lictor.store.store import Store
@@ -103,7 +104,7 @@ class Serving:
         does not let the server start.
         """
         try:
-            await self.server.start()
+            await self._start_server()
             await self.formation.start()
         except (DamagedLog, DiskFull, DiskFailed) as error:
             raise LictorError(str(error)) from None
@@ -114,6 +115,16 @@ class Serving:
             await self.network.listen(endpoint.host, endpoint.port)
         except OSError as error:
             raise OSError(f"cannot listen on {endpoint} for other servers: {error.strerror or error}") from None
+
+    async def _start_server(self) -> None:
+        servers = await self._log_work(recovery.read_peers, self._folder, self._record())
+        if servers is None:
+            await self.server.start()
+            return
+        log.warn("recovering with the servers of peers.json", servers=", ".join(peer.address for peer in servers))
+        await self._replica.start(servers)
+        await self._log_work(recovery.remove_peers, self._folder)
+        log.info("removed peers.json after the recovery")
 
     def reload(self, config: RuntimeConfig) -> None:
         """Use what the certificate files hold now, and the keys of snapshots. Raises `LictorError`, and then nothing

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from lictor.model.errors import Refused
-from lictor.raft.consensus import ServerRecord
+from lictor.raft.consensus import Peer, ServerRecord
 from lictor.raft.core.membership import Membership
-from lictor.raft.core.message import BLANK_STATE, HardState, Snapshot
+from lictor.raft.core.message import BLANK_STATE, Entry, HardState, Snapshot
 from lictor.raft.core.quorum import Quorum
 from lictor.raft.roster import Roster
 from lictor.raft.wal import Batch, DamagedLog, Files, Log, Position, Recovered, SnapshotStore
@@ -83,22 +83,33 @@ def voters(records: Mapping[int, ServerRecord]) -> Membership:
     return Membership(Quorum(frozenset(records)))
 
 
-def beginning(snapshot: Snapshot, state: HardState = BLANK_STATE) -> Batch:
-    """What the log of a server holds whose state begins with a snapshot."""
+def beginning(snapshot: Snapshot, state: HardState = BLANK_STATE, tail: Sequence[Entry] = ()) -> Batch:
+    """What the log of a server holds whose state begins with a snapshot, and goes on with a tail."""
     state = HardState(max(state.term, snapshot.term), state.vote if state.term >= snapshot.term else 0, snapshot.index)
-    return Batch(state=state, restored=Position(snapshot.index, snapshot.term))
+    return Batch(entries=tuple(tail), state=state, restored=Position(snapshot.index, snapshot.term))
 
 
-def known(servers: Sequence[ServerRecord], roster: Roster, number: int, own: ServerRecord) -> Iterator[ServerRecord]:
-    """Servers of a recovery with their numbers, which the roster has. Raises `Refused` for those that it has not."""
+def successors(
+    servers: Sequence[Peer], roster: Roster, number: int, own: ServerRecord
+) -> tuple[Membership, list[ServerRecord]]:
+    """The configuration after a recovery: these servers under the numbers that the roster has. Raises `Refused` for
+    servers that it has not, and for a configuration that nobody could lead.
+    """
+    records, learners = [], set()
     for server in servers:
         found = roster.by_id(server.id)
         if server.id == own.id:
-            yield ServerRecord(own.id, own.node, server.address or own.address, number)
+            records.append(ServerRecord(own.id, own.node, server.address or own.address, number))
         elif found is not None:
-            yield ServerRecord(found.id, found.node, server.address or found.address, found.number)
+            records.append(ServerRecord(found.id, found.node, server.address or found.address, found.number))
         else:
             raise Refused(f"server {server.id} is not known here: list only servers that were in the cluster")
+        if not server.voter:
+            learners.add(records[-1].number)
+    numbers = frozenset(record.number for record in records)
+    if not numbers - learners:
+        raise Refused("at least one of the servers must be a voter")
+    return Membership(Quorum(numbers - learners), frozenset(learners)), records
 
 
 def pack_state(applied_numbers: bytes, machine: Iterable[bytes]) -> Iterator[bytes]:

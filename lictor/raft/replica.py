@@ -230,12 +230,11 @@ class Replica:
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    async def start(self, recover: Sequence[ServerRecord] | None = None) -> None:
+    async def start(self, recover: Sequence[Peer] | None = None) -> None:
         """Load what is on disk, and begin. Raises `DamagedLog`, `DiskFull`, `DiskFailed`.
 
-        With `recover`, everything in the log is taken for committed, and the configuration becomes these servers,
-        whose numbers may be 0: for a cluster that lost its majority, and only with all of its servers stopped. Raises
-        `Refused` for servers that this one never heard of.
+        With `recover`, the configuration becomes these servers, by their ids: for a cluster that lost its majority,
+        and only with all of its servers stopped. Raises `Refused` where that cannot be.
         """
         found = await self._world.log_work(
             opening.open_folder, self._folder, self._world.files, self.settings.segment_bytes, self.chance
@@ -315,12 +314,13 @@ class Replica:
             self._node.campaign()
             self.touch()
 
-    async def _begin_after(self, snapshot: Snapshot, roster: Roster) -> None:
-        """Have the present state as a snapshot, and nothing but that."""
-        beginning = opening.beginning(snapshot, self._view.hard_state)
+    async def _begin_after(self, snapshot: Snapshot, roster: Roster, tail: Sequence[Entry] = ()) -> None:
+        """Have the present state as a snapshot, and nothing but that and the tail."""
+        beginning = opening.beginning(snapshot, self._view.hard_state, tail)
         await self._world.snapshot_work(self._store.write, snapshot, self.state())
         await self._world.log_work(self._wal.append, beginning)
         self._view.restore(snapshot)
+        self._view.append(tail)
         self._view.hard_state = beginning.state or self._view.hard_state
         self._roster = roster
         self.applied_index.reach(snapshot.index)
@@ -352,17 +352,34 @@ class Replica:
         if quorum.incoming == {self._number} and not quorum.joint:
             self._node.campaign()
 
-    async def _recover(self, servers: Sequence[ServerRecord]) -> None:
-        """Apply the whole log, and go on from a snapshot of it with another configuration."""
+    async def _recover(self, servers: Sequence[Peer]) -> None:
+        """Go on from a snapshot of what is committed, with another configuration.
+
+        What follows in the log stays there: the servers that are left hold different tails perhaps, of which their
+        election decides. Changes of the configuration in a tail would be to the former one, and count as nothing.
+        """
         last = self._view.last_index()
-        for entry in self._view.entries(self.applied_index.index + 1, last + 1):
+        if not last:
+            raise Refused("this server holds no data: remove peers.json here, and let it join the others")
+        commit = max(self.applied_index.index, min(self._view.hard_state.commit, last))
+        for entry in self._view.entries(self.applied_index.index + 1, commit + 1):
             self._apply_entry(entry)
             if entry.index % SLICE_PROPOSALS == 0:
                 await asyncio.sleep(0)
-        roster = Roster(opening.known(servers, self._roster, self._number, self._record()))
-        snapshot = Snapshot(last, self._view.term(last) or 1, opening.voters(roster.records), roster.encode())
-        await self._begin_after(snapshot, roster)
-        log.warning("the configuration was replaced: servers=%s", [record.address for record in servers])
+        rest = self._view.entries(commit + 1, last + 1)
+        known = Roster(self._roster.records.values())
+        tail = []
+        for entry in rest:
+            if entry.kind is EntryKind.NORMAL:
+                tail.append(entry)
+            else:
+                known.put(noted(entry).records)
+                tail.append(Entry(entry.term, entry.index))
+        membership, records = opening.successors(servers, known, self._number, self._record())
+        roster = Roster(records)
+        snapshot = Snapshot(commit, self._view.term(commit) or 1, membership, roster.encode())
+        await self._begin_after(snapshot, roster, tail)
+        log.warning("the configuration was replaced: servers=%s", ", ".join(record.address for record in records))
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()

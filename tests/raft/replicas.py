@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lictor.raft.consensus import ServerRecord
+from lictor.raft.consensus import Peer, ServerRecord
 from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World
 from tests.raft.wire import Wire
@@ -68,7 +68,7 @@ class Place:
     def record(self) -> ServerRecord:
         return ServerRecord(self.name, self.name, self.address, self.replica.number)
 
-    async def start(self, recover: Sequence[ServerRecord] | None = None) -> Replica:
+    async def start(self, recover: Sequence[Peer] | None = None) -> Replica:
         self.machine = Lines()
         world = World(log_work=work, snapshot_work=work, fatal=fatal, chance=random.Random())
         self.replica = Replica(

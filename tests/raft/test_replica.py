@@ -11,7 +11,7 @@ import pytest
 
 from lictor.model.errors import NoLeader, NotLeader, Refused
 from lictor.model.transport import Caller, OnMessage
-from lictor.raft.consensus import ServerChange
+from lictor.raft.consensus import Peer, ServerChange
 from lictor.raft.envelope import UNREADABLE, decode_envelope, encode
 from lictor.raft.settings import RaftSettings
 from tests.raft.replicas import QUICK, Cluster, soon, until
@@ -238,7 +238,7 @@ async def test_a_lost_majority_is_recovered_with_those_that_are_left(three: Clus
     survivor = three.places[0]
     for place in three.places:
         await place.stop()
-    await survivor.start(recover=[survivor.record()])
+    await survivor.start(recover=[Peer("a", "", "", leader=False, voter=True)])
     await soon(survivor.replica.propose(b"alone", 30.0))
     assert len(survivor.machine.lines) == 31
     assert [peer.node for peer in survivor.replica.peers()] == ["a"]
