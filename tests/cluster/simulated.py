@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lictor.raft.consensus import ServerRecord
+from lictor.raft.consensus import Peer, ServerRecord
 from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World
 from lictor.server.formation import Formation, FormationSettings
@@ -74,7 +74,8 @@ class Process:
         return ServerRecord(f"id-{host.name}", host.name, host.address)
 
     async def start(self) -> None:
-        await self.replica.start()
+        recover, self.host.recover = self.host.recover, None
+        await self.replica.start(recover)
         await self.formation.start()
         self.up = True
 
@@ -113,6 +114,7 @@ class Host:
         self.drive = Drive(world.loop, random.Random(world.chance.getrandbits(32)))
         self.process: Process | None = None
         self.lives = 0
+        self.recover: list[Peer] | None = None  # the servers with which it goes on at the next start
         self._power_lost = False
 
     def start(self) -> None:
