@@ -579,6 +579,7 @@ class Replica:
         self._notice()
         self._hand_in()
         self._reading.begin()
+        self._apply()  # what the last turn left
         while node.has_ready():
             ready = node.ready()
             if node.committed > self.applied_index.index:

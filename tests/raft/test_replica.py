@@ -48,6 +48,20 @@ async def test_a_single_server_forms_restarts_and_goes_on(tmp_path: Path) -> Non
     await cluster.stop()
 
 
+async def test_a_long_log_is_applied_to_its_end_after_a_restart(tmp_path: Path) -> None:
+    """It takes many turns of the loop, in which nothing else comes that would have it go on."""
+    cluster = Cluster(tmp_path)
+    await cluster.form("a")
+    (place,) = cluster.places
+    for first in range(0, 3000, 300):
+        await soon(asyncio.gather(*(place.replica.propose(b"%d" % n, 30.0) for n in range(first, first + 300))))
+    await place.stop()
+    await place.start()
+    await until(lambda: place.replica.is_leader, "all of it is applied")
+    assert len(place.machine.lines) == 3000
+    await cluster.stop()
+
+
 async def test_all_stop_and_start_again(three: Cluster) -> None:
     await three.leader()
     for n in range(30):
