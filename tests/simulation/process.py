@@ -113,9 +113,9 @@ class Process:
 
     def _formation_settings(self) -> FormationSettings:
         cluster = self.cluster
-        if not cluster.by_itself:
-            return FormationSettings(datacenter=DATACENTER)
         names = tuple(host.name for host in cluster.hosts)
+        if not cluster.by_itself:
+            return FormationSettings(datacenter=DATACENTER, join=names)
         alone = cluster.expect == 1 and self.host is cluster.hosts[0]
         expect = cluster.expect if cluster.expect > 1 or alone else 0
         return FormationSettings(datacenter=DATACENTER, expect=expect, alone=alone, join=names)
