@@ -322,6 +322,7 @@ class Agent:
                 first_autopilot=self._first_autopilot(),
                 first_entries=self._first_entries(),
                 peer_removed=self.serving.formation.keep_out if self.serving is not None else None,
+                heartbeat=self.serving.heartbeat if self.serving is not None else 0.0,
             )
             self.server.consensus.on_peers(self._peers_changed)
             running = self.serving or self.server

@@ -126,6 +126,11 @@ class Serving:
         await self._log_work(recovery.remove_peers, self._folder)
         log.info("removed peers.json after the recovery")
 
+    @property
+    def heartbeat(self) -> float:
+        """The longest silence of a leader that is well, in seconds."""
+        return _raft_settings(self._config).tick
+
     def reload(self, config: RuntimeConfig) -> None:
         """Use what the certificate files hold now, and the keys of snapshots. Raises `LictorError`, and then nothing
         has changed.

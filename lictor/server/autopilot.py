@@ -9,9 +9,9 @@ The rules are Consul's:
 - a stable server that does not vote, and is no read replica, is promoted;
 - a dead server is removed, if less than half of the voters are removed with it, and `min_quorum` of them are left;
 - where some servers are of a newer version, their promotion waits until they are as many as the voters of older
-  versions; then they vote, one of them is made the leader, and the older ones vote no more. It does not give up being
-  able to lose a server for that: when the servers of a small cluster are upgraded one by one in their places, the last
-  ones go on voting.
+  versions; then they vote, one of them is made the leader, and the older ones vote no more. Being able to lose a server
+  comes before that: whoever is stable is promoted while the voters cannot lose one, and when the servers of a small
+  cluster are upgraded one by one in their places, the last ones go on voting.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ NEVER = float("inf")
 
 class Seen(msgspec.Struct, frozen=True):
     """A server of the configuration as it was seen in a round. `contact` is the seconds since it heard of the leader,
-    as it says itself; infinite where it did not answer. What it said before counts on; `version` is empty where it
-    never said anything.
+    as it says itself; infinite where it did not answer. What it said before counts on; `version`, that of the interface
+    it speaks, is empty where it never said anything; `build` is the program's own.
     """
 
     id: str
@@ -37,6 +37,7 @@ class Seen(msgspec.Struct, frozen=True):
     leader: bool
     status: int = ALIVE
     version: str = ""
+    build: str = ""
     contact: float = NEVER
     last_term: int = 0
     last_index: int = 0
@@ -185,7 +186,8 @@ def _migration(state: State, rules: Rules, now: float, old: Sequence[Judged], ne
     old_voters = [server for server in old if server.seen.voter]
     usable = [s for s in new if s.healthy and (s.seen.voter or _is_stable(state, rules, now, s))]
     if len(usable) < len(old_voters):
-        return Plan(promote=_ready(state, rules, now, old), reason="healthy for the stabilization time")
+        joining = old if _spare(state.voters) > 0 else [*old, *new]
+        return Plan(promote=_ready(state, rules, now, joining), reason="healthy for the stabilization time")
     ready = _ready(state, rules, now, new)
     if ready:
         return Plan(promote=ready, reason="there are enough servers of the newest version")
@@ -210,9 +212,18 @@ def _spare(voters: Sequence[Judged]) -> int:
     return sum(1 for voter in voters if voter.healthy) - (len(voters) // 2 + 1)
 
 
-def _version(seen: Seen, rules: Rules) -> tuple[tuple[int, ...], bool, str]:
+_Version = tuple[tuple[int, ...], bool, str]
+
+
+def _version(seen: Seen, rules: Rules) -> tuple[_Version, ...]:
+    """What a server's version is told from, in the order of versions."""
+    if rules.version_tag:
+        return (_ordered(seen.meta.get(rules.version_tag, "")),)
+    return _ordered(seen.version), _ordered(seen.build)
+
+
+def _ordered(text: str) -> _Version:
     """A version in the order of versions: what has a suffix after `-` comes before what has none."""
-    text = seen.meta.get(rules.version_tag, "") if rules.version_tag else seen.version
     text = text[:64].partition("+")[0]
     numbers, dash, suffix = text.partition("-")
     parts = [int(part) if part.isascii() and part.isdigit() else 0 for part in numbers.split(".")]

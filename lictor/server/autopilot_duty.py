@@ -38,12 +38,15 @@ class _RulesChanged(Dependent):
 
 
 class Autopilot:
-    """The duty, and the state after its last round. `transport` is None for a server that is always alone."""
+    """The duty, and the state after its last round. `transport` is None for a server that is always alone; `heartbeat`
+    is for how many seconds a leader that has nothing to say may be silent.
+    """
 
-    def __init__(self, server: Server, members: Members, transport: Transport | None) -> None:
+    def __init__(self, server: Server, members: Members, transport: Transport | None, heartbeat: float) -> None:
         self._server = server
         self._members = members
         self._transport = transport
+        self._heartbeat = heartbeat
         self._looked = asyncio.Event()
         self.latest: State | None = None
 
@@ -74,7 +77,9 @@ class Autopilot:
             self._looked.clear()
 
     async def _round(self) -> None:
-        current, loop = rules(self._server.store), asyncio.get_running_loop()
+        loop, current = asyncio.get_running_loop(), rules(self._server.store)
+        # Until the next heartbeat is due, silence says nothing.
+        current = msgspec.structs.replace(current, contact=current.contact + self._heartbeat)
         seen = await self._look()
         before = self.latest
         self.latest = state = judge(before, seen, current, loop.time(), self._server.clock())
@@ -143,6 +148,7 @@ def _seen(server: Listed, answer: Hello | None) -> Seen:
         seen,
         status=server.status if answer is None else ALIVE,
         version=said.version,
+        build=said.build,
         contact=NEVER if answer is None else answer.last_contact,
         last_term=said.last_term,
         last_index=said.last_index,

@@ -18,7 +18,7 @@ import msgspec
 from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotLeader, Refused
 from lictor.model.host_port import join_host_port, split_host_port
 from lictor.model.transport import Caller, Transport, Unreachable
-from lictor.model.version import API_VERSION
+from lictor.model.version import API_VERSION, __version__
 from lictor.raft.consensus import Consensus, Peer, ServerChange, ServerRecord
 from lictor.raft.settings import World
 from lictor.raft.wal import DiskFailed, DiskFull
@@ -156,6 +156,7 @@ class Formation:
             applied=consensus.applied,
             last_contact=consensus.last_contact,
             version=API_VERSION,
+            build=__version__,
             read_replica=settings.read_replica,
             serf_port=settings.serf_port,
             meta=settings.meta,

@@ -12,7 +12,8 @@ METHOD = "server.hello"
 class Hello(msgspec.Struct, frozen=True):
     """One server. `number` is that of its `ServerRecord`; `promise` the id of the promise that it gave, see
     `formation_plan`; `servers` the node ids of its cluster's configuration as it knows it; `known` the addresses of
-    other servers that it has heard of; `last_contact` is in seconds, infinite for never.
+    other servers that it has heard of; `last_contact` is in seconds, infinite for never; `version` is that of Consul
+    whose interface it speaks, `build` its own.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Hello(msgspec.Struct, frozen=True):
     applied: int = 0
     last_contact: float = 0.0
     version: str = ""
+    build: str = ""
     raft_protocol: int = 3
     read_replica: bool = False
     serf_port: int = 0

@@ -62,6 +62,7 @@ class Leadership:
     `transport` is None for a server that is always alone. `me` is what this server says of itself; `members_changed` is
     told when what is shown of the other servers changes. `first_autopilot` and `first_entries` are what a new cluster
     begins with. `peer_removed` is told, on the leader, the node id of a server that an operator removed.
+    `heartbeat` is the longest silence of a leader that is well, in seconds.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Leadership:
         first_autopilot: AutopilotConfig,
         first_entries: Sequence[ConfigWrite] = (),
         peer_removed: Callable[[str], None] | None = None,
+        heartbeat: float = 0.0,
     ) -> None:
         self._server = server
         self._consensus = server.consensus
@@ -82,7 +84,7 @@ class Leadership:
         self._first_entries = first_entries
         self._peer_removed = peer_removed
         self.members = Members(me, self._changed)
-        self.autopilot = Autopilot(server, self.members, transport)
+        self.autopilot = Autopilot(server, self.members, transport, heartbeat)
         self._polls = MemberPolls(self.members, server.consensus, transport)
         self._sessions = SessionExpiry(server)
         self._coordinates = CoordinateBatches(server)

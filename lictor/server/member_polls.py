@@ -7,10 +7,11 @@ import logging
 import msgspec
 
 from lictor.model.errors import LictorError
+from lictor.model.member import FAILED, STATUS_NAMES
 from lictor.model.transport import Transport, Unreachable
 from lictor.raft.consensus import Consensus
 from lictor.server import hello
-from lictor.server.members import Known, Members
+from lictor.server.members import UNKNOWN, Known, Members
 
 INTERVAL = 1.0  # seconds between two questions to a server, and for which an answer is waited for
 
@@ -26,6 +27,7 @@ class MemberPolls:
         self._transport = transport
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._statuses: dict[str, int] = {}
         consensus.on_peers(self._wake.set)
 
     def start(self) -> None:
@@ -47,9 +49,22 @@ class MemberPolls:
             self._wake.clear()
             self._members.follow(self._consensus.peers(), began)
             await asyncio.gather(*(self._ask(transport, known) for known in self._members.targets()))
+            self._tell()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(began + INTERVAL):
                     await self._wake.wait()
+
+    def _tell(self) -> None:
+        """Log whose status has changed."""
+        for known in self._members.servers():
+            if known.id == self._members.own_id:
+                continue
+            before = self._statuses.get(known.id, UNKNOWN)
+            self._statuses[known.id] = known.status
+            if known.status != before:
+                level = logging.WARNING if known.status == FAILED else logging.INFO
+                status = STATUS_NAMES[known.status]
+                log.log(level, "a server is %s: server=%s address=%s", status, known.node, known.address)
 
     async def _ask(self, transport: Transport, known: Known) -> None:
         loop = asyncio.get_running_loop()

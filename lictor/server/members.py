@@ -10,7 +10,6 @@ import msgspec
 
 from lictor.model.host_port import split_host_port
 from lictor.model.member import ALIVE, FAILED, LEFT, Member
-from lictor.model.version import __version__
 from lictor.raft.consensus import Peer
 from lictor.server.hello import Hello
 
@@ -33,7 +32,7 @@ class Known(msgspec.Struct, frozen=True):
     def shown(self) -> tuple[object, ...]:
         """All that does not change by itself from one answer to the next."""
         hello = self.hello
-        said = () if hello is None else (hello.number, hello.version, hello.raft_protocol, hello.read_replica)
+        said = () if hello is None else (hello.number, hello.version, hello.build, hello.read_replica)
         return (self.id, self.node, self.address, self.status, said, hello is not None and hello.meta)
 
 
@@ -153,7 +152,7 @@ def as_member(known: Known) -> Member:
         "vsn_min": "2",
     }
     if hello is not None:
-        tags["build"] = f"{hello.version}:lictor{__version__}"
+        tags["build"] = f"{hello.version}:lictor{hello.build}"
         if hello.read_replica:
             tags["read_replica"] = tags["nonvoter"] = "1"
     return Member(known.node, host, hello.serf_port if hello is not None else 0, tags, known.status)

@@ -220,7 +220,14 @@ def test_servers_that_are_upgraded_in_their_places_go_on_voting() -> None:
 
 
 def test_a_server_of_the_old_version_may_still_join_before_the_change() -> None:
-    assert planned(leader(), server("b"), server("c", voter=False), waiting("d")) == Plan(promote=("c",))
+    old = [leader(), server("b"), server("c")]
+    assert planned(*old, server("d", voter=False), waiting("e")) == Plan(promote=("d",))
+
+
+def test_nobody_waits_while_the_voters_cannot_lose_a_server() -> None:
+    assert planned(leader(), server("b"), waiting("c")) == Plan(promote=("c",))
+    without = Rules(cleanup=False)
+    assert planned(leader(), server("b"), dead("c"), waiting("d"), rules=without) == Plan(promote=("d",))
 
 
 def test_without_migration_versions_do_not_matter() -> None:
@@ -233,13 +240,13 @@ def test_versions_may_be_read_from_the_meta() -> None:
     def tagged(one: Seen, version: str) -> Seen:
         return msgspec.structs.replace(one, meta={"image": version})
 
-    old = [tagged(leader(), "7"), tagged(server("b", version="9.9.9"), "7")]
-    joining = tagged(server("c", voter=False), "10")
-    assert planned(*old, joining, rules=rules) == Plan()
-    assert planned(*old, joining, tagged(server("d", voter=False), "10"), rules=rules) == Plan(promote=("c", "d"))
-    untagged = server("c", voter=False, version="9.9.9")
+    old = [tagged(leader(), "7"), tagged(server("b", version="9.9.9"), "7"), tagged(server("c"), "7")]
+    joining = [tagged(server(name, voter=False), "10") for name in "def"]
+    assert planned(*old, *joining[:2], rules=rules) == Plan()
+    assert planned(*old, *joining, rules=rules) == Plan(promote=("d", "e", "f"))
+    untagged = server("d", voter=False, version="9.9.9")
     assert planned(tagged(leader(), "7"), untagged, rules=rules) == Plan()
-    assert planned(leader(), server("b"), untagged, rules=rules) == Plan(promote=("c",))
+    assert planned(leader(), server("b"), server("c"), untagged, rules=rules) == Plan(promote=("d",))
 
 
 @pytest.mark.parametrize(
@@ -247,9 +254,11 @@ def test_versions_may_be_read_from_the_meta() -> None:
     [("1.9.0", "1.10.0"), ("1.10.0-rc1", "1.10.0"), ("1.10.0-beta1", "1.10.0-rc1"), ("1", "1.0.1"), ("x", "0.1")],
 )
 def test_the_order_of_versions(older: str, newer: str) -> None:
-    servers = [leader(version=older), server("b", version=older)]
-    assert planned(*servers, server("c", voter=False, version=newer)) == Plan()
-    assert planned(*servers, server("c", voter=False, version=older)) == Plan(promote=("c",))
+    for field in ("version", "build"):
+        before, after = {field: older}, {field: newer}
+        servers = [leader(**before), server("b", **before), server("c", **before)]
+        assert planned(*servers, server("d", voter=False, **after)) == Plan()
+        assert planned(*servers, server("d", voter=False, **before)) == Plan(promote=("d",))
 
 
 @pytest.mark.parametrize(("one", "other"), [("1.2.0", "1.2"), ("1.2.0+ent", "1.2.0")])

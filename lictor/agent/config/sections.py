@@ -198,14 +198,14 @@ class Telemetry(msgspec.Struct, frozen=True):
 class Autopilot(msgspec.Struct, frozen=True):
     """First values of the servers' automatic administration."""
 
-    cleanup_dead_servers: Annotated[bool, S("Remove failed servers when new ones join.")] = True
+    cleanup_dead_servers: Annotated[bool, S("Remove failed servers.")] = True
     last_contact_threshold: Annotated[Duration, S("Silence of the leader that makes a server unhealthy.")] = 0.2
     max_trailing_logs: Annotated[int, S("Entries that a healthy server may lag.")] = 250
     min_quorum: Annotated[int, S("Fewest servers that clean-up leaves.")] = 0
     server_stabilization_time: Annotated[Duration, S("Health needed before a new server votes.")] = 10.0
-    disable_upgrade_migration: Annotated[bool, S("Accepted; upgrade migration is not supported.")] = False
+    disable_upgrade_migration: Annotated[bool, S("Promote servers of a newer version like any others.")] = False
     redundancy_zone_tag: Annotated[str, S("Accepted; redundancy zones are not supported.")] = ""
-    upgrade_version_tag: Annotated[str, S("Accepted; upgrade migration is not supported.")] = ""
+    upgrade_version_tag: Annotated[str, S("Node meta key that holds a server's version.")] = ""
 
 
 class GossipLan(msgspec.Struct, frozen=True):

@@ -39,14 +39,14 @@ def flags() -> FlagSet:
     flags = FlagSet("operator autopilot set-config", HELP)
     api.client_flags(flags)
     api.server_flags(flags)
-    flags.bool("cleanup-dead-servers", False, "Remove dead servers when a new one has been added.")
-    flags.bool("disable-upgrade-migration", False, "Accepted for compatibility; migrations are not made.")
+    flags.bool("cleanup-dead-servers", False, "Remove dead servers.")
+    flags.bool("disable-upgrade-migration", False, "Promote servers of a newer version like any others.")
     flags.duration("last-contact-threshold", 0, "How long a healthy server may be without contact to the leader.")
     flags.uint("max-trailing-logs", 0, "How many log entries a healthy server may be behind the leader.")
     flags.uint("min-quorum", 0, "How many servers must remain when dead ones are removed.")
     flags.string("redundancy-zone-tag", "", "Accepted for compatibility; zones are not used.")
     flags.duration("server-stabilization-time", 0, "How long a new server must be healthy before it may vote.")
-    flags.string("upgrade-version-tag", "", "Accepted for compatibility; migrations are not made.")
+    flags.string("upgrade-version-tag", "", "Node meta key that holds a server's version.")
     return flags
 
 
