@@ -10,7 +10,6 @@ from collections import deque
 from typing import cast
 
 from lictor.model.errors import TooLarge
-from lictor.model.host_port import join_host_port
 from lictor.model.transport import Unreachable
 from lictor.rpc import frame
 from lictor.rpc.frame import Frame, Reader
@@ -32,9 +31,9 @@ class Connection(asyncio.Protocol):
     `peer` is host:port of the other end. `closed` is why the connection is over, or goes to be; empty while it lives.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, peer: str) -> None:
         self.limits = limits
-        self.peer = ""
+        self.peer = peer
         self.closed = ""
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
@@ -49,6 +48,11 @@ class Connection(asyncio.Protocol):
         self._sent = False  # since the last beat
         self._silent = 0  # beats without a byte from the other side
         self._room: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the loop has begun with it."""
+        return self._transport is not None
 
     @property
     def held(self) -> int:
@@ -80,9 +84,6 @@ class Connection(asyncio.Protocol):
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = transport = cast(asyncio.Transport, made)
         transport.set_write_buffer_limits(_HIGH_WATER)
-        name = transport.get_extra_info("peername")
-        if name:
-            self.peer = join_host_port(name[0], name[1])
         if self.closed:
             transport.abort()
         else:
@@ -203,10 +204,13 @@ class Connection(asyncio.Protocol):
     # The connection's life
 
     def beat(self) -> None:
-        """Called once a beat: say something if nothing was said, and give up a peer that says nothing.
+        """Called once a beat: say something if nothing was said, and give up a peer that says nothing. Until both have
+        greeted, there is another limit on that.
 
         Beats are counted, not seconds: what has arrived while this process stood still is read before the next.
         """
+        if not self._reader.greeted:
+            return
         self._silent += 1
         if self._silent > self.limits.silent_beats:
             self.abort(f"nothing was heard of it for {self.limits.beat * self.limits.silent_beats:g} s")

@@ -27,15 +27,17 @@ class _Work:
 
 
 class Incoming(Connection):
-    """The acceptor's end of a connection. `cut_off` tells whether this side has put an end to it. `on_held` is told
-    how many bytes more, or less, it holds of what is no whole frame yet.
+    """The acceptor's end of a connection from `peer`. `cut_off` tells whether this side has put an end to it.
+    `on_held` is told how many bytes more, or less, it holds of what is no whole frame yet.
 
     With a `required_name`, whatever comes from a caller whose certificate is not for that name is refused.
     """
 
-    def __init__(self, limits: Limits, handlers: Handlers, required_name: str, on_held: Callable[[int], None]) -> None:
-        super().__init__(limits)
-        self.caller = Caller("")
+    def __init__(
+        self, peer: str, limits: Limits, handlers: Handlers, required_name: str, on_held: Callable[[int], None]
+    ) -> None:
+        super().__init__(limits, peer)
+        self.caller = Caller(peer)
         self.cut_off = False
         self._messages = handlers.messages
         self._calls = handlers.calls

@@ -112,16 +112,16 @@ class Link:
     async def _open(self) -> Outgoing:
         host, port = split_host_port(self.address, 0)
         connected = await self._connected(host, port)
-        connection = Outgoing(self._limits, self.address, self._ended)
+        connection = Outgoing(self.address, self._limits, self._ended)
         try:
+            await self._loop.create_connection(
+                lambda: connection,
+                sock=connected,
+                ssl=self._tls,
+                server_hostname=self._server_name if self._tls is not None else None,
+                ssl_handshake_timeout=self._limits.setup if self._tls is not None else None,
+            )
             async with asyncio.timeout(self._limits.setup):
-                await self._loop.create_connection(
-                    lambda: connection,
-                    sock=connected,
-                    ssl=self._tls,
-                    server_hostname=self._server_name if self._tls is not None else None,
-                    ssl_handshake_timeout=self._limits.setup if self._tls is not None else None,
-                )
                 await connection.greeting
             if connection.closed:
                 raise Unreachable(connection.closed)

@@ -78,7 +78,7 @@ class Listener:
                 self._complain(caller, f"it has {self._limits.incoming_per_host} connections already")
             else:
                 self._hosts[host] += 1
-                connection = Incoming(self._limits, self._handlers, self._required_name, self._count)
+                connection = Incoming(caller, self._limits, self._handlers, self._required_name, self._count)
                 task = self._loop.create_task(self._serve(connection, accepted, caller))
                 self._serving[task] = connection
                 task.add_done_callback(partial(self._served, host))
@@ -91,17 +91,16 @@ class Listener:
 
     async def _serve(self, connection: Incoming, accepted: socket.socket, caller: str) -> None:
         """See a connection through from its first byte to its last."""
+        tls = self._tls
         try:
-            async with asyncio.timeout(self._limits.setup):
-                tls = self._tls
-                if tls is not None and self._plain_too and not await self._begins_tls(accepted):
-                    tls = None
-                await self._loop.connect_accepted_socket(
-                    lambda: connection,
-                    accepted,
-                    ssl=tls,
-                    ssl_handshake_timeout=self._limits.setup if tls is not None else None,
-                )
+            if tls is not None and self._plain_too and not await self._begins_tls(accepted):
+                tls = None
+            await self._loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=tls,
+                ssl_handshake_timeout=self._limits.setup if tls is not None else None,
+            )
         except TimeoutError:
             self._complain(caller, "it did not say what it is in time")
         except OSError as error:
@@ -112,12 +111,13 @@ class Listener:
                 self._complain(caller, connection.closed)
 
     async def _begins_tls(self, accepted: socket.socket) -> bool:
-        """Whether the first byte that comes is TLS's. It stays to be read."""
+        """Whether the first byte that comes is TLS's. It stays to be read. Raises OSError and TimeoutError."""
         readable: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(accepted.fileno(), _settle, readable)
         begins: bool | None = None
         try:
-            await readable
+            async with asyncio.timeout(self._limits.setup):
+                await readable
             begins = accepted.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE
             return begins
         finally:
@@ -153,7 +153,7 @@ class Listener:
         self._listening.clear()
         for serving, connection in self._serving.items():
             tasks += [serving, *connection.tasks]
-            if connection.peer:
+            if connection.connected:
                 connection.close("this agent stops")
             else:
                 serving.cancel()

@@ -28,13 +28,12 @@ class _Stream:
 
 
 class Outgoing(Connection):
-    """The initiator's end of a connection to `address`. `greeting` is done once the other side has answered the
+    """The initiator's end of a connection to `peer`. `greeting` is done once the other side has answered the
     preamble, and fails with `Unreachable` where it does not; `on_end` is called once the connection is over.
     """
 
-    def __init__(self, limits: Limits, address: str, on_end: Callable[["Outgoing"], None]) -> None:
-        super().__init__(limits)
-        self.address = address
+    def __init__(self, peer: str, limits: Limits, on_end: Callable[["Outgoing"], None]) -> None:
+        super().__init__(limits, peer)
         self.greeting: asyncio.Future[None] = self._loop.create_future()
         self._on_end = on_end
         self._next = 0
@@ -69,7 +68,7 @@ class Outgoing(Connection):
         self._on_end(self)
 
     def _unreachable(self) -> Unreachable:
-        return Unreachable(f"{self.address}: {self.closed}")
+        return Unreachable(f"{self.peer}: {self.closed}")
 
     def has_room(self) -> bool:
         """Whether a call may begin now."""
@@ -133,7 +132,7 @@ class Outgoing(Connection):
 
     def _expire(self, answer: asyncio.Future[bytes], method: str) -> None:
         if not answer.done():
-            answer.set_exception(Unreachable(f"{self.address}: {method} was not answered in time"))
+            answer.set_exception(Unreachable(f"{self.peer}: {method} was not answered in time"))
             answer.exception()
 
     def _forget(self, number: int) -> None:

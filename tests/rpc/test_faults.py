@@ -176,6 +176,17 @@ async def test_who_does_not_say_what_it_is_is_cut_off(caplog: pytest.LogCaptureF
 
 
 @on_both_loops
+async def test_who_takes_its_time_to_greet_is_greeted_first() -> None:
+    async with network(Limits(beat=0.02, silent_beats=1000)) as callee:
+        to = await address(callee)
+        async with peer(to) as other, peer(to, b"") as late:
+            for _ in range(3):
+                await other.reader.readexactly(8)  # a greeting or a sign of life, and part of the next
+            late.write(PREAMBLE)
+            assert await late.reader.readexactly(len(PREAMBLE)) == PREAMBLE
+
+
+@on_both_loops
 async def test_strangers_are_logged_but_not_each_of_a_flood(caplog: pytest.LogCaptureFixture) -> None:
     async with network() as callee:
         to = await address(callee)
