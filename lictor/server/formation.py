@@ -42,6 +42,7 @@ PROMISE = "server.promise"
 LEADERLESS = 3.0  # seconds without a leader after which the other servers are asked
 REPEAT = 30.0  # seconds after which what is waited for is logged again
 DETAILS = 5.0
+SHOWN_MOST = 64
 SETTLED = 5.0  # seconds between two looks while all is well
 LEAVING = 12.0  # seconds that leaving may take
 
@@ -249,6 +250,8 @@ class Formation:
         now = asyncio.get_running_loop().time()
         before, at = self._shown.get(about, ("", float("-inf")))
         if now - at >= (REPEAT if text == before else DETAILS):
+            if len(self._shown) >= SHOWN_MOST:
+                self._shown.clear()
             self._shown[about] = (text, now)
             log.log(level, "%s", text)
 
@@ -301,7 +304,8 @@ class Formation:
             said = hello.decode_hello(body)
         except (Unreachable, LictorError, msgspec.MsgspecError) as error:
             before = contact.trouble
-            trouble = str(error).removeprefix(f"{contact.address}: ")
+            trouble = str(error).removeprefix(f"cannot connect to {contact.address}: ")
+            trouble = trouble.removeprefix(f"{contact.address}: ")
             self._contacts.failed(contact, trouble, loop.time())
             if not before:
                 self._wake.set()
@@ -331,7 +335,7 @@ class Formation:
                 raise Refused(f"the call cannot be read: {error}") from None
             if said.datacenter != self._settings.datacenter:
                 self._show(
-                    "stranger",
+                    f"stranger {said.node[:64]}",
                     f"refused a server of another datacenter: node={said.node[:200]} address={said.address[:200]} "
                     f"datacenter={said.datacenter[:200]}",
                     level=logging.WARNING,
