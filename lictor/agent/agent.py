@@ -191,8 +191,24 @@ class Agent:
             return self.serving.formation.hello
         if self.server is None:
             raise NoLeader
-        me = self.server_record()
-        return Hello(me.id, me.node, me.address, self.datacenter, 1, False, is_leader=True, version=API_VERSION)
+        me, consensus = self.server_record(), self.server.consensus
+        return Hello(
+            me.id,
+            me.node,
+            me.address,
+            self.datacenter,
+            consensus.number,
+            blank=False,
+            leader_id=me.id,
+            leader=me.address,
+            is_leader=consensus.is_leader,
+            term=consensus.term,
+            last_index=consensus.applied,
+            last_term=consensus.term,
+            applied=consensus.applied,
+            version=API_VERSION,
+            meta=self.meta(),
+        )
 
     @property
     def rpc_address(self) -> str:

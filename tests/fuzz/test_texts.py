@@ -105,14 +105,14 @@ def test_filters_are_read_or_refused() -> None:
         text = spoil_text(rng.choice(FILTERS), WORDS, rng)
         if rng.random() < 0.3:
             text = " ".join(rng.choices(WORDS, k=rng.randrange(1, 30)))
-        begun = time.monotonic()
+        begun = time.process_time()
         try:
             found = parse(text)
             found.bind(NodeService)(SERVICE_ROW)
             found.bind(CatalogService)
         except FilterError as error:
             str(error).encode()
-        assert time.monotonic() - begun < 2, f"slow: {text!r}"
+        assert time.process_time() - begun < 2, f"slow: {text!r}"
 
 
 def test_patterns_are_read_or_refused() -> None:
@@ -121,12 +121,12 @@ def test_patterns_are_read_or_refused() -> None:
     text = "".join(rng.choices("ab\u00e4 x-\n", k=200))
     while time.monotonic() < end:
         pattern = spoil_text("".join(rng.choices(PATTERNS, k=rng.randrange(1, 4))), PATTERNS, rng)
-        begun = time.monotonic()
+        begun = time.process_time()
         try:
             Regex(pattern).search(text)
         except (RegexError, TooCostly):
             pass
-        assert time.monotonic() - begun < 2, f"slow: {pattern!r}"
+        assert time.process_time() - begun < 2, f"slow: {pattern!r}"
 
 
 @pytest.mark.parametrize("format", list(DOCUMENTS))
@@ -135,7 +135,7 @@ def test_configurations_are_loaded_or_refused(format: str, tmp_path: Path) -> No
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         text = spoil_text(DOCUMENTS[format], PIECES, rng)
-        begun = time.monotonic()
+        begun = time.process_time()
         try:
             load(parse_flags(["-dev"]), [SourceFile("f." + format, text, format)], [], "host")
         except ConfigError as error:
@@ -143,7 +143,7 @@ def test_configurations_are_loaded_or_refused(format: str, tmp_path: Path) -> No
             str(error).encode()
         except Exception as error:
             pytest.fail(f"{error!r} for {text!r}")
-        assert time.monotonic() - begun < 2, f"slow: {text!r}"
+        assert time.process_time() - begun < 2, f"slow: {text!r}"
 
 
 @pytest.mark.parametrize(
@@ -163,21 +163,21 @@ def test_configurations_are_loaded_or_refused(format: str, tmp_path: Path) -> No
     ],
 )
 def test_a_document_that_is_a_bomb_is_refused_at_once(format: str, text: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(ConfigError) as refused:
         load(parse_flags(["-dev"]), [SourceFile("f", text, format)], [], "host")
     assert len(str(refused.value)) < 10_000
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def test_a_pattern_that_never_finds_its_states_again_is_given_up() -> None:
     rng = Random(SEED)
     pattern = Regex("(a|b)*a(a|b){900}c")
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(TooCostly, match="too many ways to match"):
         for _ in range(3000):
             pattern.search("".join(rng.choices("ab", k=400)))
-    assert time.monotonic() - begun < 10
+    assert time.process_time() - begun < 10
     ordinary = Regex("^(web|db)-[a-z0-9]{4,60}\\.(dc1|dc2)$")
     for _ in range(2000):
         ordinary.search("web-" + "".join(rng.choices("abcdefgh0123456789\u00e4", k=50)) + ".dc1")
