@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.agent.processes import PATIENCE, eventually
 from tests.cluster.servers import Server, cluster
+from tests.rpc.certificates import Authority, authority
 
 ALL = ("a", "b", "c")
 
@@ -243,6 +244,39 @@ def test_an_agent_is_told_where_to_join(tmp_path: Path) -> None:
         assert (status, b"Failed to join 127.0.0.1:1" in answer) == (500, True)
         assert lictor(servers["b"], "join", servers["a"].address).startswith("Successfully joined cluster")
         servers.settle()
+
+
+def test_servers_with_tls_let_in_only_servers_of_their_authority(tmp_path: Path) -> None:
+    ours, theirs = authority(tmp_path / "ours"), authority(tmp_path / "theirs")
+    with cluster(tmp_path, *ALL) as servers:
+        for server in servers:
+            server.flags += tls(ours, "-server", server=server)
+        servers.start()
+        servers["a"].write("key", b"value")
+        assert servers["c"].read("key") == b"value"
+        strangers = [servers.add("plain"), servers.add("other"), servers.add("client")]
+        strangers[1].flags += tls(theirs, "-server", server=strangers[1])
+        strangers[2].flags += tls(ours, "-client", server=strangers[2])
+        for stranger in strangers:
+            stranger.start()
+        for name in ALL:
+            strangers[0].logs(f"{servers[name].address} (the other side closed the connection)")
+            strangers[1].logs(
+                f"{servers[name].address} (its certificate: self-signed certificate in certificate chain)"
+            )
+            strangers[2].logs(f"{servers[name].address} (server.hello needs a certificate for server.dc1.consul)")
+        assert set(servers["a"].peers()) == set(ALL)
+        assert all(stranger.leader() == "" for stranger in strangers)
+
+
+def tls(made: Authority, kind: str, *, server: Server) -> list[str]:
+    """Flags for TLS between servers with a new certificate of an authority."""
+    settings = made.settings(kind)
+    file = server.folder / "tls.json"
+    keys = {"ca_file": settings.ca_file, "cert_file": settings.cert_file, "key_file": settings.key_file}
+    strict = {"verify_incoming": True, "verify_outgoing": True, "verify_server_hostname": True}
+    file.write_text(json.dumps({"tls": {"internal_rpc": {**keys, **strict}}}))
+    return [f"-config-file={file}"]
 
 
 def lictor(server: Server, *arguments: str) -> str:
