@@ -1,5 +1,7 @@
 """What replicas send each other: messages of the consensus core, together with what leases need. Pure."""
 
+from typing import Annotated
+
 import msgspec
 
 from lictor.raft.core.message import Message, MessageKind
@@ -13,8 +15,30 @@ OFFER = "raft.snapshot.offer"
 DATA = "raft.snapshot.data"
 DONE = "raft.snapshot.done"
 
+ADDRESS_MOST = 300  # characters
+TERM_LEAP = 1 << 40  # terms; no server is that far ahead of another, and terms must not run out
+
+# What servers send each other as messages. All else is between a server and its own storage, or is asked as a call.
+PEER_KINDS = frozenset(
+    {
+        MessageKind.APPEND,
+        MessageKind.APPEND_RESPONSE,
+        MessageKind.VOTE,
+        MessageKind.VOTE_RESPONSE,
+        MessageKind.PRE_VOTE,
+        MessageKind.PRE_VOTE_RESPONSE,
+        MessageKind.HEARTBEAT,
+        MessageKind.HEARTBEAT_RESPONSE,
+        MessageKind.TIMEOUT_NOW,
+    }
+)
 # What only a leader sends.
 LEADER_KINDS = frozenset({MessageKind.APPEND, MessageKind.HEARTBEAT, MessageKind.SNAPSHOT})
+
+
+def is_plausible(message: Message, term: int) -> bool:
+    """Whether a server can have sent a message to one that is in a term: a mangled or forged one must not end it."""
+    return message.kind in PEER_KINDS and message.term <= term + TERM_LEAP and not message.responses
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -26,7 +50,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     to: int
     sender: int
-    address: str
+    address: Annotated[str, msgspec.Meta(max_length=ADDRESS_MOST)]
     sent: float
     echo_term: int
     echo: float

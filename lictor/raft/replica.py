@@ -499,6 +499,9 @@ class Replica:
         for message in received.messages:
             if message.sender != sender or message.to != self._number:
                 continue
+            if not envelope.is_plausible(message, node.term):
+                log.warning("a message was refused: from=%s kind=%s", caller.address, message.kind.name)
+                continue
             if message.kind in VOTES and message.context != TRANSFER and self._hold.holds(now):
                 continue
             self._step_one(message)

@@ -12,7 +12,7 @@ import msgspec
 from lictor.model.errors import LictorError, Refused
 from lictor.model.transport import Caller, Transport, Unreachable
 from lictor.raft import envelope
-from lictor.raft.core.message import Message
+from lictor.raft.core.message import Message, MessageKind
 from lictor.raft.settings import World
 from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull, Incoming, Mangled, Outgoing, SnapshotStore
 
@@ -138,7 +138,7 @@ class Shipping:
             snapshot = await self._work(incoming.finish)
             log.info("received a snapshot: from=%s index=%d", caller.address, snapshot.index)
         message = complete.message
-        if message.snapshot != snapshot or message.to != self._number:
+        if message.kind is not MessageKind.SNAPSHOT or message.snapshot != snapshot or message.to != self._number:
             raise Refused("the message is not about the snapshot that came before it")
         self._step(message)
         return envelope.encode(0)

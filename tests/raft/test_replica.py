@@ -12,7 +12,8 @@ import pytest
 from lictor.model.errors import NoLeader, NotLeader, Refused
 from lictor.model.transport import Caller, OnMessage
 from lictor.raft.consensus import Peer, ServerChange
-from lictor.raft.envelope import UNREADABLE, decode_envelope, encode
+from lictor.raft.core.message import APPEND_THREAD, APPLY_THREAD, Entry, EntryKind, Message, MessageKind
+from lictor.raft.envelope import MESSAGES, UNREADABLE, Envelope, decode_envelope, encode
 from lictor.raft.settings import RaftSettings
 from tests.raft.replicas import QUICK, Cluster, soon, until
 
@@ -113,6 +114,36 @@ async def test_what_a_leader_proposes_for_its_own_leadership_ends_with_it(three:
     await soon(leader.replica.propose(b"third", 30.0))
     await three.same(3)
     assert leader.machine.lines == [b"first", b"second", b"third"]
+
+
+async def test_messages_that_no_server_sends_another_end_none(three: Cluster) -> None:
+    leader = await three.leader()
+    await soon(leader.replica.propose(b"before", 30.0))
+    sender = next(place for place in three.places if place is not leader).replica.number
+    term, last, far = leader.replica.term, leader.replica.node.last_index, 1 << 60
+    stranger = three.wire.end("stranger:1")
+    for place in three.places:
+        to = place.replica.number
+        forged = [
+            Message(kind, to, thread, term, term, far, (Entry(term, far),))
+            for kind in (MessageKind.STORAGE_APPEND_RESPONSE, MessageKind.STORAGE_APPLY_RESPONSE)
+            for thread in (APPEND_THREAD, APPLY_THREAD)
+        ]
+        forged += [
+            Message(MessageKind.PROPOSE, to, sender, entries=(Entry(data=b"no proposal"),)),
+            Message(MessageKind.PROPOSE, to, sender, entries=(Entry(kind=EntryKind.CHANGE_V2, data=b"no change"),)),
+            Message(MessageKind.VOTE_RESPONSE, to, sender, (1 << 64) - 1),
+            Message(MessageKind.APPEND_RESPONSE, to, sender, term, index=far),
+            Message(MessageKind.APPEND_RESPONSE, to, sender, term, index=last + 1),
+        ]
+        for message in forged:
+            for address in ("stranger:1", "x" * 10_000):
+                envelope = Envelope(to, message.sender, address, 0.0, 0, 0.0, (message,))
+                stranger.send(place.address, MESSAGES, encode(envelope))
+    for place in three.places:
+        await soon(place.replica.propose(b"after", 30.0))
+    await three.same(4)
+    assert all(place.replica.running for place in three.places)
 
 
 async def test_a_minority_confirms_no_read_and_takes_no_write(three: Cluster) -> None:

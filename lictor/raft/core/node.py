@@ -146,6 +146,10 @@ class Node:
                 raise MessageRefused(f"APPEND after {message.index} carries entries {first.index} to {last.index}")
             if not message.log_term <= first.term <= last.term <= message.term:
                 raise MessageRefused(f"APPEND of term {message.term} carries terms {first.term} to {last.term}")
+        elif kind is MessageKind.APPEND_RESPONSE:
+            end = self.last_index
+            if self.is_leader and message.term == self.term and message.index > end:
+                raise MessageRefused(f"APPEND_RESPONSE for {message.index}, but the leader's log ends at {end}")
         elif message.snapshot is not None:
             try:
                 message.snapshot.membership.check()
