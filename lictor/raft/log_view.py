@@ -9,6 +9,8 @@ from lictor.raft.core.message import ENTRY_OVERHEAD, NO_LIMIT, Entry, HardState,
 from lictor.raft.core.storage import Compacted
 from lictor.raft.wal import Recovered
 
+DROPPED = 10_000  # entries that are dropped at once: many take long
+
 
 class LogView:
     """A `Storage`. `bytes` counts the entries that are held."""
@@ -74,7 +76,7 @@ class LogView:
 
     def compact(self, trailing: int, trailing_bytes: int) -> int:
         """Drop entries that the latest snapshot stands for, but for the last ones before it. Returns the index up to
-        which they are gone.
+        which they are gone; a further call may drop more, for no call drops more than `DROPPED`.
         """
         if self.latest is None:
             return self._before
@@ -83,7 +85,7 @@ class LogView:
         while kept < min(trailing, keep_from) and size < trailing_bytes:
             kept += 1
             size += len(self._entries[keep_from - kept].data) + ENTRY_OVERHEAD
-        place = keep_from - kept
+        place = min(keep_from - kept, DROPPED)
         if place > 0:
             self._before_term = self._entries[place - 1].term
             self._before += place

@@ -76,7 +76,10 @@ class Snapshotting:
             if view.latest is not None and view.latest.index >= index:
                 return  # one from the leader came meanwhile
             view.latest = snapshot
-            gone = view.compact(settings.trailing, settings.trailing_bytes)
+            gone = -1
+            while gone < (so_far := view.compact(settings.trailing, settings.trailing_bytes)):
+                gone = so_far
+                await asyncio.sleep(0)
             await self._world.log_work(self._wal.compact, min(gone, index))
             await self._world.snapshot_work(self._store.remove_older)
             log.info("took a snapshot: index=%d", index)
