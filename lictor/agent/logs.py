@@ -163,13 +163,17 @@ def _level(record: logging.LogRecord) -> str:
     return "DEBUG" if record.levelno >= logging.DEBUG else "TRACE"
 
 
+# What could end a line, or have a terminal do something, is shown as in Python's text literals.
+_SHOWN = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+
+
 class TextFormatter(logging.Formatter):
     """`2026-11-20T19:00:00.000Z [INFO]  agent: message: key=value`, in UTC; one line whatever the values hold."""
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         millis = int(record.created % 1 * 1000)
-        message = redact(record.getMessage()).replace("\n", "\\n")
+        message = redact(record.getMessage()).translate(_SHOWN)
         line = f"{stamp}.{millis:03d}Z {'[' + _level(record) + ']':<7} {_module(record)}: {message}"
         fields = _fields(record)
         if fields:

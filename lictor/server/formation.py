@@ -457,7 +457,10 @@ class Formation:
         founder = next((server for server in promise.servers if server.number == promise.founder), None)
         if founder is None:
             return _encode("was asked by a server that is not among those that shall form the cluster")
-        if not await joining.answers_at(self._transport, founder.address, founder.number):
+        wrong = next((problem for server in promise.servers if (problem := joining.record_problem(server))), "")
+        if wrong:
+            raise Refused(wrong)
+        if not await joining.answers(self._transport, founder):
             return _encode(f"has no answer from {founder.node} at {founder.address}: check its advertise_addr")
         async with self._binding:
             refusal = refuse_promise(self._own(), self._standing, promise, blank=self._consensus.blank)

@@ -4,9 +4,16 @@ without. Forming a cluster, joining one and autopilot go by it.
 Who asks may say of itself the same in the call's body, so that both know of each other after one call.
 """
 
+from typing import Annotated
+
 import msgspec
 
 METHOD = "server.hello"
+
+# What comes from the network, and goes into logs and the catalog: bounded, and without control characters.
+Text = Annotated[str, msgspec.Meta(max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Texts = Annotated[tuple[Text, ...], msgspec.Meta(max_length=1024)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -16,31 +23,31 @@ class Hello(msgspec.Struct, frozen=True):
     whose interface it speaks, `build` its own.
     """
 
-    id: str
-    node: str
-    address: str
-    datacenter: str
-    number: int
+    id: Text
+    node: Text
+    address: Text
+    datacenter: Text
+    number: Count
     blank: bool
-    expect: int = 0
-    promise: str = ""
+    expect: Count = 0
+    promise: Text = ""
     joining: bool = False
-    servers: tuple[str, ...] = ()
-    known: tuple[str, ...] = ()
-    leader_id: str = ""
-    leader: str = ""
+    servers: Texts = ()
+    known: Texts = ()
+    leader_id: Text = ""
+    leader: Text = ""
     is_leader: bool = False
-    term: int = 0
-    last_index: int = 0
-    last_term: int = 0
-    applied: int = 0
+    term: Count = 0
+    last_index: Count = 0
+    last_term: Count = 0
+    applied: Count = 0
     last_contact: float = 0.0
-    version: str = ""
-    build: str = ""
-    raft_protocol: int = 3
+    version: Text = ""
+    build: Text = ""
+    raft_protocol: Count = 3
     read_replica: bool = False
-    serf_port: int = 0
-    meta: dict[str, str] = {}
+    serf_port: Count = 0
+    meta: Annotated[dict[Text, Text], msgspec.Meta(max_length=256)] = {}
 
 
 encode_hello = msgspec.msgpack.Encoder().encode

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
+from lictor.model.host_port import split_host_port
 from lictor.model.transport import Caller, Transport, Unreachable
 from lictor.raft.consensus import Consensus, Peer, ServerChange, ServerRecord
 from lictor.server import hello
@@ -21,6 +22,7 @@ PATIENCE = 10.0  # seconds that a change of the configuration may take
 ALIVE = 3.0  # seconds without a word after which a server may be replaced by one that claims its node id or name
 ANSWER = 3.0  # seconds in which another server says who it is
 KEPT_OUT = 120.0  # seconds for which a server that was removed on purpose, and runs on, may not join again
+TEXT_MOST = 256  # characters of a server's node id, name or address
 HOPS = 3  # servers that are asked for one request, each named by the one before
 
 log = logging.getLogger("lictor.server.membership")
@@ -93,10 +95,12 @@ class Doorkeeper:
     async def _join(self, asked: JoinAsked, caller: str) -> None:
         record = asked.record
         if asked.datacenter != self._datacenter:
-            log.error("refused a server of another datacenter: %s at %s", record.node, caller)
-            raise Refused(f"this cluster is datacenter {self._datacenter}, not {asked.datacenter}")
-        if not record.id or not record.node or not record.address or not record.number:
-            raise Refused("a server needs a node id, a name, an address and a number")
+            log.error("refused a server of another datacenter: %s at %s", record.node[:TEXT_MOST], caller)
+            raise Refused(f"this cluster is datacenter {self._datacenter}, not {asked.datacenter[:TEXT_MOST]}")
+        wrong = record_problem(record)
+        if wrong:
+            log.warning("refused a server at %s: %s", caller, wrong)
+            raise Refused(wrong)
         if asked.again and self._is_kept_out(record.id):
             raise Refused("it was removed by an operator, and is kept out for a while: end it, or restart it to join")
         peers = self._consensus.peers()
@@ -104,7 +108,7 @@ class Doorkeeper:
         if rival:
             log.warning("refused to let %s at %s join: %s", record.node, record.address, rival)
             raise Refused(rival)
-        if not await answers_at(self._transport, record.address, record.number):
+        if not await answers(self._transport, record):
             log.warning("refused to let %s join: it does not answer at %s", record.node, record.address)
             raise Refused(f"it does not answer at {record.address}, where it says that it is: check advertise_addr")
         known = next((peer for peer in peers if peer.id == record.id), None)
@@ -140,6 +144,22 @@ class Doorkeeper:
         return float("inf") if progress is None or progress.contact is None else progress.contact
 
 
+def record_problem(record: ServerRecord) -> str:
+    """Why no server can be known under a record; empty if one can. Pure."""
+    if not record.id or not record.node or not record.address or not 0 < record.number < 1 << 63:
+        return "a server needs a node id, a name, an address and a number"
+    for what, text in (("node id", record.id), ("node name", record.node), ("address", record.address)):
+        if len(text) > TEXT_MOST:
+            return f"its {what} has {len(text)} characters: at most {TEXT_MOST} are allowed"
+        if not text.isprintable():
+            return f"its {what} {text!r} has characters that cannot be shown"
+    try:
+        split_host_port(record.address, 0)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def join_problem(
     peers: Sequence[Peer], record: ServerRecord, seconds_silent: Callable[[str], float], leader_id: str
 ) -> str:
@@ -161,13 +181,13 @@ def join_problem(
     return ""
 
 
-async def answers_at(transport: Transport, address: str, number: int) -> bool:
-    """Whether the server with a number answers at an address."""
+async def answers(transport: Transport, record: ServerRecord) -> bool:
+    """Whether a server answers where its record says that it is, and says the same of itself."""
     try:
-        said = hello.decode_hello(await transport.call(address, hello.METHOD, b"", ANSWER))
+        said = hello.decode_hello(await transport.call(record.address, hello.METHOD, b"", ANSWER))
     except (Unreachable, LictorError, msgspec.MsgspecError):
         return False
-    return said.number == number
+    return (said.number, said.id, said.node) == (record.number, record.id, record.node)
 
 
 async def ask_to_join(transport: Transport, at: Sequence[str], asked: JoinAsked, timeout: float = PATIENCE + 5) -> None:

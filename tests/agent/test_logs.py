@@ -46,8 +46,9 @@ def test_a_text_line_has_time_level_module_message_and_fields() -> None:
 
 def test_a_value_cannot_forge_a_line() -> None:
     with logging_to(LogConfig()) as (_, stream):
-        log.error("bad\nmessage", value="x\n2026-01-01T00:00:00.000Z [INFO]  agent: forged")
+        log.error("bad\nmessage \x1b[31m", value="x\n2026-01-01T00:00:00.000Z [INFO]  agent: forged")
     assert len(stream.getvalue().splitlines()) == 1
+    assert "bad\\nmessage \\x1b[31m:" in stream.getvalue()
 
 
 def test_a_json_line_has_the_keys_of_hclog() -> None:

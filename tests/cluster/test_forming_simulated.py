@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from lictor.model.errors import Refused
 from lictor.raft.consensus import ServerChange, ServerRecord
 from lictor.server.formation import FormationSettings
-from lictor.server.joining import KEPT_OUT
+from lictor.server.joining import KEPT_OUT, JoinAsked, ask_to_join
 from tests.cluster.simulated import Cluster, Host, Process
 from tests.simulation.loop import SimLoop, run
 from tests.simulation.network import Weather
@@ -205,6 +206,26 @@ def test_a_living_server_is_not_replaced_by_one_with_its_node_id() -> None:
         numbers = {peer.node: peer.number for peer in leader.process.replica.peers()}
         assert victim.process is not None
         assert numbers["a"] == victim.process.replica.number
+
+    simulate(story)
+
+
+def test_nobody_is_renamed_but_by_itself() -> None:
+    async def story(cluster: Cluster) -> None:
+        await three(cluster)
+        leader = cluster.leader()
+        assert leader is not None
+        victim, stranger = (host for host in cluster.hosts.values() if host is not leader)
+        assert victim.process is not None
+        forged = victim.process.replica.number
+
+        async def ask(process: Process) -> None:
+            record = ServerRecord("id-other", "other", victim.address, forged)
+            await ask_to_join(process.transport, [leader.address], JoinAsked(record, "dc1"))
+
+        with pytest.raises(Refused, match="does not answer at"):
+            await stranger.ask(ask)
+        assert cluster.agree(*ALL)
 
     simulate(story)
 
