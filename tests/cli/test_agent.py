@@ -12,8 +12,6 @@ from tests.cli.command_line import here
     [
         ((), "data_dir cannot be empty"),
         (("-data-dir=%s",), "server = false: agents cannot join servers yet"),
-        (("-data-dir=%s", "-server", "-bootstrap-expect=3"), "bootstrap_expect = 3: servers cannot form a cluster yet"),
-        (("-data-dir=%s", "-server"), "server = true without bootstrap_expect"),
         (("-dev", "-hcl=acl { enabled = true }"), "acl.enabled = true: tokens are not checked yet"),
     ],
 )
