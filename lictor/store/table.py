@@ -31,17 +31,18 @@ class Index(Generic[K, R]):
         """Every value that some row has."""
         return self._rows.keys()
 
-    def add(self, key: K, row: R) -> None:
-        for value in self._of(row):
-            self._rows.setdefault(value, {})[key] = row
-
-    def discard(self, key: K, row: R) -> None:
-        for value in self._of(row):
-            rows = self._rows.get(value)
-            if rows is not None:
-                rows.pop(key, None)
-                if not rows:
-                    del self._rows[value]
+    def change(self, key: K, old: R | None, row: R | None) -> None:
+        """A row takes the place of another; None is no row."""
+        if old is not None:
+            for value in self._of(old):
+                rows = self._rows.get(value)
+                if rows is not None:
+                    rows.pop(key, None)
+                    if not rows:
+                        del self._rows[value]
+        if row is not None:
+            for value in self._of(row):
+                self._rows.setdefault(value, {})[key] = row
 
     def exchange(self, other: "Index[K, R]") -> None:
         self._rows, other._rows = other._rows, self._rows
@@ -60,11 +61,13 @@ FREED = 500  # values of an index that are dropped in one step
 class Table(Generic[K, R]):
     """Rows by primary key. `key` derives it from a row; `indexes` name further derivations."""
 
-    __slots__ = ("_indexes", "indexes", "journal", "key", "rows")
+    __slots__ = ("_indexes", "get", "indexes", "journal", "key", "rows")
 
     def __init__(self, key: Callable[[R], K], **indexes: Callable[[R], Iterable[Hashable]]) -> None:
         self.key = key
         self.rows: Rows[K, R] = Rows()
+        self.get: Callable[[K], R | None] = self.rows.get
+        """The row under a key."""
         self.indexes: dict[str, Index[K, R]] = {name: Index(of) for name, of in indexes.items()}
         self._indexes = tuple(self.indexes.values())
         self.journal: Journal = []
@@ -75,10 +78,6 @@ class Table(Generic[K, R]):
     def __iter__(self) -> Iterator[R]:
         return self.rows.in_order()
 
-    def get(self, key: K) -> R | None:
-        """The row under `key`."""
-        return self.rows.get(key)
-
     def by(self, index: str, value: Hashable) -> dict[K, R]:
         """The rows that have `value` in the named index, by primary key; not to be changed by the caller."""
         return self.indexes[index].get(value)
@@ -86,7 +85,9 @@ class Table(Generic[K, R]):
     def put(self, row: R) -> R | None:
         """Insert or replace a row; returns the one it replaced."""
         key = self.key(row)
-        old = self._swap(key, row)
+        old = self.rows.swap(key, row)
+        for index in self._indexes:
+            index.change(key, old, row)
         self.journal.append((self, key, old))
         return old
 
@@ -121,10 +122,7 @@ class Table(Generic[K, R]):
     def _swap(self, key: K, row: R | None) -> R | None:
         old = self.rows.swap(key, row)
         for index in self._indexes:
-            if old is not None:
-                index.discard(key, old)
-            if row is not None:
-                index.add(key, row)
+            index.change(key, old, row)
         return old
 
 
