@@ -123,6 +123,13 @@ class Consensus(Protocol):
         ...
 
     @property
+    def cluster(self) -> str:
+        """What names the cluster among all others, the same on all of its servers for good; empty before this server
+        knows.
+        """
+        ...
+
+    @property
     def term(self) -> int:
         """The present term."""
         ...

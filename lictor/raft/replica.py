@@ -35,7 +35,7 @@ from lictor.raft.log_writer import LogWriter
 from lictor.raft.once import AppliedNumbers
 from lictor.raft.proposing import Busy, LeaderQueue, Origin
 from lictor.raft.reading import Reading
-from lictor.raft.roster import Roster
+from lictor.raft.roster import Roster, cluster_of
 from lictor.raft.settings import ELECTION_TICKS, RaftSettings, World
 from lictor.raft.shipping import Shipping
 from lictor.raft.snapshotting import Snapshotting
@@ -157,6 +157,11 @@ class Replica:
     def blank(self) -> bool:
         """Whether this server belongs to no cluster yet."""
         return not self._node.membership.members and self._node.last_index == 0
+
+    @property
+    def cluster(self) -> str:
+        """What names the cluster, or empty."""
+        return self._roster.cluster
 
     @property
     def term(self) -> int:
@@ -292,7 +297,7 @@ class Replica:
             raise Refused("this server belongs to a cluster already")
         if self._number not in [server.number for server in servers]:
             raise Refused("this server is not among those that form the cluster")
-        roster = Roster(servers)
+        roster = Roster(servers, cluster_of(servers))
         snapshot = Snapshot(1, 1, opening.voters(roster.records), roster.encode())
         # Others may have formed already and ask for a vote: what is promised meanwhile must not be forgotten.
         self._deaf = True
@@ -376,7 +381,7 @@ class Replica:
                 known.put(noted(entry).records)
                 tail.append(Entry(entry.term, entry.index))
         membership, records = opening.successors(servers, known, self._number, self._record())
-        roster = Roster(records)
+        roster = Roster(records, self._roster.cluster)
         snapshot = Snapshot(commit, self._view.term(commit) or 1, membership, roster.encode())
         await self._begin_after(snapshot, roster, tail)
         log.warning("the configuration was replaced: servers=%s", ", ".join(record.address for record in records))

@@ -1,13 +1,23 @@
 """The servers behind the numbers of a membership, and what a change of the configuration says of them. Pure."""
 
 from collections.abc import Iterable
+from hashlib import blake2b
 
 import msgspec
 
 from lictor.raft.consensus import ServerRecord
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_records = msgspec.msgpack.Decoder(list[ServerRecord]).decode
+
+
+class _Kept(msgspec.Struct, frozen=True, array_like=True):
+    """A roster as it is kept with a snapshot."""
+
+    cluster: str = ""
+    records: tuple[ServerRecord, ...] = ()
+
+
+_decode_kept = msgspec.msgpack.Decoder(_Kept).decode
 
 
 class ChangeNote(msgspec.Struct, frozen=True, array_like=True):
@@ -23,21 +33,29 @@ encode_note = _encode
 decode_note = msgspec.msgpack.Decoder(ChangeNote).decode
 
 
-class Roster:
-    """Records by number. `changes` counts them."""
+def cluster_of(founders: Iterable[ServerRecord]) -> str:
+    """What names a cluster, from the servers that formed it: they are chosen at random, and form one only."""
+    numbers = ",".join(str(number) for number in sorted(record.number for record in founders))
+    return blake2b(numbers.encode(), digest_size=16).hexdigest()
 
-    def __init__(self, records: Iterable[ServerRecord] = ()) -> None:
+
+class Roster:
+    """Records by number, and the name of the cluster. `changes` counts those of records."""
+
+    def __init__(self, records: Iterable[ServerRecord] = (), cluster: str = "") -> None:
         self.records: dict[int, ServerRecord] = {record.number: record for record in records}
+        self.cluster = cluster
         self.changes = 0
 
     @classmethod
     def decode(cls, data: bytes) -> "Roster":
         """From `encode`. Raises `ValueError`."""
-        return cls(_decode_records(data) if data else ())
+        kept = _decode_kept(data) if data else _Kept()
+        return cls(kept.records, kept.cluster)
 
     def encode(self) -> bytes:
         """As bytes; equal rosters give equal bytes."""
-        return _encode([self.records[number] for number in sorted(self.records)])
+        return _encode(_Kept(self.cluster, tuple(self.records[number] for number in sorted(self.records))))
 
     def put(self, records: Iterable[ServerRecord]) -> None:
         """Add or replace records."""

@@ -58,6 +58,11 @@ class SingleVoter:
         return False
 
     @property
+    def cluster(self) -> str:
+        """It has no name to others."""
+        return ""
+
+    @property
     def term(self) -> int:
         """There is only one term."""
         return 1
