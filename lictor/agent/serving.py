@@ -9,14 +9,13 @@ await serving.close()
 import asyncio
 import os
 import random
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.logs import logger
 from lictor.agent.rpc_tls import RpcTls, reload_rpc_tls, rpc_tls
+from lictor.agent.worker import Worker
 from lictor.model.errors import LictorError
 from lictor.raft.consensus import Consensus, Machine, ServerRecord
 from lictor.raft.replica import Replica
@@ -29,21 +28,6 @@ from lictor.server.server import Server
 from lictor.store.store import Store
 
 log = logger("agent.server")
-
-
-class Worker:
-    """A thread of its own for work that blocks, done in the order in which it comes."""
-
-    def __init__(self, name: str) -> None:
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix=name)
-
-    def __call__(self, function: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
-        """Have a function called. Returns what will be its result."""
-        return asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
-
-    def close(self) -> None:
-        """Finish what is under way."""
-        self._threads.shutdown()
 
 
 def end_process(error: BaseException) -> None:

@@ -32,6 +32,7 @@ class Host(Protocol):
     def leased(self) -> bool: ...
     def address(self, number: int) -> str: ...
     def touch(self) -> None: ...
+    def hasten(self) -> None: ...
 
 
 class Reading:
@@ -116,4 +117,6 @@ class Reading:
             raise Refused(f"the call cannot be read: {error}") from None
         if not host.running or asked.to != host.number or not host.node.is_leader:
             raise NotLeader(host.leader)
-        return envelope.encode(await self._leader_index(asked.quorum))
+        index = await self._leader_index(asked.quorum)
+        host.hasten()
+        return envelope.encode(index)

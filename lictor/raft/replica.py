@@ -32,6 +32,7 @@ from lictor.raft.core.node import MessageRefused, Node, ProposalDropped, Strange
 from lictor.raft.lease import Hold, Lease
 from lictor.raft.log_view import LogView
 from lictor.raft.log_writer import LogWriter
+from lictor.raft.notices import Notices
 from lictor.raft.once import AppliedNumbers
 from lictor.raft.proposing import Busy, LeaderQueue, Origin
 from lictor.raft.reading import Reading
@@ -89,6 +90,7 @@ class Replica:
         self._applying: deque[tuple[Message, int]] = deque()  # work, and the place in it that is next
         self._addresses: dict[int, str] = {}  # of servers that have spoken
         self._reading = Reading(self, transport)
+        self._notices = Notices(self._send)
         self._fresh_until = 0.0
         self._leading = False
         self._lead_term = 0
@@ -276,6 +278,7 @@ class Replica:
         if not self._running:
             return
         self._running = False
+        self._notices.drop()
         if self._timer is not None:
             self._timer.cancel()
         await self._reading.close()
@@ -452,6 +455,8 @@ class Replica:
             except ProposalDropped:
                 self._queue.put_back(proposals)
                 break
+            if any(proposal.origin != self._origin.origin for proposal in proposals):
+                self._notices.awaited(node.last_index)
 
     def _ahead(self) -> bool:
         """Whether enough is on its way."""
@@ -529,7 +534,7 @@ class Replica:
             self._fail(error)
         self.touch()
 
-    def _send(self, to: int, messages: list[Message]) -> None:
+    def _send(self, to: int, messages: Sequence[Message]) -> None:
         address = self.address(to)
         if not address:
             return
@@ -552,6 +557,10 @@ class Replica:
             return known
         record = self._roster.records.get(number)
         return record.address if record is not None else ""
+
+    def hasten(self) -> None:
+        """Another server was told what is committed, and waits to have it."""
+        self._notices.go()
 
     @property
     def _hears(self) -> bool:
@@ -605,7 +614,9 @@ class Replica:
             mute = self._full and node.is_leader and self._silent()
             for to, messages in outgoing.items():
                 if not mute:
-                    self._send(to, messages)
+                    going = self._notices.sort(to, messages, node.last_index) if node.is_leader else messages
+                    if going:
+                        self._send(to, going)
             for read in ready.read_states:
                 self._reading.confirmed(read.context, read.index)
             self._apply()
@@ -616,10 +627,11 @@ class Replica:
     def _notice(self) -> None:
         """Tell of changes of leader and leadership."""
         node = self._node
-        now = asyncio.get_running_loop().time()
+        led = self._leading
         if (node.leader, node.term) != (self._seen_leader, self._seen_term):
+            led = False
             if self._seen_leader and not node.leader:
-                self._leaderless_since = now
+                self._leaderless_since = asyncio.get_running_loop().time()
             if node.leader:
                 log.info("new leader elected: leader=%s term=%d", self.address(node.leader), node.term)
             elif self._seen_leader:
@@ -631,15 +643,16 @@ class Replica:
             if node.is_leader:
                 self._lease.begin(node.term)
                 self._lead_term, self._lead_index = node.term, node.last_index
+                self._notices.begin(node.last_index)
             else:
+                self._notices.drop()
                 self._reading.lead_no_more(NotLeader(self.address(node.leader)))
                 self._configuring.lead_no_more()
         leading = (
             node.is_leader
             and node.term == self._lead_term
-            and node.committed_in_term
-            and self.applied_index.index >= self._lead_index
             and not self._full
+            and (led or (node.committed_in_term and self.applied_index.index >= self._lead_index))
         )
         if leading != self._leading:
             self._leading = leading
