@@ -29,10 +29,13 @@ log = logging.getLogger("lictor.server.membership")
 
 
 class JoinAsked(msgspec.Struct, frozen=True):
-    """A server asks to be a member under its present name and address. `again` if it was one since it started."""
+    """A server asks to be a member under its present name and address. `cluster` is the one that it belongs to, if any;
+    `again` tells whether it was a member since it started.
+    """
 
     record: ServerRecord
     datacenter: str
+    cluster: str = ""
     again: bool = False
 
 
@@ -101,6 +104,8 @@ class Doorkeeper:
         if wrong:
             log.warning("refused a server at %s: %s", caller, wrong)
             raise Refused(wrong)
+        if asked.cluster and asked.cluster != self._consensus.cluster:
+            raise Refused("it belongs to another cluster: to have it join this one, move its raft folder away")
         if asked.again and self._is_kept_out(record.id):
             raise Refused("it was removed by an operator, and is kept out for a while: end it, or restart it to join")
         peers = self._consensus.peers()

@@ -31,6 +31,7 @@ WEIGHTS: Final = {
     "cut": 5.0,
     "one_way": 3.0,
     "link": 3.0,
+    "usurper": 2.0,
     "isolate_leader": 3.0,
     "breaks": 1.0,
     "weather": 2.0,
@@ -213,6 +214,25 @@ class Faults:
         if one != other:
             await self._separate({(one, other), (other, one)})
 
+    async def _usurper(self) -> None:
+        """One does not hear the leader and wants its place, while those that do hear it are started again and again."""
+        cluster, leaders = self.cluster, self.cluster.leaders()
+        others = [host for host in cluster.hosts if host not in leaders]
+        if not leaders or not others:
+            return
+        usurper = self.chance.choice(others)
+        ends = cluster.loop.now + 4 * cluster.settings.election_timeout
+        pairs = {(leaders[-1].address, usurper.address), (usurper.address, leaders[-1].address)}
+        cut = asyncio.ensure_future(self._separate(pairs, ends - cluster.loop.now))
+        while cluster.loop.now < ends:
+            await asyncio.sleep(self.chance.uniform(0.0, cluster.settings.election_timeout))
+            for host in others:
+                if host is not usurper and host.process is not None:
+                    cluster.counts.crashes += 1
+                    host.kill(power=False)
+                    host.start()
+        await cut
+
     async def _isolate_leader(self) -> None:
         leaders = self.cluster.leaders()
         if leaders:
@@ -220,14 +240,14 @@ class Faults:
             others = [host.address for host in self.cluster.hosts if host.address != one]
             await self._separate({(one, other) for other in others} | {(other, one) for other in others})
 
-    async def _separate(self, pairs: set[tuple[str, str]]) -> None:
+    async def _separate(self, pairs: set[tuple[str, str]], seconds: float | None = None) -> None:
         network = self.cluster.network
         self.cluster.counts.cuts += 1
         self.cluster.note(f"cut {sorted(pairs)}")
         network.cut |= pairs
         if self.chance.random() < 0.3:
             network.break_some(1.0)
-        await self._last()
+        await (self._last() if seconds is None else asyncio.sleep(seconds))
         network.cut -= pairs
         self.cluster.note("healed")
 

@@ -13,7 +13,8 @@ from lictor.raft.consensus import Machine
 from lictor.raft.replica import Replica
 from lictor.raft.settings import World
 from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull
-from lictor.server.formation import Formation, FormationSettings
+from lictor.server.formation import Formation
+from lictor.server.formation_settings import FormationSettings
 from lictor.server.leadership import Leadership
 from lictor.server.server import Server
 from lictor.store.store import Store
