@@ -1,4 +1,4 @@
-"""TLS between agents, from the configuration to the contexts that the network is given.
+"""TLS between agents: from the configuration to what the network is given.
 
 `tls.internal_rpc` decides, and `tls.defaults` where that leaves a key out:
 
@@ -18,6 +18,7 @@ import msgspec
 
 from lictor.agent.config import RuntimeConfig
 from lictor.model.errors import LictorError
+from lictor.rpc.security import Security
 
 _VERSIONS = {
     "": ssl.TLSVersion.TLSv1_2,
@@ -35,16 +36,6 @@ _SUITE = re.compile(
 )
 _SUITES = "tls_cipher_suites"
 _EXAMPLE = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
-
-
-class RpcTls(msgspec.Struct, frozen=True):
-    """What `lictor.rpc.network.Network` is given. A context of None means: no TLS that way."""
-
-    server_tls: ssl.SSLContext | None = None
-    client_tls: ssl.SSLContext | None = None
-    server_name: str | None = None
-    required_name: str | None = None
-    plain_too: bool = True
 
 
 class _Settings(msgspec.Struct, frozen=True):
@@ -66,28 +57,18 @@ class _Settings(msgspec.Struct, frozen=True):
         return f"tls.defaults.{key}" if key in self.common else f"tls.internal_rpc.{key}"
 
 
-def rpc_tls(config: RuntimeConfig) -> RpcTls:
+def rpc_tls(config: RuntimeConfig) -> Security:
     """Contexts made of the files that the configuration names. Raises `LictorError` with the key and the file."""
     settings = _settings(config)
     server_name = f"server.{config.datacenter}.{config.domain.strip('.')}".lower()
     named = settings.verify_server_hostname
-    made = RpcTls(
-        server_tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if settings.cert_file or settings.verify_incoming else None,
-        client_tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if settings.verify_outgoing or named else None,
-        server_name=server_name if named else None,
-        required_name=server_name if named else None,
+    return Security(
+        server_tls=_server_tls(settings) if settings.cert_file or settings.verify_incoming else None,
+        client_tls=_client_tls(settings) if settings.verify_outgoing or named else None,
+        server_name=server_name if named else "",
+        required_name=server_name if named else "",
         plain_too=not settings.verify_incoming,
     )
-    _furnish(made, settings)
-    return made
-
-
-def reload_rpc_tls(made: RpcTls, config: RuntimeConfig) -> None:
-    """Have handshakes from now on use what the files hold now. What was trusted before goes on being trusted until
-    the agent starts anew. Raises `LictorError`, and then nothing has changed.
-    """
-    rpc_tls(config)  # what cannot be read is found before anything is taken over
-    _furnish(made, _settings(config))
 
 
 def _settings(config: RuntimeConfig) -> _Settings:
@@ -98,26 +79,33 @@ def _settings(config: RuntimeConfig) -> _Settings:
     return _Settings(**values, common=common)
 
 
-def _furnish(made: RpcTls, settings: _Settings) -> None:
-    for context in (made.server_tls, made.client_tls):
-        if context is not None:
-            _set_versions(context, settings)
-            if settings.cert_file or settings.key_file or context is made.server_tls:
-                _load_certificate(context, settings)
-            _load_authorities(context, settings)
-    if made.server_tls is not None:
-        if settings.verify_incoming:
-            _need_authorities(settings, "verify_incoming")
-            made.server_tls.verify_mode = ssl.CERT_REQUIRED
-        else:
-            # Who shows a certificate is known by it; only a name that is required makes it worth asking for.
-            named = made.required_name is not None
-            made.server_tls.verify_mode = ssl.CERT_OPTIONAL if named else ssl.CERT_NONE
-    if made.client_tls is not None:
-        _need_authorities(settings, "verify_outgoing" if settings.verify_outgoing else "verify_server_hostname")
-        made.client_tls.check_hostname = made.server_name is not None
-        made.client_tls.hostname_checks_common_name = False
-        made.client_tls.verify_mode = ssl.CERT_REQUIRED
+def _server_tls(settings: _Settings) -> ssl.SSLContext:
+    context = _context(ssl.PROTOCOL_TLS_SERVER, settings)
+    _load_certificate(context, settings)
+    if settings.verify_incoming:
+        _need_authorities(settings, "verify_incoming")
+        context.verify_mode = ssl.CERT_REQUIRED
+    else:
+        # Who shows a certificate is known by it; only a name that is required makes it worth asking for.
+        context.verify_mode = ssl.CERT_OPTIONAL if settings.verify_server_hostname else ssl.CERT_NONE
+    return context
+
+
+def _client_tls(settings: _Settings) -> ssl.SSLContext:
+    _need_authorities(settings, "verify_outgoing" if settings.verify_outgoing else "verify_server_hostname")
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, settings)
+    if settings.cert_file or settings.key_file:
+        _load_certificate(context, settings)
+    context.check_hostname = settings.verify_server_hostname
+    context.hostname_checks_common_name = False
+    return context
+
+
+def _context(protocol: int, settings: _Settings) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    _set_versions(context, settings)
+    _load_authorities(context, settings)
+    return context
 
 
 def _set_versions(context: ssl.SSLContext, settings: _Settings) -> None:

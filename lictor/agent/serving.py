@@ -14,16 +14,18 @@ from pathlib import Path
 
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.logs import logger
-from lictor.agent.rpc_tls import RpcTls, reload_rpc_tls, rpc_tls
+from lictor.agent.rpc_tls import rpc_tls
 from lictor.agent.worker import Worker
 from lictor.model.errors import LictorError
 from lictor.raft.consensus import Consensus, Machine, ServerRecord
 from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World, election_timeout
 from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull
+from lictor.rpc.limits import Limits
 from lictor.rpc.network import Network
 from lictor.server import recovery
-from lictor.server.formation import Formation, FormationSettings
+from lictor.server.formation import Formation
+from lictor.server.formation_settings import FormationSettings
 from lictor.server.server import Server
 from lictor.store.store import Store
 
@@ -54,15 +56,7 @@ class Serving:
         self._folder = Path(config.data_dir) / "raft"
         self._log_work, self._snapshot_work = Worker("raft-log"), Worker("raft-snapshots")
         chance = random.SystemRandom()
-        self._tls: RpcTls = rpc_tls(config)
-        self.network = Network(
-            chance,
-            server_tls=self._tls.server_tls,
-            client_tls=self._tls.client_tls,
-            server_name=self._tls.server_name,
-            required_name=self._tls.required_name,
-            plain_too=self._tls.plain_too,
-        )
+        self.network = Network(chance, security=rpc_tls(config), limits=_network_limits(config))
         self._world = World(
             log_work=self._log_work, snapshot_work=self._snapshot_work, fatal=end_process, chance=chance
         )
@@ -116,10 +110,10 @@ class Serving:
         return _raft_settings(self._config).tick
 
     def reload(self, config: RuntimeConfig) -> None:
-        """Use what the certificate files hold now, and the keys of snapshots. Raises `LictorError`, and then nothing
-        has changed.
+        """Use what the certificate files hold now, and the keys of TLS, limits and snapshots. Raises `LictorError`,
+        and then nothing has changed.
         """
-        reload_rpc_tls(self._tls, config)
+        self.network.configure(rpc_tls(config), _network_limits(config))
         self._config = config
         self._replica.settings = _raft_settings(config)
 
@@ -137,6 +131,15 @@ class Serving:
         await self.network.close()
         self._log_work.close()
         self._snapshot_work.close()
+
+
+def _network_limits(config: RuntimeConfig) -> Limits:
+    """Zero means that there is no limit, or the ordinary one."""
+    ordinary = Limits()
+    return Limits(
+        setup=config.limits.rpc_handshake_timeout or ordinary.setup,
+        incoming_per_host=config.limits.rpc_max_conns_per_client or ordinary.incoming,
+    )
 
 
 def _raft_settings(config: RuntimeConfig) -> RaftSettings:

@@ -187,9 +187,7 @@ class Connection(asyncio.Protocol):
             try:
                 await turn
             except asyncio.CancelledError:
-                if turn.cancelled():
-                    self._room.remove(turn)
-                else:
+                if not turn.cancelled():
                     self._wake()  # it was this one's turn: somebody else's, then
                 raise
         raise Unreachable(f"{self.peer}: {self.closed}")
@@ -197,9 +195,11 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         """Let those go on who wait for room. They look for themselves whether it lasts for all of them."""
         while self._room and (self.closed or self.has_room()):
-            self._room.popleft().set_result(None)
-            if not self.closed:
-                return  # it will send, and when that has left, the next has its turn
+            turn = self._room.popleft()
+            if not turn.done():  # who waited has not given up
+                turn.set_result(None)
+                if not self.closed:
+                    return  # it will send, and when that has left, the next has its turn
 
     # The connection's life
 

@@ -18,16 +18,15 @@ from lictor.rpc import frame
 from lictor.rpc.connection import log
 from lictor.rpc.limits import Limits
 from lictor.rpc.outgoing import Outgoing
+from lictor.rpc.security import Security
 
 _PROVEN = 5.0  # seconds that a connection must have lived for the next attempt to come soon
 _STOPPING = "this agent stops"
 
 
 class Link:
-    """The way to an address. `on_lost` is called when a connection that was there has broken.
-
-    With `tls`, `server_name` is the name that the other side's certificate is checked for, where the context checks
-    names.
+    """The way to an address, secured as `security` says. `on_lost` is called when a connection that was there has
+    broken.
     """
 
     def __init__(
@@ -36,16 +35,14 @@ class Link:
         limits: Limits,
         chance: random.Random,
         on_lost: Callable[[str], None],
-        tls: ssl.SSLContext | None,
-        server_name: str,
+        security: Security,
     ) -> None:
         self.address = address
+        self.security = security
         self.connection: Outgoing | None = None
-        self._limits = limits
+        self.limits = limits
         self._chance = chance
         self._on_lost = on_lost
-        self._tls = tls
-        self._server_name = server_name
         self._loop = asyncio.get_running_loop()
         self._attempt: asyncio.Task[None] | None = None
         self._connecting = False  # and not waiting to
@@ -68,7 +65,7 @@ class Link:
         self._begin()
         if not self._connecting:
             return False
-        if self._messages and self._messages_size + len(body) > self._limits.waiting:
+        if self._messages and self._messages_size + len(body) > self.limits.waiting:
             return False
         self._messages.append((method, body))
         self._messages_size += len(body) + frame.OVERHEAD
@@ -112,16 +109,17 @@ class Link:
     async def _open(self) -> Outgoing:
         host, port = split_host_port(self.address, 0)
         connected = await self._connected(host, port)
-        connection = Outgoing(self.address, self._limits, self._ended)
+        tls = self.security.client_tls
+        connection = Outgoing(self.address, self.limits, self._ended)
         try:
             await self._loop.create_connection(
                 lambda: connection,
                 sock=connected,
-                ssl=self._tls,
-                server_hostname=self._server_name if self._tls is not None else None,
-                ssl_handshake_timeout=self._limits.setup if self._tls is not None else None,
+                ssl=tls,
+                server_hostname=self.security.server_name if tls is not None else None,
+                ssl_handshake_timeout=self.limits.setup if tls is not None else None,
             )
-            async with asyncio.timeout(self._limits.setup):
+            async with asyncio.timeout(self.limits.setup):
                 await connection.greeting
             if connection.closed:
                 raise Unreachable(connection.closed)
@@ -137,7 +135,7 @@ class Link:
             connecting = socket.socket(family, kind, protocol)
             try:
                 connecting.setblocking(False)
-                async with asyncio.timeout(self._limits.connect):
+                async with asyncio.timeout(self.limits.connect):
                     await self._loop.sock_connect(connecting, address)
                 return connecting
             except (OSError, TimeoutError) as error:
@@ -171,7 +169,7 @@ class Link:
 
     def _retreat(self) -> None:
         """Let the next attempt wait."""
-        pause = min(self._limits.retry * 2.0 ** min(self._failures, 16), self._limits.retry_most)
+        pause = min(self.limits.retry * 2.0 ** min(self._failures, 16), self.limits.retry_most)
         self._failures += 1
         self._not_before = self._loop.time() + pause * self._chance.uniform(0.5, 1.0)
 
@@ -201,7 +199,7 @@ class Link:
         connection = self.connection
         if self._used or self._attempt is not None or (connection is not None and connection.busy):
             self._used, self._used_at = False, now
-        elif now - self._used_at > self._limits.idle:
+        elif now - self._used_at > self.limits.idle:
             if connection is not None:
                 self.connection = None
                 connection.close("nobody used it")

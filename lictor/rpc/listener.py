@@ -7,7 +7,6 @@ cluster can be moved to TLS one agent at a time; the first byte tells which it i
 import asyncio
 import errno
 import socket
-import ssl
 from collections import Counter
 from functools import partial
 
@@ -16,6 +15,7 @@ from lictor.rpc.connection import log
 from lictor.rpc.handlers import Handlers
 from lictor.rpc.incoming import Incoming
 from lictor.rpc.limits import Limits
+from lictor.rpc.security import Security
 
 _BACKLOG = 512
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -25,16 +25,12 @@ _TLS_HANDSHAKE = b"\x16"  # the first byte of a TLS connection (RFC 8446, sectio
 
 
 class Listener:
-    """Accepts connections and hands what comes over them to the handlers."""
+    """Accepts connections, secured as `security` says, and hands what comes over them to the handlers."""
 
-    def __init__(
-        self, limits: Limits, handlers: Handlers, tls: ssl.SSLContext | None, plain_too: bool, required_name: str
-    ) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, handlers: Handlers, security: Security) -> None:
+        self.security = security
+        self.limits = limits
         self._handlers = handlers
-        self._tls = tls
-        self._plain_too = plain_too
-        self._required_name = required_name
         self._loop = asyncio.get_running_loop()
         self._listening: list[tuple[asyncio.Task[None], socket.socket]] = []
         self._serving: dict[asyncio.Task[None], Incoming] = {}
@@ -70,15 +66,15 @@ class Listener:
                 await asyncio.sleep(_EXHAUSTED_PAUSE if error.errno in _EXHAUSTED else 0)
                 continue
             host, caller = address[0], join_host_port(address[0], address[1])
-            if len(self._serving) >= self._limits.incoming:
+            if len(self._serving) >= self.limits.incoming:
                 accepted.close()
-                self._complain(caller, f"there are {self._limits.incoming} connections already")
-            elif self._hosts[host] >= self._limits.incoming_per_host:
+                self._complain(caller, f"there are {self.limits.incoming} connections already")
+            elif self._hosts[host] >= self.limits.incoming_per_host:
                 accepted.close()
-                self._complain(caller, f"it has {self._limits.incoming_per_host} connections already")
+                self._complain(caller, f"it has {self.limits.incoming_per_host} connections already")
             else:
                 self._hosts[host] += 1
-                connection = Incoming(caller, self._limits, self._handlers, self._required_name, self._count)
+                connection = Incoming(caller, self.limits, self._handlers, self.security.required_name, self._count)
                 task = self._loop.create_task(self._serve(connection, accepted, caller))
                 self._serving[task] = connection
                 task.add_done_callback(partial(self._served, host))
@@ -91,15 +87,15 @@ class Listener:
 
     async def _serve(self, connection: Incoming, accepted: socket.socket, caller: str) -> None:
         """See a connection through from its first byte to its last."""
-        tls = self._tls
+        tls = self.security.server_tls
         try:
-            if tls is not None and self._plain_too and not await self._begins_tls(accepted):
+            if tls is not None and self.security.plain_too and not await self._begins_tls(accepted):
                 tls = None
             await self._loop.connect_accepted_socket(
                 lambda: connection,
                 accepted,
                 ssl=tls,
-                ssl_handshake_timeout=self._limits.setup if tls is not None else None,
+                ssl_handshake_timeout=self.limits.setup if tls is not None else None,
             )
         except TimeoutError:
             self._complain(caller, "it did not say what it is in time")
@@ -116,7 +112,7 @@ class Listener:
         self._loop.add_reader(accepted.fileno(), _settle, readable)
         begins: bool | None = None
         try:
-            async with asyncio.timeout(self._limits.setup):
+            async with asyncio.timeout(self.limits.setup):
                 await readable
             begins = accepted.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE
             return begins
@@ -135,7 +131,7 @@ class Listener:
     def _count(self, more: int) -> None:
         """Keep what all connections hold of unfinished frames within its bound: the one that holds most is ended."""
         self._held += more
-        if self._held > self._limits.partial:
+        if self._held > self.limits.partial:
             largest = max(self._serving.values(), key=lambda connection: connection.held)
             largest.abort("all connections together hold too much that is not finished")
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import random
-import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from lictor.model.errors import TooLarge
 from lictor.model.transport import OnCall, OnMessage, OnStream, Transport, Unreachable
 from lictor.rpc import frame
 from lictor.rpc.connection import log
@@ -13,40 +13,34 @@ from lictor.rpc.handlers import Handlers
 from lictor.rpc.limits import Limits
 from lictor.rpc.link import Link
 from lictor.rpc.listener import Listener
+from lictor.rpc.security import Security
 
 
 class Network(Transport):
-    """Connections to other agents, and from them. Made on a running loop; handlers must be there before `listen`.
-
-    `server_tls` is what this side shows to those who connect to it, and asks of them; with `plain_too`, connections
-    without TLS are taken as well. `client_tls` is what this side shows where it connects, and asks of the other;
-    `server_name` is the name that a certificate there must be for, where the context checks names. With a
-    `required_name`, callers whose certificate is not for that name are refused.
-    """
+    """Connections to other agents, and from them. Made on a running loop; handlers must be there before `listen`."""
 
     def __init__(
-        self,
-        chance: random.Random,
-        *,
-        server_tls: ssl.SSLContext | None = None,
-        client_tls: ssl.SSLContext | None = None,
-        server_name: str | None = None,
-        required_name: str | None = None,
-        plain_too: bool = False,
-        limits: Limits | None = None,
+        self, chance: random.Random, *, security: Security | None = None, limits: Limits | None = None
     ) -> None:
         self.limits = limits or Limits()
         self._longest = frame.longest_body(self.limits.frame)
         self._chance = chance
-        self._client_tls = client_tls
-        self._server_name = server_name or ""
+        self._security = security or Security()
         self._loop = asyncio.get_running_loop()
         self._handlers = Handlers()
-        self._listener = Listener(self.limits, self._handlers, server_tls, plain_too, required_name or "")
+        self._listener = Listener(self.limits, self._handlers, self._security)
         self._links: dict[str, Link] = {}
         self._lost: list[Callable[[str], None]] = []
         self._closed = False
         self._beat = self._loop.call_later(self.limits.beat, self._on_beat)
+
+    def configure(self, security: Security, limits: Limits) -> None:
+        """Make and take connections in another way from now on; those that there are stay as they are."""
+        self.limits = self._listener.limits = limits
+        self._longest = frame.longest_body(limits.frame)
+        self._security = self._listener.security = security
+        for link in self._links.values():
+            link.limits, link.security = limits, security
 
     # What comes
 
@@ -90,6 +84,7 @@ class Network(Transport):
         """Call, and return the answer. `timeout` is in seconds. Raises `Unreachable` and the callee's `LictorError`;
         `TooLarge` for what no frame can hold.
         """
+        self._check(body)
         deadline = self._loop.time() + timeout
         link = self._link(address)
         connection = link.at_hand()
@@ -102,18 +97,26 @@ class Network(Transport):
         return await connection.call(method, body, deadline)
 
     async def stream(self, address: str, method: str, body: bytes) -> AsyncGenerator[bytes, None]:
-        """Ask for a stream. Iterating raises `Unreachable` where it breaks off, and the callee's `LictorError`."""
+        """Ask for a stream. Iterating raises `Unreachable` where it breaks off, and the callee's `LictorError`;
+        `TooLarge` for what no frame can hold.
+        """
+        self._check(body)
         connection = await self._link(address).ready()
         async with aclosing(connection.stream(method, body)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def _check(self, body: bytes) -> None:
+        """Raise `TooLarge` before waiting for a connection in vain."""
+        if len(body) > self._longest:
+            raise TooLarge(f"{len(body)} bytes are too many for one call between agents: {self._longest} are allowed")
 
     def _link(self, address: str) -> Link:
         link = self._links.get(address)
         if link is None:
             if self._closed:
                 raise Unreachable(f"{address}: this agent stops")
-            link = Link(address, self.limits, self._chance, self._tell, self._client_tls, self._server_name)
+            link = Link(address, self.limits, self._chance, self._tell, self._security)
             self._links[address] = link
         return link
 

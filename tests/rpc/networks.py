@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from lictor.model.transport import Caller
+from lictor.model.transport import Caller, Unreachable
 from lictor.rpc.limits import Limits
 from lictor.rpc.network import Network
+from lictor.rpc.security import Security
 
 DEADLINE = 60.0  # seconds, for what takes milliseconds on a machine that does not stand still
 LOOPS = pytest.mark.parametrize(
@@ -37,9 +38,9 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
 
 
 @asynccontextmanager
-async def network(limits: Limits | None = None, **settings: Any) -> AsyncIterator[Network]:
+async def network(limits: Limits | None = None, security: Security | None = None) -> AsyncIterator[Network]:
     """A network that is closed at the end."""
-    made = Network(random.Random(1), limits=limits, **settings)
+    made = Network(random.Random(1), limits=limits, security=security)
     try:
         yield made
     finally:
@@ -70,3 +71,14 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+async def until_called(caller: Network, to: str) -> None:
+    """Return once a call gets through."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            try:
+                await caller.call(to, "echo", b"", 1.0)
+                return
+            except Unreachable:
+                await asyncio.sleep(0.005)

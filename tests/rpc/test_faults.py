@@ -13,7 +13,7 @@ from lictor.rpc.credit import WINDOW
 from lictor.rpc.frame import PREAMBLE, encode_count
 from lictor.rpc.limits import Limits
 from lictor.rpc.network import Network
-from tests.rpc.networks import DEADLINE, address, echo, network, on_both_loops, until
+from tests.rpc.networks import DEADLINE, address, echo, network, on_both_loops, until, until_called
 from tests.rpc.raw import Peer, peer, peers, way
 
 QUICK = Limits(beat=0.2)
@@ -209,7 +209,8 @@ async def test_one_host_gets_no_more_connections_than_its_share() -> None:
                 assert await held.next() == [(frame.ANSWER, 1, "", b"")]
             async with peer(to) as fourth:
                 assert await fourth.ended()
-        assert await until_served(to), "a place that is free again is given to the next"
+        async with network() as other:
+            await until_called(other, to)  # a place that is free again is given to the next
 
 
 @on_both_loops
@@ -222,17 +223,8 @@ async def test_there_is_a_bound_on_all_connections_together() -> None:
             assert await held.next()
             async with peer(to) as second:
                 assert await second.ended()
-        assert await until_served(to)
-
-
-async def until_served(to: str) -> bool:
-    """Whether an agent is answered, at last."""
-    async with network() as other, asyncio.timeout(DEADLINE):
-        while True:
-            try:
-                return await other.call(to, "echo", b"", DEADLINE) == b""
-            except Unreachable:
-                await asyncio.sleep(0.005)
+        async with network() as other:
+            await until_called(other, to)
 
 
 @on_both_loops
@@ -351,6 +343,32 @@ async def test_calls_wait_while_too_much_is_on_its_way() -> None:
         assert await calls == [body[:4] for body in bodies]
 
 
+@on_both_loops
+async def test_who_gives_up_waiting_for_room_lets_the_next_go_first() -> None:
+    go_on = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        peer.write(PREAMBLE)
+        await go_on.wait()
+        while True:
+            for kind, number, _, body in await peer.next():
+                if kind == frame.CALL:
+                    peer.frame(frame.ANSWER, number, "", body[:1])
+
+    errors = complaints()
+    async with network(Limits(open=1)) as caller, peers(serve) as to:
+        calls = [asyncio.create_task(caller.call(to, "data", b"%d" % number, DEADLINE)) for number in range(10)]
+        await until(lambda: caller.send(to, "data", b""))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        for call in calls[:-1]:
+            call.cancel()
+        go_on.set()
+        assert await calls[-1] == b"9"
+        await asyncio.gather(*calls, return_exceptions=True)
+    assert errors == []
+
+
 # Ways that break
 
 
@@ -379,17 +397,7 @@ async def test_a_way_that_falls_silent_is_noticed_on_both_sides() -> None:
                 await call
             assert lost == [to]
             between.silent = False
-            assert await until_called(caller, to)
-
-
-async def until_called(caller: Network, to: str) -> bool:
-    """Whether a call gets through, at last."""
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            try:
-                return await caller.call(to, "echo", b"x", 1.0) == b"x"
-            except Unreachable:
-                await asyncio.sleep(0.005)
+            await until_called(caller, to)
 
 
 @on_both_loops

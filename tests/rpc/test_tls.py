@@ -12,13 +12,14 @@ import pytest
 
 from lictor.agent.config import RuntimeConfig
 from lictor.agent.config.security import Tls, TlsDefaults, TlsProtocol
-from lictor.agent.rpc_tls import RpcTls, reload_rpc_tls, rpc_tls
+from lictor.agent.rpc_tls import rpc_tls
 from lictor.model.errors import Forbidden, LictorError
 from lictor.model.transport import Caller, Unreachable
 from lictor.rpc.limits import Limits
 from lictor.rpc.network import Network
+from lictor.rpc.security import Security
 from tests.rpc.certificates import Authority, authority
-from tests.rpc.networks import DEADLINE, address, echo, network, on_both_loops, until
+from tests.rpc.networks import DEADLINE, address, echo, network, on_both_loops, until, until_called
 
 MUTUAL = {"verify_incoming": True, "verify_outgoing": True}
 STRICT = {**MUTUAL, "verify_server_hostname": True}
@@ -40,10 +41,9 @@ def config(settings: TlsDefaults, own: TlsProtocol | None = None) -> RuntimeConf
 
 
 @asynccontextmanager
-async def agent(settings: TlsDefaults | RpcTls, limits: Limits | None = None) -> AsyncIterator[Network]:
+async def agent(settings: TlsDefaults, limits: Limits | None = None) -> AsyncIterator[Network]:
     """The network of an agent with these settings, which says to callers how it knows them."""
-    tls = settings if isinstance(settings, RpcTls) else rpc_tls(config(settings))
-    async with network(limits, **msgspec.structs.asdict(tls)) as made:
+    async with network(limits, rpc_tls(config(settings))) as made:
 
         async def names(caller: Caller, body: bytes) -> bytes:
             return ",".join(caller.names).encode()
@@ -220,27 +220,22 @@ async def test_who_begins_and_does_not_go_on_is_cut_off(ours: Authority, begin: 
 
 
 @on_both_loops
-async def test_a_reload_shows_another_certificate(ours: Authority, theirs: Authority) -> None:
-    before, after = ours.settings("-server", **MUTUAL), theirs.settings("-server", **MUTUAL)
-    tls = rpc_tls(config(before))
-    async with agent(after) as caller, agent(tls) as callee:
+async def test_what_is_changed_holds_for_new_connections(ours: Authority, theirs: Authority) -> None:
+    before, after = rpc_tls(config(PLAIN)), rpc_tls(config(ours.settings("-server", **STRICT)))
+    async with network(security=before) as caller, network(security=before) as callee, agent(PLAIN) as third:
+        callee.on_call("echo", echo)
         to = await address(callee)
+        assert await caller.call(to, "echo", b"1", DEADLINE) == b"1"
+        callee.configure(after, Limits())
+        assert await caller.call(to, "echo", b"2", DEADLINE) == b"2", "connections that there are stay"
         with pytest.raises(Unreachable):
-            await caller.call(to, "names", b"", DEADLINE)
-        reload_rpc_tls(tls, config(after))
-        assert await caller.call(to, "names", b"", DEADLINE) == b"server.dc1.consul,localhost"
-
-
-def test_a_reload_that_cannot_be_read_changes_nothing(ours: Authority) -> None:
-    tls = rpc_tls(config(ours.settings("-server", **MUTUAL)))
-    with pytest.raises(LictorError, match="ca_file"):
-        reload_rpc_tls(tls, config(ours.settings("-server", ca_file="/nowhere")))
-    assert tls.server_tls is not None
-    assert tls.server_tls.verify_mode is ssl.CERT_REQUIRED
+            await third.call(to, "echo", b"", DEADLINE)
+        third.configure(after, Limits(retry=0.001, retry_most=0.001))
+        await until_called(third, to)
 
 
 def test_without_a_certificate_there_is_no_tls() -> None:
-    assert rpc_tls(config(PLAIN)) == RpcTls()
+    assert rpc_tls(config(PLAIN)) == Security()
 
 
 def test_the_keys_of_internal_rpc_come_before_the_defaults(ours: Authority) -> None:

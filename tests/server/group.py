@@ -55,6 +55,10 @@ class Agreed:
         return self.group.leader
 
     @property
+    def cluster(self) -> str:
+        return "cluster"
+
+    @property
     def term(self) -> int:
         return self.group.term
 
