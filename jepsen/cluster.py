@@ -21,6 +21,7 @@ PATIENCE: Final = 120.0  # seconds for what has to happen in the end
 T = TypeVar("T")
 
 _POLL: Final = 0.1
+_MISTAKES: Final = ("Traceback (most recent call last)", "exception was never retrieved", "panic: ")
 _DISK_MEGABYTES: Final = 192  # of a server's own small disk
 
 
@@ -167,6 +168,14 @@ class Cluster:
         """The end of a server's log."""
         text = server.log.read_text(errors="replace") if server.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
+
+    def confess(self) -> None:
+        """Tell of the mistakes of the program that the logs show: errors that nobody had expected."""
+        for server in self.servers:
+            text = server.log.read_text(errors="replace") if server.log.exists() else ""
+            found = [line for line in text.splitlines() if any(mark in line for mark in _MISTAKES)]
+            if found:
+                self._told("accident", f"{server} logged {len(found)} unexpected errors, first: {found[0][:500]}")
 
     async def watch(self) -> None:
         """Tell of changes of the leader, and of servers that ended by themselves."""

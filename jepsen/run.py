@@ -105,6 +105,7 @@ class _Run:
                     self._stopping.set()
             self._journal.remark("phase", "finish")
             await self._workload.finish(self._workers[0], self._cluster.servers)
+            self._cluster.confess()
         finally:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
