@@ -1,9 +1,9 @@
 """A server's log and snapshots: how long a start takes with a long log, or with a large snapshot; how long a snapshot
 takes; and the longest time for which each of them holds up the event loop.
 
-The peerless measure is the goal: a log of a million entries, each a proposal of one KV write, is recovered in less than
-20 s, and a snapshot of a million KV entries holds up the loop for 50 ms at most. Other work on the machine holds it up
-as well: the last column is the processor time that this process itself used in its worst stall.
+There is no peer for it. The goals: a log of a million entries, each a proposal of one KV write, is recovered in less
+than 20 s, and a snapshot of a million KV entries holds up the loop for 50 ms at most. Other work on the machine holds
+it up as well: the last column is the processor time that this process itself used in its worst stall.
 """
 
 import asyncio

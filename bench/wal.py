@@ -1,4 +1,4 @@
-"""The write-ahead log: entries made durable, by the size of a batch, and how long a start takes to read a million.
+"""The write-ahead log: entries made durable, by the size of a batch.
 
 There is no peer for it: `fdatasync` of a block of 4 KiB in the same folder, in the same run, is the measure of what
 the disk itself allows. A single thread appends, as a server's does.
@@ -12,12 +12,10 @@ from pathlib import Path
 
 from bench.harness import Options
 from lictor.raft.core.message import Entry, HardState
-from lictor.raft.wal import Batch, Log, OsFiles
-from lictor.raft.wal.files import OsFile
+from lictor.raft.wal import Batch, Log
 
 BATCHES = (1, 10, 100, 1000)
 PAYLOAD = bytes(range(100))
-MANY = 1_000_000
 
 
 def run(options: Options) -> None:
@@ -32,11 +30,6 @@ def run(options: Options) -> None:
             rate, cpu, median = max(r[0] for r in rounds), min(r[1] for r in rounds), min(r[2] for r in rounds)
             print(f"| {size} | {rate:.0f} | {cpu * 1e6:.1f} | {median * 1e3:.2f} |")
         print(f"| fdatasync of 4 KiB alone | | | {_sync_alone(folder, options.seconds) * 1e3:.2f} |")
-        print(f"\n| recovery of {MANY:,} entries, written in batches of | seconds | CPU seconds | MB on disk |")
-        print("| --- | --- | --- | --- |")
-        for size in (1, 100):
-            seconds, cpu, megabytes = _recovery(folder / f"recovery-{size}", size)
-            print(f"| {size} | {seconds:.2f} | {cpu:.2f} | {megabytes:.0f} |")
     finally:
         shutil.rmtree(folder)
 
@@ -73,33 +66,3 @@ def _sync_alone(folder: Path, seconds: float) -> float:
         times.append(time.perf_counter() - before)
     os.close(fd)
     return sorted(times)[len(times) // 2]
-
-
-class _UnsyncedFile(OsFile):
-    """A file that leaves syncing to the system: filling a log is not what is measured."""
-
-    def sync(self) -> None:
-        pass
-
-
-class _UnsyncedFiles(OsFiles):
-    """Files of that kind."""
-
-    def create(self, path: Path) -> OsFile:
-        return _UnsyncedFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
-
-
-def _recovery(folder: Path, size: int) -> tuple[float, float, float]:
-    """Seconds and CPU seconds of recovering a log, and its megabytes."""
-    log = Log(folder, _UnsyncedFiles())
-    log.recover()
-    for first in range(1, MANY + 1, size):
-        log.append(Batch(tuple([Entry(1, first + n, data=PAYLOAD) for n in range(size)]), HardState(1, 1, first)))
-    log.abandon()
-    cpu, started = time.process_time(), time.perf_counter()
-    log = Log(folder)
-    found = log.recover()
-    seconds, used = time.perf_counter() - started, time.process_time() - cpu
-    assert len(found.entries) == MANY
-    log.abandon()
-    return seconds, used, sum(path.stat().st_size for path in folder.iterdir()) / 1e6
