@@ -118,26 +118,38 @@ class Counter:
 
 
 class Sample(Counter):
-    """A distribution of values: how long something took (milliseconds), how big it was."""
+    """A distribution of values: how long something took (milliseconds), how big it was.
 
-    __slots__ = ("values",)
+    Taking a value is an append; many are counted together.
+    """
+
+    __slots__ = ("_fresh", "values")
     kind = "sample"
 
     def add(self, value: float = 1) -> None:
         """Take one value."""
-        super().add(value)
-        # Overwriting in turn keeps the latest values of an interval with very many.
-        if len(self.values) < MAX_SAMPLED:
-            self.values.append(value)
-        else:
-            self.values[self.count % MAX_SAMPLED] = value
+        self._fresh.append(value)
+        if len(self._fresh) >= MAX_SAMPLED:
+            self._count()
+
+    def _count(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        if fresh:
+            self.count += len(fresh)
+            self.sum += sum(fresh)
+            self.squares += sum([value * value for value in fresh])
+            self.min = min(self.min, *fresh)
+            self.max = max(self.max, *fresh)
+            self.values = [*self.values, *fresh][-MAX_SAMPLED:]
 
     def _clear(self) -> None:
         super()._clear()
         self.values: list[float] = []
+        self._fresh: list[float] = []
 
     def peek(self) -> Aggregate | None:
         """What was taken since the interval began, None when nothing was."""
+        self._count()
         if not self.count:
             return None
         return Aggregate(self.count, self.sum, self.squares, self.min, self.max, tuple(self.values))

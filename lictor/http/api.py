@@ -13,7 +13,7 @@ import msgspec
 from lictor.agent.logs import logger
 from lictor.http.freshness import AGE, ANY, DEFAULT, LEASE, QUORUM, STALE, STALE_MODE, Consistency, Freshness
 from lictor.http.instruments import Timings
-from lictor.http.reply import Date, Encoded, Headers, Reply, Stream, encode, header_bytes, json_bytes, text_reply
+from lictor.http.reply import JSON, Date, Encoded, Headers, Reply, Stream, encode, header_bytes, json_bytes, text_reply
 from lictor.http.request import Request
 from lictor.http.routes import READ, WRITE, Endpoint, ReadFunction, Routes
 from lictor.http.settings import HttpSettings
@@ -201,6 +201,8 @@ class Api:
         if settings.translate_wan_addrs:
             headers = (*headers, ("X-Consul-Translate-Addresses", "true"))
         self.common_head = header_bytes(headers)
+        # What most writes are answered.
+        self.yes = encode(Reply(200, json_bytes(True), JSON), self.common_head)
 
     # -- reads --------------------------------------------------------------------------------------------------------
 

@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
                     self._api.hits += 1
                     self._transport.write(self._api.written(answer))  # type: ignore[union-attr]
                     return
-            if self._plain(data) or self._plain_write(data):
+            if self._plain(data) if data.startswith(b"GET ") else self._plain_write(data):
                 return
         self._hand_over(data)
 

@@ -60,6 +60,9 @@ def _raw(view: View, key: str) -> Reply:
 def put(api: Api, request: Request) -> KVWrite:
     """Set a key, with `flags`, `cas`, or under a session's lock (`acquire`, `release`)."""
     key = _key(request)
+    if not request.query:
+        request.require("key", key, WRITE)
+        return KVWrite("set", key, request.body or None)
     chosen = [name for name in ("cas", "acquire", "release") if request.has(name)]
     if len(chosen) > 1:
         raise InvalidRequest(f"Conflicting flags: {_flags(request)}")

@@ -53,5 +53,8 @@ class Writing:
         connection = self._connection
         if connection is None:
             return
+        if result is True and self._keep and not self._request.query:
+            connection.written(api.yes)
+            return
         reply = api.error_reply(result) if isinstance(result, LictorError) else api.reply(result, self._request)
         connection.written(encode(reply, api.common_head, close=not self._keep))
