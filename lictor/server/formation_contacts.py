@@ -129,6 +129,11 @@ class Contacts:
         return tuple(c.address for c in self._all.values() if c.sight is not None and now - c.answered_at <= FRESH)
 
     @property
+    def all_tried(self) -> bool:
+        """Whether each address of the configuration has answered, or failed to."""
+        return all(contact.sight is not None or contact.trouble for contact in self._all.values() if contact.configured)
+
+    @property
     def met_anybody(self) -> bool:
         """Whether any address of the configuration ever answered, this server's own included."""
         return bool(self._self) or any(contact.sight is not None for contact in self._all.values())

@@ -156,12 +156,10 @@ def _sorted_out(own: Own, sights: Sequence[Sight]) -> tuple[list[Sight], list[st
 
 def _plan_join(clustered: Sequence[Sight], strange: Sequence[str]) -> Plan:
     leaders = [sight for sight in clustered if sight.hello.is_leader]
-    for sight in leaders[1:]:
-        if not set(sight.hello.servers) & set(leaders[0].hello.servers):
-            pair = f"{leaders[0].hello.node} at {leaders[0].address} and {sight.hello.node} at {sight.address}"
-            return Plan(
-                Step.WAIT, f"there are two clusters, led by {pair}: leave the addresses of one out of retry_join"
-            )
+    led = {sight.hello.cluster: sight for sight in clustered if sight.hello.leader}
+    if len(led) > 1:
+        some = " and ".join(f"{sight.hello.node} at {sight.address}" for sight in led.values())
+        return Plan(Step.WAIT, f"{some} belong to different clusters: take those of one out of retry_join")
     claims = [sight.address for sight in leaders] + [sight.hello.leader for sight in clustered if sight.hello.leader]
     seen = ", ".join(f"{sight.hello.node} at {sight.address}" for sight in clustered)
     more = f"; {'; '.join(strange)}" if strange else ""

@@ -20,7 +20,7 @@ class Hello(msgspec.Struct, frozen=True):
     """One server. `number` is that of its `ServerRecord`; `promise` the id of the promise that it gave, see
     `formation_plan`; `servers` the node ids of its cluster's configuration as it knows it; `known` the addresses of
     other servers that it has heard of; `last_contact` is in seconds, infinite for never; `version` is that of Consul
-    whose interface it speaks, `build` its own.
+    whose interface it speaks, `build` its own; `cluster` is as `Consensus` has it.
     """
 
     id: Text
@@ -48,6 +48,7 @@ class Hello(msgspec.Struct, frozen=True):
     read_replica: bool = False
     serf_port: Count = 0
     meta: Annotated[dict[Text, Text], msgspec.Meta(max_length=256)] = {}
+    cluster: Text = ""
 
 
 encode_hello = msgspec.msgpack.Encoder().encode

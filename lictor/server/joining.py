@@ -22,6 +22,7 @@ PATIENCE = 10.0  # seconds that a change of the configuration may take
 ALIVE = 3.0  # seconds without a word after which a server may be replaced by one that claims its node id or name
 ANSWER = 3.0  # seconds in which another server says who it is
 KEPT_OUT = 120.0  # seconds for which a server that was removed on purpose, and runs on, may not join again
+COMPLAINT_PAUSE = 1.0  # seconds between two lines about servers that were refused
 TEXT_MOST = 256  # characters of a server's node id, name or address
 HOPS = 3  # servers that are asked for one request, each named by the one before
 
@@ -67,6 +68,7 @@ class Doorkeeper:
         self._transport = transport
         self._datacenter = datacenter
         self._removed: dict[str, float] = {}  # on purpose, by node id, and when
+        self._complain_after = 0.0
         transport.on_call(JOIN, self._on_join)
         transport.on_call(LEAVE, self._on_leave)
 
@@ -98,11 +100,11 @@ class Doorkeeper:
     async def _join(self, asked: JoinAsked, caller: str) -> None:
         record = asked.record
         if asked.datacenter != self._datacenter:
-            log.error("refused a server of another datacenter: %s at %s", record.node[:TEXT_MOST], caller)
+            self._complain("refused a server of another datacenter: %s at %s", record.node[:TEXT_MOST], caller)
             raise Refused(f"this cluster is datacenter {self._datacenter}, not {asked.datacenter[:TEXT_MOST]}")
         wrong = record_problem(record)
         if wrong:
-            log.warning("refused a server at %s: %s", caller, wrong)
+            self._complain("refused a server at %s: %s", caller, wrong)
             raise Refused(wrong)
         if asked.cluster and asked.cluster != self._consensus.cluster:
             raise Refused("it belongs to another cluster: to have it join this one, move its raft folder away")
@@ -111,10 +113,10 @@ class Doorkeeper:
         peers = self._consensus.peers()
         rival = join_problem(peers, record, self._seconds_silent, self._consensus.leader_id)
         if rival:
-            log.warning("refused to let %s at %s join: %s", record.node, record.address, rival)
+            self._complain("refused to let %s at %s join: %s", record.node, record.address, rival)
             raise Refused(rival)
         if not await answers(self._transport, record):
-            log.warning("refused to let %s join: it does not answer at %s", record.node, record.address)
+            self._complain("refused to let %s join: it does not answer at %s", record.node, record.address)
             raise Refused(f"it does not answer at {record.address}, where it says that it is: check advertise_addr")
         known = next((peer for peer in peers if peer.id == record.id), None)
         await self._consensus.change(ServerChange.ADD_LEARNER, record, PATIENCE)
@@ -122,6 +124,13 @@ class Doorkeeper:
             log.info("a server has joined: node=%s address=%s id=%s", record.node, record.address, record.id)
         elif (known.address, known.node) != (record.address, record.node):
             log.info("a server has moved: node=%s address=%s before=%s", record.node, record.address, known.address)
+
+    def _complain(self, text: str, *values: str) -> None:
+        """Log why a server was refused, but not for each one of a flood: who means it asks again."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._complain_after:
+            self._complain_after = now + COMPLAINT_PAUSE
+            log.warning(text, *values)
 
     async def remove(self, node_id: str) -> None:
         """As the leader, have a server be no member any more, on purpose. Raises what `Consensus.change` does."""

@@ -11,8 +11,9 @@ import msgspec
 from lictor.raft.consensus import Peer, ServerRecord
 from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World
-from lictor.server.formation import Formation, FormationSettings
+from lictor.server.formation import Formation
 from lictor.server.formation_file import NAME
+from lictor.server.formation_settings import FormationSettings
 from tests.simulation.disk import Drive, Worker
 from tests.simulation.loop import Clock, SimLoop
 from tests.simulation.network import Network

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from lictor.model.errors import Refused
+from lictor.model.transport import Caller, OnCall
 from lictor.raft.consensus import ServerChange, ServerRecord
-from lictor.server.formation import FormationSettings
-from lictor.server.joining import KEPT_OUT, JoinAsked, ask_to_join
+from lictor.server.formation_settings import FormationSettings
+from lictor.server.joining import JOIN, KEPT_OUT, JoinAsked, ask_to_join
 from tests.cluster.simulated import Cluster, Host, Process
 from tests.simulation.loop import SimLoop, run
 from tests.simulation.network import Weather
@@ -197,7 +198,14 @@ def test_a_living_server_is_not_replaced_by_one_with_its_node_id() -> None:
         assert clone.process is not None
         victim = cluster.hosts["a"]
         clone.name = "a"  # the node id and name of another
+        asked: list[str] = []
+        leading = cluster.leader()
+        assert leading is not None
+        assert leading.process is not None
+        doorkeeper = leading.process.formation._doorkeeper
+        leading.process.transport.on_call(JOIN, partial(_counted, asked, doorkeeper._on_join))
         await asyncio.sleep(60)
+        assert 10 <= len(asked) <= 70  # it goes on asking, without haste
         assert clone.process.replica.blank
         assert cluster.agree(*ALL)
         leader = cluster.leader()
@@ -328,6 +336,61 @@ def test_whoever_finds_nobody_gives_up_after_retry_max() -> None:
     simulate(story)
 
 
+def test_a_server_of_one_cluster_never_joins_another() -> None:
+    """Not even where it lost sight of its own, and is told of the other's servers."""
+
+    async def story(cluster: Cluster) -> None:
+        for name in ALL:
+            cluster.add(name, ALL).start()
+        for name in "xyz":
+            cluster.add(name, "xyz").start()
+        await cluster.until(lambda: cluster.agree(*ALL) and cluster.agree(*"xyz"), "two clusters")
+        lost = cluster.hosts["a"]
+        lost.kill()
+        lost.settings = _settings(lost, join=("x", "y", "z"))
+        for name in "bc":
+            cluster.hosts[name].kill()
+        lost.start()
+        await asyncio.sleep(60)
+        assert cluster.agree(*"xyz")
+        assert await lost.ask(_leader) == ""
+        assert set(cluster.members("a")) == set(ALL)
+        for name in "bc":
+            cluster.hosts[name].start()
+        await cluster.until(lambda: cluster.agree(*ALL), "it is back in its own cluster")
+        assert cluster.agree(*"xyz")
+        asking = JoinAsked(ServerRecord("id-q", "q", "a:8300", 5), "dc1", "another cluster")
+        with pytest.raises(Refused, match="it belongs to another cluster"):
+            await cluster.hosts["x"].ask(partial(_ask_for, asking))
+
+    simulate(story)
+
+
+def test_a_server_that_is_told_of_two_clusters_joins_neither(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(cluster: Cluster) -> None:
+        cluster.add("a", [], alone=True).start()
+        cluster.add("x", [], alone=True).start()
+        await cluster.until(lambda: cluster.agree("a") and cluster.agree("x"), "two clusters")
+        cluster.add("b", ["a", "x"], expect=0).start()
+        await asyncio.sleep(60)
+        assert cluster.agree("a")
+        assert cluster.agree("x")
+        assert "a at a:8300 and x at x:8300 belong to different clusters" in caplog.text
+        cluster.hosts["x"].kill()
+        await cluster.until(lambda: cluster.agree("a", "b"), "it joins the one that is left")
+
+    with caplog.at_level("INFO", logger="lictor"):
+        simulate(story)
+
+
+async def _ask_for(asked: JoinAsked, process: Process) -> None:
+    leader = process.replica.leader
+    if process.replica.is_leader:
+        await process.formation._doorkeeper._join(asked, "")
+    else:
+        await ask_to_join(process.transport, [leader], asked)
+
+
 def test_a_server_that_cannot_be_reached_where_it_says_is_no_founder() -> None:
     async def story(cluster: Cluster) -> None:
         for name in ALL:
@@ -344,6 +407,11 @@ def test_a_server_that_cannot_be_reached_where_it_says_is_no_founder() -> None:
         await cluster.until(lambda: cluster.agree(*ALL), "a cluster of three")
 
     simulate(story)
+
+
+async def _counted(asked: list[str], answer: OnCall, caller: Caller, body: bytes) -> bytes:
+    asked.append(caller.address)
+    return await answer(caller, body)
 
 
 async def _leader(process: Process) -> str:
