@@ -107,6 +107,7 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
     "Operator": (
         "GET /v1/operator/raft/configuration",
         "DELETE /v1/operator/raft/peer",
+        "POST /v1/operator/raft/transfer-leader",
         "GET /v1/operator/autopilot/configuration",
         "PUT /v1/operator/autopilot/configuration",
         "GET /v1/operator/autopilot/health",

@@ -72,6 +72,14 @@ def test_the_health_of_the_servers(server: Server) -> None:
 
 
 @pytest.mark.newer("the endpoint came after the reference")
+@covers("POST /v1/operator/raft/transfer-leader")
+def test_a_server_on_its_own_has_nobody_to_lead_in_its_place(api: Api) -> None:
+    answer = api.post("/v1/operator/raft/transfer-leader")
+    assert (answer.status, answer.text) == (500, "cannot find peer")
+    assert api.get("/v1/status/leader").json()
+
+
+@pytest.mark.newer("the endpoint came after the reference")
 @covers("GET /v1/operator/usage")
 def test_usage_counts_services(api: Api, name: str) -> None:
     """By datacenter: services, instances, and of them those that take part in the mesh."""
