@@ -25,43 +25,43 @@ MISSING: tuple[tuple[str, str], ...] = (
     ),
     (
         "Servers",
-        "Servers of Lictor make up a cluster among themselves: Consul's servers speak another protocol, and neither can "
-        "join the other. `retry_join`, `start_join` and `/v1/agent/join` take addresses of `ports.server` (8300), not of "
-        "Serf's port; cloud auto-join is left out with a warning. A server is first a learner, and votes when autopilot "
-        "promotes it. A server that has lost its disk takes its own place again by itself. `peers.json` is read as in "
-        "Raft protocol 3.",
+        "Servers of Lictor make up a cluster among themselves: Consul's servers speak another protocol, and neither "
+        "can join the other. `retry_join`, `start_join` and `/v1/agent/join` take addresses of `ports.server` "
+        "(8300), not of Serf's port; cloud auto-join is left out with a warning. A server is first a learner, and "
+        "votes when autopilot promotes it. A server that has lost its disk takes its own place again by itself. "
+        "`peers.json` is read as in Raft protocol 3.",
     ),
     (
         "Members",
         "There is no gossip, and so no agents without `server = true`, yet: members are the servers of the Raft "
-        "configuration, as each server sees them by asking them. Their port 8301 is shown and not listened on. One that "
-        "leaves is shown as alive until it has stopped.",
+        "configuration, as each server sees them by asking them. Their port 8301 is shown and not listened on. One "
+        "that leaves is shown as alive until it has stopped.",
     ),
     (
         "Consistency",
-        "Every server answers reads from its own store. Default reads are linearizable, on followers too: the leader is "
-        "asked up to which write its lease holds. The reference forwards them, and a leader that was replaced may answer "
-        "with what is old for a moment. `consistent` has a majority confirm it; `stale` answers at once, and `max_stale` "
-        "falls back to a default read. A blocking query is confirmed when it begins, and wakes by its own server's "
-        "store. DNS follows `dns_config.allow_stale` and `max_stale`.",
+        "Every server answers reads from its own store. Default reads are linearizable, on followers too: the "
+        "leader is asked up to which write its lease holds. The reference forwards them, and a leader that was "
+        "replaced may answer with what is old for a moment. `consistent` has a majority confirm it; `stale` answers "
+        "at once, and `max_stale` falls back to a default read. A blocking query is confirmed when it begins, and "
+        "wakes by its own server's store. DNS follows `dns_config.allow_stale` and `max_stale`.",
     ),
     (
         "Writes",
-        "Any server takes them. One that meets a change of leader is sent again and takes effect once; without a leader "
-        "for `performance.rpc_hold_timeout` it fails with `No cluster leader`, and may yet take effect, as in the "
-        "reference.",
+        "Any server takes them. One that meets a change of leader is sent again and takes effect once; without a "
+        "leader for `performance.rpc_hold_timeout` it fails with `No cluster leader`, and may yet take effect, as "
+        "in the reference.",
     ),
     (
         "Operator",
         "Autopilot works as in releases since 1.10, with upgrade migration, which the reference keeps for its paid "
-        "edition; redundancy zones are stored and change nothing. `/v1/operator/raft/transfer-leader` is there as in "
-        "releases since 1.15. A server that was removed while it runs is kept out for two minutes. Keys for gossip cannot "
-        "be listed or changed: there is none.",
+        "edition; redundancy zones are stored and change nothing. `/v1/operator/raft/transfer-leader` is there as "
+        "in releases since 1.15. A server that was removed while it runs is kept out for two minutes. Keys for "
+        "gossip cannot be listed or changed: there is none.",
     ),
     (
         "Snapshots",
-        "The archive has the reference's form, and `consul snapshot inspect` reads it; the state within is Lictor's own, "
-        "so neither restores the other's.",
+        "The archive has the reference's form, and `consul snapshot inspect` reads it; the state within is Lictor's "
+        "own, so neither restores the other's.",
     ),
     ("Federation", "One datacenter; a request for another one says `No path to datacenter`."),
     (
