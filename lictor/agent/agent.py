@@ -342,8 +342,8 @@ class Agent:
             )
             self.server.consensus.on_peers(self._peers_changed)
             running = self.serving or self.server
-            await running.start()
             self._closing.append(running.close)
+            await running.start()
             self.leadership.start()
             self._closing.append(self.leadership.close)
             if config.dev_mode or config.bootstrap:
