@@ -14,6 +14,9 @@ from typing import Protocol
 
 import msgspec
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises where bytes from the network are not what they should be."""
+
 
 class Unreachable(Exception):
     """There was no answer: whether the other side acted is not known. The message says what failed, and where."""

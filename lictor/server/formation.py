@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
-from lictor.model.transport import Caller, Transport, Unreachable
+from lictor.model.transport import UNREADABLE, Caller, Transport, Unreachable
 from lictor.model.version import API_VERSION, __version__
 from lictor.raft.consensus import Consensus, Peer, ServerChange, ServerRecord
 from lictor.raft.settings import World
@@ -292,14 +292,14 @@ class Formation:
         """Returns why there is none."""
         try:
             refusal = _decode_text(await self._transport.call(server.address, PROMISE, _encode(promise), 2 * ANSWER))
-        except (Unreachable, LictorError, msgspec.MsgspecError) as error:
+        except (Unreachable, LictorError, *UNREADABLE) as error:
             return f"{server.node} gave no answer: {error}"
         return f"{server.node} {refusal}" if refusal else ""
 
     async def _on_promise(self, caller: Caller, body: bytes) -> bytes:
         try:
             promise = _decode_promise(body)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise Refused(f"the call cannot be read: {error}") from None
         founder = next((server for server in promise.servers if server.number == promise.founder), None)
         if founder is None:

@@ -6,11 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-import msgspec
-
 from lictor.model.errors import InvalidRequest, LictorError, Refused
 from lictor.model.host_port import join_host_port, split_host_port
-from lictor.model.transport import Caller, Transport, Unreachable
+from lictor.model.transport import UNREADABLE, Caller, Transport, Unreachable
 from lictor.raft.consensus import Consensus, ServerRecord
 from lictor.server import hello
 from lictor.server.formation_contacts import Contact, Contacts
@@ -141,7 +139,7 @@ class Search:
         for address in addresses:
             try:
                 said = await self._question(address)
-            except (Unreachable, LictorError, msgspec.MsgspecError) as error:
+            except (Unreachable, LictorError, *UNREADABLE) as error:
                 problems.append(f"Failed to join {address}: {error} (servers are joined at their ports.server)")
                 continue
             if said.datacenter == self._settings.datacenter:
@@ -190,7 +188,7 @@ class Search:
         asked_at = loop.time()
         try:
             said = await self._question(contact.address)
-        except (Unreachable, LictorError, msgspec.MsgspecError) as error:
+        except (Unreachable, LictorError, *UNREADABLE) as error:
             trouble = str(error).removeprefix(f"cannot connect to {contact.address}: ")
             self._contacts.failed(contact, trouble.removeprefix(f"{contact.address}: "), loop.time())
             return
@@ -203,7 +201,7 @@ class Search:
         if body:
             try:
                 said = hello.decode_hello(body)
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 raise Refused(f"the call cannot be read: {error}") from None
             if self._consensus.blank:
                 self._contacts.ask_again(said.address, asyncio.get_running_loop().time())

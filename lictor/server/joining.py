@@ -12,7 +12,7 @@ import msgspec
 
 from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
 from lictor.model.host_port import split_host_port
-from lictor.model.transport import Caller, Transport, Unreachable
+from lictor.model.transport import UNREADABLE, Caller, Transport, Unreachable
 from lictor.raft.consensus import Consensus, Peer, ServerChange, ServerRecord
 from lictor.server import hello
 
@@ -75,14 +75,14 @@ class Doorkeeper:
     async def _on_join(self, caller: Caller, body: bytes) -> bytes:
         try:
             asked = _decode_join(body)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise Refused(f"the call cannot be read: {error}") from None
         return _encode(await self._answer(lambda: self._join(asked, caller.address)))
 
     async def _on_leave(self, caller: Caller, body: bytes) -> bytes:
         try:
             asked = _decode_leave(body)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise Refused(f"the call cannot be read: {error}") from None
         return _encode(await self._answer(lambda: self.remove(asked.id)))
 
@@ -199,7 +199,7 @@ async def answers(transport: Transport, record: ServerRecord) -> bool:
     """Whether a server answers where its record says that it is, and says the same of itself."""
     try:
         said = hello.decode_hello(await transport.call(record.address, hello.METHOD, b"", ANSWER))
-    except (Unreachable, LictorError, msgspec.MsgspecError):
+    except (Unreachable, LictorError, *UNREADABLE):
         return False
     return (said.number, said.id, said.node) == (record.number, record.id, record.node)
 
@@ -229,7 +229,7 @@ async def _ask(transport: Transport, at: Sequence[str], method: str, body: bytes
         except (Unreachable, LictorError) as error:
             trouble = str(error)
             continue
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             trouble = f"{address} gave an answer that cannot be read: {error}"
             continue
         if answer.done:

@@ -7,10 +7,8 @@ is none. A call that may take effect twice is not sent again once it may have ar
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
 from lictor.model.errors import NoLeader, NotLeader, Refused
-from lictor.model.transport import Caller, Transport, Unreachable
+from lictor.model.transport import UNREADABLE, Caller, Transport, Unreachable
 from lictor.raft.consensus import Consensus
 
 FIRST_PAUSE = 0.05  # seconds before a call is made again
@@ -92,7 +90,7 @@ class LeaderCalls:
             if name in self._repeatable:
                 raise
             raise Refused("leadership lost while committing log") from None
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise Refused(f"the call cannot be read: {error}") from None
 
     def _peers_changed(self) -> None:

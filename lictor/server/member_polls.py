@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import logging
 
-import msgspec
-
 from lictor.model.errors import LictorError
 from lictor.model.member import FAILED, STATUS_NAMES
-from lictor.model.transport import Transport, Unreachable
+from lictor.model.transport import UNREADABLE, Transport, Unreachable
 from lictor.raft.consensus import Consensus
 from lictor.server import hello
 from lictor.server.members import UNKNOWN, Known, Members
@@ -70,7 +68,7 @@ class MemberPolls:
         loop = asyncio.get_running_loop()
         try:
             answer = hello.decode_hello(await transport.call(known.address, hello.METHOD, b"", INTERVAL))
-        except (Unreachable, LictorError, msgspec.DecodeError) as error:
+        except (Unreachable, LictorError, *UNREADABLE) as error:
             log.debug("a server did not answer: server=%s address=%s error=%s", known.node, known.address, error)
             self._members.missed(known.id, loop.time())
         else:

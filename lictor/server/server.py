@@ -15,6 +15,7 @@ import msgspec
 
 from lictor.model.command import Batch, Command
 from lictor.model.errors import InvalidRequest, LictorError, TooLarge
+from lictor.model.transport import UNREADABLE
 from lictor.raft.consensus import Consensus, Image, Machine
 from lictor.store import commands, snapshot
 from lictor.store.store import Store
@@ -48,7 +49,7 @@ class StoreMachine:
     def _apply(self, proposal: bytes) -> list[Any] | LictorError:
         try:
             batch = self._decoder.decode(proposal)
-        except msgspec.MsgspecError as error:  # it is in the log: it must fail on every server alike, and end none
+        except UNREADABLE as error:  # it is in the log: it must fail on every server alike, and end none
             return LictorError(f"a proposal cannot be read: {error}")
         return commands.apply_batch(self._store, batch)
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from lictor.model.command import Batch, KVWrite
-from lictor.model.errors import NoLeader, Refused
+from lictor.model.errors import LictorError, NoLeader, Refused
 from lictor.server.server import Server
 from lictor.store.store import Store
 from lictor.store.watch import Dependent
@@ -81,6 +81,29 @@ async def test_a_command_that_fails_fails_alone(server: Server) -> None:
         tasks[1].result()
     row = server.store.kv.get("a")
     assert row is not None and row.value == b"1"
+
+
+@pytest.mark.parametrize(
+    "proposal",
+    [
+        b"",
+        b"\xc1",
+        msgspec.msgpack.encode((0.0, [{"c": "no command"}])),
+        msgspec.msgpack.encode((0.0, [{"c": "kv", "verb": "set", "key": "text"}])).replace(
+            b"text", b"\xff\xff\xff\xff"
+        ),
+        b"\x92\xcb\x00\x00\x00\x00\x00\x00\x00\x00\x91\x84\xa1c\xa6config\xa4verb\xa6upsert\xa4kind\xa1k\xa4body\x81\xa1a"
+        + b"\x91" * 5000
+        + b"\x90",
+    ],
+    ids=["empty", "no message", "no command", "no text", "too deep"],
+)
+async def test_a_proposal_that_cannot_be_read_ends_no_server(server: Server, proposal: bytes) -> None:
+    """It would end all of them, and again at every start."""
+    refused = await server.consensus.propose(proposal, 30.0)
+    assert isinstance(refused, LictorError)
+    assert "a proposal cannot be read" in str(refused)
+    assert await server.apply(KVWrite("set", "after"))
 
 
 async def test_dependents_are_told_once_for_a_batch(server: Server) -> None:
