@@ -92,7 +92,8 @@ class Server:
 
     def log(self) -> str:
         """All that every run has written."""
-        return (self.folder / "log").read_text(errors="replace")
+        path = self.folder / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def logs(self, text: str) -> None:
         """Wait until something is in the log."""
