@@ -132,7 +132,9 @@ def _plan_bound(own: Own, promise: Promise, sights: Sequence[Sight], promised_at
         return Plan(Step.RELEASE, f"{founder.hello.node} has given up founding the promised cluster")
     record = next((server for server in promise.servers if server.number == promise.founder), None)
     name = f"{record.node} at {record.address}" if record is not None else "unknown"
-    return Plan(Step.WAIT, f"this server has promised to form a cluster that {name} founds: waiting for it")
+    text = f"this server has promised to form a cluster that {name} founds: waiting for it; if it is gone for good, "
+    text += "end this server, remove raft/standing.json from its data folder, and start it again"
+    return Plan(Step.WAIT, text)
 
 
 def _sorted_out(own: Own, sights: Sequence[Sight]) -> tuple[list[Sight], list[str]]:
