@@ -257,7 +257,8 @@ def cluster(client: api.Client, view: AgentView) -> list[Finding]:
             broken(
                 section,
                 "has no leader",
-                "A server on its own leads itself: see its log, and that bootstrap_expect = 1 is set.",
+                "More than half of the servers must run, and reach each other at ports.server. A server that belongs\n"
+                "to no cluster yet waits for bootstrap_expect of them, which retry_join finds: its log says for whom.",
             )
         )
     if len(peers) in (3, 5, 7):
@@ -268,7 +269,7 @@ def cluster(client: api.Client, view: AgentView) -> list[Finding]:
             warning(
                 section,
                 f"has {len(peers)} server{'s' if len(peers) > 1 else ''}, and outlasts the loss of {spare or 'none'}",
-                "Take backups (lictor snapshot save); clusters of several servers are still to come.",
+                "Take backups (lictor snapshot save), or run three or five servers.",
             )
         )
     gone = [str(member.get("Name")) for member in members if member.get("Status") == FAILED]

@@ -63,6 +63,11 @@ def _config(store: Store, c: ConfigWrite) -> bool:
     raise Refused(f'unknown config entry verb "{c.verb}"')
 
 
+def _restore(store: Store, c: Restore) -> None:
+    # What is claimed may be any number: looking for so many parts would hold up every server, at every start.
+    snapshot.restore_parts(store, c.token, min(c.parts, len(store.restoring) + 1))
+
+
 _HANDLERS: dict[type, Callable[[Store, Any], Any]] = {
     Register: lambda s, c: catalog.register(s, c.node, c.service, c.checks, c.skip_node_update),
     Deregister: lambda s, c: catalog.deregister(s, c.node, c.service_id, c.check_id),
@@ -77,7 +82,7 @@ _HANDLERS: dict[type, Callable[[Store, Any], Any]] = {
     SettingWrite: lambda s, c: settled.put_setting(s, c.name, c.body, c.index if c.cas else None),
     Reap: lambda s, c: s.reap(c.up_to),
     RestorePart: lambda s, c: snapshot.keep_part(s, c.token, c.number, c.data),
-    Restore: lambda s, c: snapshot.restore_parts(s, c.token, c.parts),
+    Restore: _restore,
 }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections import namedtuple
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,31 @@ def test_a_clock_that_differs_is_found(cli: CommandLine, monkeypatch: pytest.Mon
     for ahead, result in ((0, Result.SUCCESS), (10, Result.WARNING), (-10, Result.WARNING), (100, Result.ERROR)):
         monkeypatch.setattr("time.time", lambda ahead=ahead: now() + ahead)
         assert results(checks.clock(client)) == [result]
+
+
+def test_a_cluster_without_a_leader_is_told_what_it_takes() -> None:
+    told = {"/v1/status/leader": "", "/v1/status/peers": ["a", "b"], "/v1/agent/members": []}
+
+    class Door(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(told[self.path.partition("?")[0]]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Door) as door:
+        thread = threading.Thread(target=door.serve_forever, daemon=True)
+        thread.start()
+        client = api.Client(api.parse_address(f"127.0.0.1:{door.server_port}"))
+        leader, size, *_ = checks.cluster(client, AgentView({}))
+        door.shutdown()
+        thread.join()
+    assert (leader.result, leader.text) == (Result.ERROR, "has no leader")
+    assert "retry_join" in leader.remedy
+    assert (size.result, size.text) == (Result.WARNING, "has 2 servers, and outlasts the loss of none")
 
 
 def test_the_worst_finding_is_the_verdict() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from lictor.model.command import KVWrite, Restore, RestorePart
 from lictor.model.errors import InvalidRequest, Refused
+from lictor.model.kv import KVEntry
 from lictor.store import commands, snapshot
 from lictor.store.snapshot import Image
 from lictor.store.store import Store
@@ -133,6 +134,8 @@ def test_parts_that_are_missing_are_told_and_change_nothing() -> None:
     store, state = filled()
     commands.apply(store, RestorePart("first", 0, state[:100]), 1.0)
     commands.apply(store, RestorePart("second", 0, state), 1.0)
+    with pytest.raises(Refused, match="try again"):
+        commands.apply(store, Restore("second", 1 << 60), 1.0)  # at once, however many parts are claimed
     commands.apply(store, RestorePart("first", 1, state[100:]), 1.0)
     nodes = list(store.nodes)
     with pytest.raises(Refused, match="another snapshot was being restored"):
@@ -156,6 +159,35 @@ def test_noise_is_refused_or_read_whole() -> None:
     for _ in range(200):
         with pytest.raises(InvalidRequest):
             snapshot.decode(dice.randbytes(dice.randrange(0, 400)))
+
+
+async def test_a_server_that_was_loaded_amid_a_restore_ends_it_like_the_others() -> None:
+    """Nothing tells them apart in the end, also where the state cannot be read, or names a row twice."""
+    _, state = filled()
+    half = len(state) // 2
+    row = [[KVEntry(0, "twice", 0, b"x")] * 2]
+    header, rows = snapshot.decode(state)
+    counts = dict.fromkeys(header.rows, 0) | {"kv": 2}
+    frames = [msgspec.structs.replace(header, rows=counts), {"table": "kv", "rows": row[0]}]
+    twice = b"".join(len(data).to_bytes(4, "big") + data for data in map(msgspec.msgpack.encode, frames))
+    for given in (state, state[:-1], state[:half] + b"\xc1" + state[half:], twice, b""):
+        outcomes = []
+        for loaded in (False, True):
+            store = Store()
+            run(store, Dice(9).script(50))
+            commands.apply(store, RestorePart("t", 0, given[:half]), 1.0)
+            if loaded:
+                other = Store()
+                await snapshot.load_pieces(other, Image(store).encode())
+                store = other
+            commands.apply(store, RestorePart("t", 1, given[half:]), 1.0)
+            try:
+                commands.apply(store, Restore("t", 2), 1.0)
+                outcomes.append(("restored", contents(store), store.index))
+            except InvalidRequest as error:
+                outcomes.append((str(error), contents(store), store.index))
+        assert outcomes[0] == outcomes[1]
+        assert (outcomes[0][0] == "restored") == (given is state)
 
 
 def test_another_format_is_named() -> None:
