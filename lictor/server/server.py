@@ -17,11 +17,11 @@ from lictor.model.command import Batch, Command
 from lictor.model.errors import InvalidRequest, LictorError, TooLarge
 from lictor.model.transport import UNREADABLE
 from lictor.raft.consensus import Consensus, Image, Machine
+from lictor.server.gathering import Gathering
 from lictor.store import commands, snapshot
 from lictor.store.store import Store
 
 MAX_BATCH = 512  # commands in one log entry
-GATHERING = 32  # turns of the loop at most in which commands are gathered
 BATCH_BYTES = 8 * 1024 * 1024  # of the commands in one entry, unless a single one has more
 MAX_COMMAND = 32 * 1024 * 1024  # bytes; longer ones would hold up what is between servers
 HOLD = 7.0  # seconds in which a leader must be found
@@ -82,9 +82,7 @@ class Server:
         self.hold = hold
         self.consensus = agreement(StoreMachine(store))
         self._encoder = msgspec.msgpack.Encoder()
-        self._waiting: list[_Waiting] = []
-        self._gathered = 0  # how many waited at the last turn, and for how many turns the first has
-        self._turns = 0
+        self._gathering = Gathering[_Waiting](self._propose)
         self._proposals: set[asyncio.Task[None]] = set()
         self.applied = 0
 
@@ -94,6 +92,7 @@ class Server:
 
     async def close(self) -> None:
         """Finish what was accepted, where there is a leader to finish it, and stop."""
+        self._gathering.go()
         if self._proposals and self.consensus.leader:
             await asyncio.wait(self._proposals, timeout=self.hold)
         await self.consensus.close()
@@ -119,10 +118,7 @@ class Server:
 
         Raises `InvalidRequest` or `TooLarge` for a command that no log entry can hold.
         """
-        encoded = self._encoded(command)
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._propose)
-        self._waiting.append((encoded, done))
+        self._gathering.add((self._encoded(command), done))
 
     async def apply_leading(self, commands: Sequence[Command]) -> list[Any]:
         """Apply commands of the leader's own as one proposal, in this server's present leadership or not at all: what
@@ -143,30 +139,25 @@ class Server:
             raise TooLarge(f"the request has {len(encoded)} bytes; at most {MAX_COMMAND} can be stored at once")
         return encoded
 
-    def _propose(self) -> None:
-        """Propose what has come, once a turn of the loop has brought nothing more: an entry of the log costs much and a
-        command in it little, and clients that were answered together come again together, but over several turns.
-        """
-        count = len(self._waiting)
-        if count > self._gathered and self._turns < GATHERING:
-            self._gathered = count
-            self._turns += 1
-            asyncio.get_running_loop().call_soon(self._propose)
-            return
-        self._gathered = self._turns = 0
-        waiting, self._waiting = self._waiting, []
+    def _propose(self, waiting: list[_Waiting]) -> None:
+        task = asyncio.get_running_loop().create_task(self._commit_all(waiting))
+        self._proposals.add(task)
+        task.add_done_callback(self._proposals.discard)
+
+    async def _commit_all(self, waiting: list[_Waiting]) -> None:
+        parts = []
         start = size = 0
         for end, (encoded, _) in enumerate(waiting):
             if end > start and (end - start == MAX_BATCH or size + len(encoded) > BATCH_BYTES):
-                self._begin(waiting[start:end])
+                parts.append(waiting[start:end])
                 start, size = end, 0
             size += len(encoded)
-        self._begin(waiting[start:])
-
-    def _begin(self, waiting: list[_Waiting]) -> None:
-        task = asyncio.get_running_loop().create_task(self._commit(waiting))
-        self._proposals.add(task)
-        task.add_done_callback(self._proposals.discard)
+        parts.append(waiting[start:])
+        if len(parts) == 1:
+            await self._commit(waiting)
+        else:
+            await asyncio.gather(*(self._commit(part) for part in parts))
+        self._gathering.ended()
 
     async def _commit(self, waiting: list[_Waiting]) -> None:
         # The shape of a `Batch`, whose commands are encoded already.
