@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 _POLL: Final = 0.1
 _MISTAKES: Final = ("Traceback (most recent call last)", "exception was never retrieved", "panic: ")
-_DISK_MEGABYTES: Final = 192  # of a server's own small disk
+_DISK_MEGABYTES: Final = 320  # of a server's own small disk: a few segments of the log
 
 
 class NeverHappened(Exception):

@@ -124,6 +124,8 @@ class Sample(Counter):
     """
 
     __slots__ = ("_fresh", "values")
+    _fresh: list[float]
+    values: list[float]
     kind = "sample"
 
     def add(self, value: float = 1) -> None:
@@ -144,8 +146,8 @@ class Sample(Counter):
 
     def _clear(self) -> None:
         super()._clear()
-        self.values: list[float] = []
-        self._fresh: list[float] = []
+        self.values = []
+        self._fresh = []
 
     def peek(self) -> Aggregate | None:
         """What was taken since the interval began, None when nothing was."""

@@ -124,18 +124,31 @@ def _framed(data: bytes) -> bytes:
 
 
 class _Reading:
-    """Reads a state frame by frame into a store of its own. Raises `InvalidRequest` for what is no snapshot."""
+    """Reads a state into a store of its own. Raises `InvalidRequest` for what is no snapshot."""
 
     def __init__(self) -> None:
         self.store = Store()
-        self.header: Header | None = None
         self._tables = self.store.tables
+        self._header: Header | None = None
+        self._held = bytearray()
 
-    def take(self, frame: bytes) -> None:
-        """Read the next frame."""
+    def take(self, piece: bytes) -> Iterator[None]:
+        """Read on; a piece may be cut off anywhere. Yields wherever a pause is welcome."""
+        held, start = self._held, 0
+        held += piece
+        while len(held) >= start + 4:
+            end = start + 4 + int.from_bytes(held[start : start + 4], "big")
+            if len(held) < end:
+                break
+            self._frame(bytes(held[start + 4 : end]))
+            start = end
+            yield
+        del held[:start]
+
+    def _frame(self, frame: bytes) -> None:
         try:
-            if self.header is None:
-                self.header = _header(frame)
+            if self._header is None:
+                self._header = _header(frame)
                 return
             name, rows = _chunk(frame)
             self._tables[name].fill(_DECODERS[name].decode(rows))
@@ -144,10 +157,24 @@ class _Reading:
 
     def end(self) -> Header:
         """The header, once all has been read."""
-        if self.header is None:
-            raise InvalidRequest("snapshot state is empty")
-        _check_counts(self.header, {name: len(table) for name, table in self._tables.items()})
-        return self.header
+        if self._header is None or self._held:
+            raise InvalidRequest("snapshot state is cut off at its end")
+        _check_counts(self._header, {name: len(table) for name, table in self._tables.items()})
+        return self._header
+
+
+class _Ahead:
+    """What was read of a state while its parts came."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.count = 0
+        self.reading = _Reading()
+
+    def take(self, data: bytes) -> None:
+        self.count += 1
+        for _ in self.reading.take(data):
+            pass
 
 
 def _pieces(state: bytes) -> Iterator[bytes]:
@@ -243,20 +270,10 @@ async def load_pieces(store: Store, pieces: Iterable[bytes]) -> None:
 
     Raises `InvalidRequest` for anything that is not a whole snapshot.
     """
-    reading, held = _Reading(), bytearray()
+    reading = _Reading()
     for piece in pieces:
-        held += piece
-        start = 0
-        while len(held) >= start + 4:
-            end = start + 4 + int.from_bytes(held[start : start + 4], "big")
-            if len(held) < end:
-                break
-            reading.take(bytes(held[start + 4 : end]))
-            start = end
+        for _ in reading.take(piece):
             await asyncio.sleep(0)
-        del held[:start]
-    if held:
-        raise InvalidRequest("snapshot state is cut off at its end")
     header = reading.end()
     _take(store, header, reading.store)
     store.index, store.floor, store.base, store.now = header.index, header.floor, header.base, header.now
@@ -267,40 +284,50 @@ async def load_pieces(store: Store, pieces: Iterable[bytes]) -> None:
             await asyncio.sleep(0)
 
 
-def restore(store: Store, state: bytes) -> None:
-    """Replace a live store's state as a command: the index goes on from where it is, and everybody is told.
-
-    Rows keep their indexes; base and floor rise to this command's index, so that no answer's index goes backwards and
-    every waiting query returns.
-    """
-    header, rows = decode(state)
-    index = max(store.index, header.index + 1)
-    fresh = Store()
-    for name, table in fresh.tables.items():
-        table.fill(rows[name])
-    _take(store, header, fresh)
-    store.index = store.floor = store.base = index
-    store.touched = dict.fromkeys(store.touched, index)
-    store.departed = dict.fromkeys(store.departed, index)
-    store.replaced()
-
-
 def keep_part(store: Store, token: str, number: int, data: bytes) -> None:
-    """Keep a part of a state that is to be restored. Part 0 drops what was kept under other tokens."""
+    """Keep a part of a state that is to be restored. Part 0 drops what was kept under other tokens.
+
+    It is read at once, so that restoring has little left to do. A store that was loaded in between has the parts, and
+    has not read them: it does so in the end, with the same outcome.
+    """
     if number == 0:
         for other, at, _ in list(store.restoring):
             if other != token:
                 store.restoring.delete((other, at))
+        store.ahead = _Ahead(token)
     store.restoring.put((token, number, data))
+    ahead = store.ahead
+    if isinstance(ahead, _Ahead) and ahead.token == token and ahead.count == number:
+        try:
+            ahead.take(data)
+        except InvalidRequest:
+            store.ahead = None
 
 
 def restore_parts(store: Store, token: str, count: int) -> None:
-    """Restore the state whose parts were kept under a token. Raises `Refused` where some are missing."""
-    found = [store.restoring.get((token, number)) for number in range(count)]
-    parts = [part[2] for part in found if part is not None]
+    """Replace a live store's state, as a command, by the one whose parts were kept under a token: the index goes on
+    from where it is, and everybody is told. Raises `Refused` where parts are missing, `InvalidRequest` for what is no
+    snapshot.
+
+    Rows keep their indexes; base and floor rise to this command's index, so that no answer's index goes backwards and
+    every waiting query returns.
+    """
+    numbers = range(min(count, len(store.restoring)))  # a request may claim any count
+    parts = [part[2] for part in map(store.restoring.get, ((token, number) for number in numbers)) if part is not None]
     if len(parts) < count:
         raise Refused("another snapshot was being restored at the same time: nothing was changed; try again")
-    restore(store, b"".join(parts))
+    ahead, store.ahead = store.ahead, None
+    if not isinstance(ahead, _Ahead) or (ahead.token, ahead.count) != (token, count):
+        ahead = _Ahead(token)
+        for part in parts:
+            ahead.take(part)
+    header = ahead.reading.end()
+    index = max(store.index, header.index + 1)
+    _take(store, header, ahead.reading.store)
+    store.index = store.floor = store.base = index
+    store.touched = dict.fromkeys(store.touched, index)
+    store.departed = dict.fromkeys(store.departed, index)
+    store.replaced()
 
 
 def _take(store: Store, header: Header, fresh: Store) -> None:

@@ -162,7 +162,8 @@ class Store:
         # Lock delays: until when (seconds since 1970, the proposers' clock) a key cannot be locked again.
         self.lock_delays: Table[str, tuple[str, float]] = Table(lambda d: d[0])
 
-        # Parts of a state that is being restored, by token and number.
+        # Parts of a state that is being restored, by token and number; and what `snapshot` has read of them already.
+        self.ahead: object = None
         self.restoring: Table[tuple[str, int], tuple[str, int, bytes]] = Table(lambda p: (p[0], p[1]))
 
         self.touched: dict[Topic, int] = {}

@@ -250,13 +250,13 @@ def test_servers_with_tls_let_in_only_servers_of_their_authority(tmp_path: Path)
     ours, theirs = authority(tmp_path / "ours"), authority(tmp_path / "theirs")
     with cluster(tmp_path, *ALL) as servers:
         for server in servers:
-            server.flags += tls(ours, "-server", server=server)
+            server.flags += tls(ours, "-server", *STRICT, server=server)
         servers.start()
         servers["a"].write("key", b"value")
         assert servers["c"].read("key") == b"value"
         strangers = [servers.add("plain"), servers.add("other"), servers.add("client")]
-        strangers[1].flags += tls(theirs, "-server", server=strangers[1])
-        strangers[2].flags += tls(ours, "-client", server=strangers[2])
+        strangers[1].flags += tls(theirs, "-server", *STRICT, server=strangers[1])
+        strangers[2].flags += tls(ours, "-client", *STRICT, server=strangers[2])
         for stranger in strangers:
             stranger.start()
         for name in ALL:
@@ -269,13 +269,32 @@ def test_servers_with_tls_let_in_only_servers_of_their_authority(tmp_path: Path)
         assert all(stranger.leader() == "" for stranger in strangers)
 
 
-def tls(made: Authority, kind: str, *, server: Server) -> list[str]:
+def test_tls_comes_into_a_running_cluster_in_three_rounds(tmp_path: Path) -> None:
+    ours = authority(tmp_path / "ours")
+    rounds = ((), ("verify_outgoing",), STRICT)
+    with cluster(tmp_path, *ALL) as servers:
+        servers.start()
+        plain = {server.name: list(server.flags) for server in servers}
+        for number, verify in enumerate(rounds):
+            for server in servers:
+                assert server.end(signal.SIGTERM) == 0
+                server.flags = plain[server.name] + tls(ours, "-server", *verify, server=server)
+                server.start()
+                servers.settle()
+                server.write(f"{number}/{server.name}", b"value")
+        for server in servers:
+            assert server.read("2/c") == b"value"
+
+
+STRICT = ("verify_incoming", "verify_outgoing", "verify_server_hostname")
+
+
+def tls(made: Authority, kind: str, *verify: str, server: Server) -> list[str]:
     """Flags for TLS between servers with a new certificate of an authority."""
     settings = made.settings(kind)
     file = server.folder / "tls.json"
     keys = {"ca_file": settings.ca_file, "cert_file": settings.cert_file, "key_file": settings.key_file}
-    strict = {"verify_incoming": True, "verify_outgoing": True, "verify_server_hostname": True}
-    file.write_text(json.dumps({"tls": {"internal_rpc": {**keys, **strict}}}))
+    file.write_text(json.dumps({"tls": {"internal_rpc": {**keys, **dict.fromkeys(verify, True)}}}))
     return [f"-config-file={file}"]
 
 

@@ -127,7 +127,16 @@ class Handle(asyncio.TimerHandle):
     def __init__(
         self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: "SimLoop", context: Context
     ) -> None:
-        super().__init__(when, callback, args, loop, context)
+        # What asyncio's own would set, in one step: there are very many of them.
+        self._when = when
+        self._scheduled = False
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = context
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
         self.due = when
         self.owner: Owner | None = context.get(OWNER)
 

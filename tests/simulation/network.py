@@ -86,10 +86,10 @@ class Network:
         """A number for a connection or a request."""
         return next(self._numbers)
 
-    def delay(self, size: int) -> float:
-        """How long a frame takes."""
+    def delay(self) -> float:
+        """How long a frame is on its way."""
         weather, chance = self.weather, self.chance
-        seconds = chance.expovariate(1 / weather.delay) + size / weather.bandwidth
+        seconds = chance.expovariate(1 / weather.delay)
         if weather.tail and chance.random() < weather.tail:
             seconds += chance.random() * weather.slow
         return seconds
@@ -133,14 +133,15 @@ class _Pipe:
         self._target = target
         self._queue: deque[tuple[float, _Frame]] = deque()
         self._last = 0.0
+        self._free = 0.0  # when the line has taken what was sent before
         self._waiting = False
         self.bytes = 0
 
     def send(self, frame: _Frame) -> None:
         """Put a frame on its way."""
         network, loop = self._network, self._network.loop
-        arrives = max(self._last, self._connection.open_at, loop.now) + network.delay(frame.size)
-        self._last = arrives
+        self._free = max(self._free, self._connection.open_at, loop.now) + frame.size / network.weather.bandwidth
+        self._last = arrives = max(self._last, self._free + network.delay())
         self.bytes += frame.size
         self._queue.append((arrives, frame))
         if not self._waiting:
@@ -210,7 +211,7 @@ class Connection:
         network.note(f"net {self.dialler.address}-{self.listener.address} breaks")
         for end in (self.dialler, self.listener):
             end.connections.pop(self.number, None)
-            network.loop.later(network.delay(0), end.lost, self, owner=end.owner)
+            network.loop.later(network.delay(), end.lost, self, owner=end.owner)
 
     def is_news_to(self, end: "SimTransport") -> bool:
         """Whether another process listens at an end's address by now, which knows nothing of this connection."""
@@ -335,7 +336,7 @@ class SimTransport:
         if listener is None or refused or listener is self or self.owner.dead:
             self._refused[address] = loop.now + network.chance.uniform(0.02, 0.5)
             return None
-        opens = loop.now + 2 * network.delay(64)
+        opens = loop.now + 2 * network.delay()
         connection = self._dialled[address] = Connection(network, self, listener, opens)
         return connection
 
@@ -371,7 +372,7 @@ class SimTransport:
             return
         for _ in range(2 if chance.random() < weather.doubles else 1):
             if chance.random() < weather.shuffles:
-                late = network.delay(size) + chance.random() * weather.slow
+                late = network.delay() + chance.random() * weather.slow
                 network.loop.later(late, self._overtaken, connection, frame, other)
             else:
                 connection.pipe(self).send(frame)

@@ -41,15 +41,15 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Simulation:
-    """One seed. `show` gets a line for everything that happens."""
+    """One seed. `show` gets a line for everything that happens; faults go on for `longest` virtual seconds at most."""
 
-    def __init__(self, seed: int, show: Callable[[str], None] | None = None) -> None:
+    def __init__(self, seed: int, show: Callable[[str], None] | None = None, longest: float = 20.0) -> None:
         self.seed = seed
         self.chance = chance = random.Random(seed)
         self.loop = SimLoop()  # type: ignore[abstract]
         self._show = show
         self._hasher = blake2b(digest_size=16)
-        self.seconds = chance.choice((5.0, 10.0, 20.0))
+        self.seconds = min(longest, chance.choice((5.0, 10.0, 20.0)))
         self.cluster = Cluster(self.loop, chance, self._note, self._fail, _settings(chance), _autopilot(chance))
         for _ in range(chance.choice((1, 2, 3, 3, 3, 3, 3, 4, 5, 5))):
             self.cluster.add_host()
@@ -299,6 +299,6 @@ def _alone(seed: int, note: Callable[[str], None], loop: SimLoop) -> Iterator[No
         secrets.randbits = randbits
 
 
-def play(seed: int, show: Callable[[str], None] | None = None) -> Result:
+def play(seed: int, show: Callable[[str], None] | None = None, longest: float = 20.0) -> Result:
     """Run one seed."""
-    return Simulation(seed, show).run()
+    return Simulation(seed, show, longest).run()

@@ -165,10 +165,12 @@ async def test_a_server_that_was_loaded_amid_a_restore_ends_it_like_the_others()
     """Nothing tells them apart in the end, also where the state cannot be read, or names a row twice."""
     _, state = filled()
     half = len(state) // 2
-    row = [[KVEntry(0, "twice", 0, b"x")] * 2]
-    header, rows = snapshot.decode(state)
+    header, _ = snapshot.decode(state)
     counts = dict.fromkeys(header.rows, 0) | {"kv": 2}
-    frames = [msgspec.structs.replace(header, rows=counts), {"table": "kv", "rows": row[0]}]
+    frames = [
+        msgspec.structs.replace(header, rows=counts),
+        {"table": "kv", "rows": [KVEntry(0, "twice", 0, b"x")] * 2},
+    ]
     twice = b"".join(len(data).to_bytes(4, "big") + data for data in map(msgspec.msgpack.encode, frames))
     for given in (state, state[:-1], state[:half] + b"\xc1" + state[half:], twice, b""):
         outcomes = []

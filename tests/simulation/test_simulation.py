@@ -1,0 +1,52 @@
+"""Whole servers keep their promises in a few hundred simulated lives; more with `python -m tests.simulation`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lictor.raft.once import AppliedNumbers, Proposal
+from tests.simulation.__main__ import again
+from tests.simulation.checks import Counts
+from tests.simulation.run import play
+
+SEEDS = 200
+CHUNK = 20
+LONGEST = 4.0  # virtual seconds of faults in each
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_promises_hold_whatever_happens(first: int) -> None:
+    total = Counts()
+    for seed in range(first, first + CHUNK):
+        result = play(seed, longest=LONGEST)
+        total.add(result.counts)
+        assert not result.error, f"seed {seed}: {result.error}\nagain with: {again(seed, LONGEST)}"
+    assert total.terms >= CHUNK, "hardly any leader was elected: the simulations test nothing"
+    assert total.crashes >= CHUNK, "hardly anything went wrong: the simulations test nothing"
+    assert total.writes > 10 * CHUNK, "hardly anything was written: the simulations test nothing"
+    assert total.reads > 10 * CHUNK, "hardly anything was read: the simulations test nothing"
+
+
+def test_a_seed_replays_exactly_in_another_process_with_other_hashes() -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--seed", "11"]
+    root = Path(__file__).parents[2]
+    outputs = [
+        subprocess.run(
+            command, cwd=root, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1]
+    assert play(11).digest in outputs[0], "after other seeds of this process, too"
+
+
+def test_a_proposal_that_counts_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(table: AppliedNumbers, proposal: Proposal) -> bool:
+        return True
+
+    monkeypatch.setattr(AppliedNumbers, "take", take)
+    errors = [play(seed, longest=LONGEST).error for seed in range(20)]
+    assert any("was applied at" in error for error in errors)
