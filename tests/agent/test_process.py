@@ -105,7 +105,8 @@ def test_a_reload_takes_over_services_checks_and_the_log_level(agent: Process) -
     checks = agent.get("/v1/agent/checks")
     assert {i: c["Status"] for i, c in checks.items()} == {"c": "passing", "api-check": "passing", "n": "critical"}
     assert checks["c"]["Output"] == "fine"
-    assert set(agent.get("/v1/catalog/services")) == {"consul", "web", "api", "new"}
+    wanted = {"consul", "web", "api", "new"}
+    eventually(lambda: set(agent.get("/v1/catalog/services")) == wanted, "the catalog has the file's services")
     assert "[DEBUG]" not in agent.log()
     agent.put("/v1/agent/check/fail/c")
     eventually(lambda: "[DEBUG]" in agent.log(), "debug lines in the log")
