@@ -18,19 +18,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import tempfile
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from lictor.agent import programs
 from lictor.agent.logs import logger
 
 EVENT = "_rexec"
 PIECE_BYTES = 4 * 1024
 HEARTBEAT_SECONDS = 0.5
-KILL_AFTER_SECONDS = 5.0
 MAX_RUNNING = 16
 MAX_PAYLOAD = 1024
 SPEC_ATTEMPTS = 5
@@ -155,15 +154,16 @@ class _Report:
 
 
 async def _execute(job: Job, report: _Report, session: str) -> None:
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         argv = _argv(job, stack)
         log.info("remote exec", session=session, command=" ".join(argv)[:200])
+        write_end, printed = await stack.enter_async_context(programs.output_pipe())
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
+                stdout=write_end,
+                stderr=write_end,
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
@@ -171,18 +171,20 @@ async def _execute(job: Job, report: _Report, session: str) -> None:
             if await report.output(f"{error}\n".encode()):
                 await report.write("exit", str(EXIT_NOT_STARTED).encode())
             return
+        finally:
+            os.close(write_end)
         try:
-            if not await _stream(process, report):
-                await _kill(process)
+            if not await _stream(printed, report):
+                await programs.end(process)
                 return
             code = await process.wait()
         except BaseException:
-            await _kill(process)
+            await programs.end(process)
             raise
         await report.write("exit", str(code if code >= 0 else 128 - code).encode())
 
 
-def _argv(job: Job, stack: contextlib.ExitStack) -> Sequence[str]:
+def _argv(job: Job, stack: contextlib.AsyncExitStack) -> Sequence[str]:
     """What to execute; a script becomes a file that only we can read, and is gone when the stack is closed."""
     if job.script:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lictor-exec-"))
@@ -201,17 +203,15 @@ def _shell() -> str:
     return os.environ.get("SHELL") or "/bin/sh"
 
 
-async def _stream(process: asyncio.subprocess.Process, report: _Report) -> bool:
+async def _stream(printed: asyncio.StreamReader, report: _Report) -> bool:
     """Write the output as it comes, with a heartbeat every half second; False when nobody wants it any more."""
-    if process.stdout is None:
-        return True
     ended = False
     while not ended:
         piece = b""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HEARTBEAT_SECONDS):
                 while len(piece) < PIECE_BYTES:
-                    read = await process.stdout.read(PIECE_BYTES - len(piece))
+                    read = await printed.read(PIECE_BYTES - len(piece))
                     if not read:
                         ended = True
                         break
@@ -219,12 +219,3 @@ async def _stream(process: asyncio.subprocess.Process, report: _Report) -> bool:
         if (piece or not ended) and not await report.output(piece):
             return False
     return True
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), KILL_AFTER_SECONDS)
-            return

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 
 import aiohttp
 
+from lictor.agent import programs
 from lictor.agent.logs import logger
 from lictor.agent.own_http import FAILURES, OwnHttp
 from lictor.agent.watch import Change, HttpHandler, Progress, ScriptHandler, WatchError, WatchPlan
@@ -29,7 +30,6 @@ WAIT_SECONDS = 300
 ANSWER_SECONDS = WAIT_SECONDS * 17 / 16 + 30
 """The longest a blocking query may take: the wait, the servers' jitter of a sixteenth, and some grace."""
 
-KILL_AFTER_SECONDS = 5.0
 
 log = logger("agent.watch")
 
@@ -125,26 +125,29 @@ async def run_script(handler: ScriptHandler, change: Change) -> None:
     """Run a handler's program to its end; a failure is logged, not raised. Cancelled, it ends the program first."""
     index = str(change.index)
     shown = " ".join(handler.args)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *handler.args,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "CONSUL_INDEX": index, "LICTOR_INDEX": index},
-            start_new_session=True,  # so that what the handler started ends with it
-        )
-    except (OSError, ValueError) as error:
-        log.error("Failed to run watch handler", watch_handler=shown, error=str(error))
-        return
-    try:
-        feeding = asyncio.create_task(_feed(process, change.payload()))
-        output = await _tail(process)
-        await feeding
-        code = await process.wait()
-    except asyncio.CancelledError:
-        await _kill(process)
-        raise
+    async with programs.output_pipe() as (write_end, printed):
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *handler.args,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=write_end,
+                stderr=write_end,
+                env={**os.environ, "CONSUL_INDEX": index, "LICTOR_INDEX": index},
+                start_new_session=True,  # so that what the handler started ends with it
+            )
+        except (OSError, ValueError) as error:
+            log.error("Failed to run watch handler", watch_handler=shown, error=str(error))
+            return
+        finally:
+            os.close(write_end)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_feed(process, change.payload()))
+                output = await _tail(printed)
+            code = await process.wait()
+        except asyncio.CancelledError:
+            await programs.end(process)
+            raise
     if code != 0:
         reason = f"exit status {code}" if code > 0 else f"signal: {signal.Signals(-code).name}"
         log.error("Failed to run watch handler", watch_handler=shown, error=reason)
@@ -155,34 +158,25 @@ async def _feed(process: asyncio.subprocess.Process, payload: bytes) -> None:
     """Write the payload; a handler that does not read it is no error."""
     if process.stdin is None:
         return
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(payload)
-        await process.stdin.drain()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+    try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            process.stdin.write(payload)
+            await process.stdin.drain()
+    finally:
         process.stdin.close()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         await process.stdin.wait_closed()
 
 
-async def _tail(process: asyncio.subprocess.Process) -> str:
+async def _tail(printed: asyncio.StreamReader) -> str:
     """The last MAX_OUTPUT bytes of what the process prints."""
     kept = b""
     total = 0
-    if process.stdout is not None:
-        while chunk := await process.stdout.read(16 * 1024):
-            total += len(chunk)
-            kept = (kept + chunk)[-MAX_OUTPUT:]
+    while chunk := await printed.read(16 * 1024):
+        total += len(chunk)
+        kept = (kept + chunk)[-MAX_OUTPUT:]
     text = kept.decode("utf-8", "replace")
     return f"Captured {len(kept)} of {total} bytes\n...\n{text}" if total > len(kept) else text
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    """End the process and what it started: politely first, then not."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), KILL_AFTER_SECONDS)
-            return
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
