@@ -6,7 +6,7 @@
 - `verify_incoming`: it takes no others, and callers must show a certificate that the authorities have signed.
 - `verify_outgoing`: it connects with TLS, to servers whose certificate the authorities have signed.
 - `verify_server_hostname`: that certificate must be for `server.<datacenter>.<domain>`, and so must that of whoever
-  calls what only servers may. It includes `verify_outgoing`.
+  calls what only servers may. What all agents may is open to whoever is let in. It includes `verify_outgoing`.
 """
 
 import os

@@ -6,6 +6,10 @@ Three kinds of traffic, each under a method's name:
 - a *call* is answered once, or fails;
 - a *stream* is answered piece by piece, no faster than the caller takes the pieces.
 
+Where callers have to show that they are servers (`tls.internal_rpc.verify_server_hostname`), a method is for servers
+alone, unless it was registered as one for all `agents`: any caller may use those who may connect at all, which with
+`verify_incoming` is anybody whose certificate the authorities have signed.
+
 `lictor.rpc.network.Network` is the real one; tests put a simulated one in its place.
 """
 
@@ -39,16 +43,22 @@ OnStream = Callable[[Caller, bytes], AsyncIterator[bytes]]
 class Transport(Protocol):
     """The network. Addresses are host:port of a server's `ports.server`."""
 
-    def on_message(self, method: str, handler: OnMessage) -> None:
-        """Have messages of a method handled. The handler must be quick: it runs as the bytes arrive."""
+    def on_message(self, method: str, handler: OnMessage, *, agents: bool = False) -> None:
+        """Have messages of a method handled. The handler must be quick: it runs as the bytes arrive. Without `agents`
+        only servers may send them.
+        """
         ...
 
-    def on_call(self, method: str, handler: OnCall) -> None:
-        """Have calls of a method answered. What it raises of `LictorError` is raised again at the caller."""
+    def on_call(self, method: str, handler: OnCall, *, agents: bool = False) -> None:
+        """Have calls of a method answered. What it raises of `LictorError` is raised again at the caller. Without
+        `agents` only servers may call.
+        """
         ...
 
-    def on_stream(self, method: str, handler: OnStream) -> None:
-        """Have streams of a method answered, until the handler ends or the caller goes away."""
+    def on_stream(self, method: str, handler: OnStream, *, agents: bool = False) -> None:
+        """Have streams of a method answered, until the handler ends or the caller goes away. Without `agents` only
+        servers may ask for them.
+        """
         ...
 
     def send(self, address: str, method: str, body: bytes) -> bool:

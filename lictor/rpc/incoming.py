@@ -30,7 +30,7 @@ class Incoming(Connection):
     """The acceptor's end of a connection from `peer`. `cut_off` tells whether this side has put an end to it.
     `on_held` is told how many bytes more, or less, it holds of what is no whole frame yet.
 
-    With a `required_name`, whatever comes from a caller whose certificate is not for that name is refused.
+    With a `required_name`, a caller whose certificate is not for that name may use only what is open to all agents.
     """
 
     def __init__(
@@ -42,8 +42,9 @@ class Incoming(Connection):
         self._messages = handlers.messages
         self._calls = handlers.calls
         self._streams = handlers.streams
+        self._open = handlers.open
         self._required_name = required_name
-        self._allowed = True
+        self._is_server = True
         self._on_held = on_held
         self._held = 0
         self._work: dict[int, _Work] = {}
@@ -55,7 +56,7 @@ class Incoming(Connection):
         certificate = self._transport.get_extra_info("peercert") or {}
         names = tuple(name.lower() for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS")
         self.caller = Caller(self.peer, names)
-        self._allowed = not self._required_name or any(covers(name, self._required_name) for name in names)
+        self._is_server = not self._required_name or any(covers(name, self._required_name) for name in names)
         self._setup = self._loop.call_later(self.limits.setup, self.abort, "it did not say what it is in time")
 
     def _greeted(self) -> None:
@@ -94,17 +95,17 @@ class Incoming(Connection):
     def _frame(self, kind: int, number: int, method: str, body: bytes) -> None:
         if kind == frame.MESSAGE:
             handler = self._messages.get(method)
-            if handler is not None and self._allowed:
+            if handler is not None and (self._is_server or (kind, method) in self._open):
                 try:
                     handler(self.caller, body)
                 except Exception:
                     log.exception("the handler of %s failed on a message from %s", method, self.peer)
         elif kind == frame.CALL:
             call = self._calls.get(method)
-            self._begin(number, method, None if call is None else self._answer(number, method, call, body))
+            self._begin(kind, number, method, None if call is None else self._answer(number, method, call, body))
         elif kind == frame.STREAM:
             stream = self._streams.get(method)
-            self._begin(number, method, None if stream is None else self._produce(number, method, stream, body))
+            self._begin(kind, number, method, None if stream is None else self._produce(number, method, stream, body))
         elif kind == frame.CANCEL:
             work = self._work.get(number)
             if work is not None:
@@ -114,10 +115,10 @@ class Incoming(Connection):
         elif kind != frame.ALIVE:
             raise ValueError(f"a frame of kind {kind} from the side that called")
 
-    def _begin(self, number: int, method: str, run: Coroutine[Any, Any, None] | None) -> None:
+    def _begin(self, kind: int, number: int, method: str, run: Coroutine[Any, Any, None] | None) -> None:
         if run is None:
             self._refuse(number, Unsupported(f"this server does not know {method!r}"))
-        elif not self._allowed:
+        elif not self._is_server and (kind, method) not in self._open:
             run.close()
             self._refuse(number, Forbidden(f"{method} needs a certificate for {self._required_name}"))
         elif number in self._work:

@@ -9,6 +9,7 @@ from lictor.model.errors import TooLarge
 from lictor.model.transport import OnCall, OnMessage, OnStream, Transport, Unreachable
 from lictor.rpc import frame
 from lictor.rpc.connection import log
+from lictor.rpc.frame import CALL, MESSAGE, STREAM
 from lictor.rpc.handlers import Handlers
 from lictor.rpc.limits import Limits
 from lictor.rpc.link import Link
@@ -44,17 +45,26 @@ class Network(Transport):
 
     # What comes
 
-    def on_message(self, method: str, handler: OnMessage) -> None:
-        """Have messages of a method handled. The handler must be quick: it runs as the bytes arrive."""
+    def on_message(self, method: str, handler: OnMessage, *, agents: bool = False) -> None:
+        """Have messages of a method handled. The handler must be quick: it runs as the bytes arrive. Without `agents`
+        only servers may send them.
+        """
         self._handlers.messages[method] = handler
+        self._handlers.admit(MESSAGE, method, agents)
 
-    def on_call(self, method: str, handler: OnCall) -> None:
-        """Have calls of a method answered. What it raises of `LictorError` is raised again at the caller."""
+    def on_call(self, method: str, handler: OnCall, *, agents: bool = False) -> None:
+        """Have calls of a method answered. What it raises of `LictorError` is raised again at the caller. Without
+        `agents` only servers may call.
+        """
         self._handlers.calls[method] = handler
+        self._handlers.admit(CALL, method, agents)
 
-    def on_stream(self, method: str, handler: OnStream) -> None:
-        """Have streams of a method answered, until the handler ends or the caller goes away."""
+    def on_stream(self, method: str, handler: OnStream, *, agents: bool = False) -> None:
+        """Have streams of a method answered, until the handler ends or the caller goes away. Without `agents` only
+        servers may ask for them.
+        """
         self._handlers.streams[method] = handler
+        self._handlers.admit(STREAM, method, agents)
 
     def on_lost(self, told: Callable[[str], None]) -> None:
         """Have it told, with the address, when a connection that this side made has broken."""

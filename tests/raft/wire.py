@@ -40,13 +40,13 @@ class End:
         self._messages: dict[str, OnMessage] = {}
         self._calls: dict[str, OnCall] = {}
 
-    def on_message(self, method: str, handler: OnMessage) -> None:
+    def on_message(self, method: str, handler: OnMessage, *, agents: bool = False) -> None:
         self._messages[method] = handler
 
-    def on_call(self, method: str, handler: OnCall) -> None:
+    def on_call(self, method: str, handler: OnCall, *, agents: bool = False) -> None:
         self._calls[method] = handler
 
-    def on_stream(self, method: str, handler: OnStream) -> None:
+    def on_stream(self, method: str, handler: OnStream, *, agents: bool = False) -> None:
         raise NotImplementedError
 
     def send(self, address: str, method: str, body: bytes) -> bool:

@@ -14,7 +14,7 @@ from lictor.agent.config import RuntimeConfig
 from lictor.agent.config.security import Tls, TlsDefaults, TlsProtocol
 from lictor.agent.rpc_tls import rpc_tls
 from lictor.model.errors import Forbidden, LictorError
-from lictor.model.transport import Caller, Unreachable
+from lictor.model.transport import Caller, OnMessage, Unreachable
 from lictor.rpc.limits import Limits
 from lictor.rpc.network import Network
 from lictor.rpc.security import Security
@@ -167,6 +167,63 @@ async def test_a_client_cannot_do_what_servers_do(ours: Authority) -> None:
         with pytest.raises(Forbidden, match=r"names needs a certificate for server\.dc1\.consul"):
             await caller.call(to, "names", b"", DEADLINE)
         assert got == []
+
+
+def _kept(got: list[bytes]) -> OnMessage:
+    return lambda _, body: got.append(body)
+
+
+async def _pieces(caller: Caller, body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+@on_both_loops
+async def test_a_client_can_do_what_is_open_to_all_agents_and_only_in_the_way_that_is(ours: Authority) -> None:
+    async with (
+        agent(ours.settings("-client", **STRICT)) as caller,
+        agent(ours.settings("-server", **STRICT)) as callee,
+    ):
+        got: list[bytes] = []
+        callee.on_message("shared", lambda _, body: got.append(body), agents=True)
+        callee.on_call("shared", echo, agents=True)
+        callee.on_stream("shared", _pieces, agents=True)
+        callee.on_call("half", echo)
+        callee.on_stream("half", _pieces, agents=True)
+        to = await address(callee)
+        assert caller.send(to, "shared", b"message")
+        assert await caller.call(to, "shared", b"call", DEADLINE) == b"call"
+        assert [piece async for piece in caller.stream(to, "shared", b"stream")] == [b"stream"]
+        assert got == [b"message"]
+        assert [piece async for piece in caller.stream(to, "half", b"stream")] == [b"stream"]
+        with pytest.raises(Forbidden, match=r"half needs a certificate for server\.dc1\.consul"):
+            await caller.call(to, "half", b"", DEADLINE)
+
+
+@on_both_loops
+async def test_the_last_that_is_said_of_a_method_holds(ours: Authority) -> None:
+    async with (
+        agent(ours.settings("-client", **STRICT)) as caller,
+        agent(ours.settings("-server", **STRICT)) as callee,
+    ):
+        to = await address(callee)
+        callee.on_call("echo", echo, agents=True)
+        assert await caller.call(to, "echo", b"hello", DEADLINE) == b"hello"
+        callee.on_call("echo", echo)
+        with pytest.raises(Forbidden):
+            await caller.call(to, "echo", b"", DEADLINE)
+
+
+@on_both_loops
+async def test_what_is_open_to_all_agents_is_closed_to_strangers(ours: Authority, theirs: Authority) -> None:
+    stranger = msgspec.structs.replace(theirs.settings("-server", **MUTUAL), ca_file=ours.ca_file)
+    for settings in (stranger, TlsDefaults(ca_file=ours.ca_file, verify_outgoing=True), PLAIN):
+        async with agent(settings) as caller, agent(ours.settings("-server", **STRICT)) as callee:
+            got: list[bytes] = []
+            callee.on_message("shared", _kept(got), agents=True)
+            callee.on_call("shared", echo, agents=True)
+            with pytest.raises(Unreachable):
+                await call(caller, callee, "shared")
+            assert got == []
 
 
 @on_both_loops
