@@ -35,6 +35,15 @@ class TooLarge(LictorError):
     status = 413
 
 
+class RateExceeded(LictorError):
+    """This agent made more calls to servers than `limits.rpc_rate` allows."""
+
+    status = 429
+
+    def __init__(self) -> None:
+        super().__init__("RPC rate limit exceeded")
+
+
 class Refused(LictorError):
     """The request was understood, and the state of the store does not allow it (status 500, as Consul gives it)."""
 
