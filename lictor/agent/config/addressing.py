@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from lictor.agent.config.join_sources import is_provider, read_sources
 from lictor.agent.config.keys import Endpoint, Listen, RuntimeConfig
 from lictor.agent.config.sockaddr import InterfaceAddress, TemplateError, expand
 
@@ -49,6 +50,8 @@ class Addressing:
             self.report(("advertise_addr_wan",), "Advertise WAN address cannot be 0.0.0.0, :: or [::]")
         ports = config.ports
         rpc = ports.server
+        lan_joins = self._texts("retry_join", config.retry_join)
+        wan_joins = self._texts("retry_join_wan", config.retry_join_wan)
         return msgspec.structs.replace(
             config,
             bind_addr=bind,
@@ -62,8 +65,10 @@ class Addressing:
             advertise_rpc=Endpoint("tcp", lan, rpc) if rpc > 0 and lan else None,
             advertise_serf_lan=Endpoint("tcp", lan, ports.serf_lan) if ports.serf_lan > 0 and lan else None,
             advertise_serf_wan=Endpoint("tcp", wan, ports.serf_wan) if ports.serf_wan > 0 and wan else None,
-            retry_join=self._texts("retry_join", config.retry_join),
-            retry_join_wan=self._texts("retry_join_wan", config.retry_join_wan),
+            retry_join=lan_joins,
+            retry_join_wan=wan_joins,
+            join_lan=read_sources("retry_join", lan_joins, self.report, self.warnings),
+            join_wan=read_sources("retry_join_wan", wan_joins, self.report, self.warnings),
             recursors=self._recursors(),
         )
 
@@ -169,7 +174,8 @@ class Addressing:
     def _texts(self, key: str, texts: Sequence[str]) -> tuple[str, ...]:
         found: list[str] = []
         for text in texts:
-            found += self._expand((key,), text).split() if "{{" in text else [text]
+            expanded = self._expand((key,), text) if "{{" in text else text
+            found += expanded.split() if "{{" in text and not is_provider(text) else [expanded]
         return tuple(found)
 
     def _recursors(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from lictor.agent.config.flags import setting_of
+from lictor.agent.config.join_sources import without_secrets
 from lictor.agent.config.keys import Endpoint, RuntimeConfig
 from lictor.model.decoding import Duration, is_record, keys_of
 from lictor.model.duration import format_duration
@@ -109,6 +110,8 @@ def _value(name: str, type_: Any, value: Any) -> Any:
         return format_duration(value)
     if isinstance(value, dict) and all(isinstance(inner, float) for inner in value.values()):
         return {key: format_duration(inner) for key, inner in value.items()}
+    if name in ("retry_join", "retry_join_wan"):
+        return [without_secrets(text) for text in value]
     if isinstance(value, tuple | dict):
         return _without_secrets(msgspec.to_builtins(value), in_header=_is_header(name))
     return value

@@ -12,6 +12,7 @@ import msgspec
 
 from lictor.agent.config import sections as sec
 from lictor.agent.config import security
+from lictor.agent.config.join_sources import JoinSource
 from lictor.agent.config.setting import Setting as S
 from lictor.model.decoding import Computed, Duration
 from lictor.model.service_definition import CheckDefinition, ServiceDefinition
@@ -63,7 +64,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     advertise_addr_wan_ipv4: Annotated[str, S("IPv4 address that other datacenters are told.", debug="-")] = ""
     advertise_addr_wan_ipv6: Annotated[str, S("IPv6 address that other datacenters are told.", debug="-")] = ""
     advertise_reconnect_timeout: Annotated[
-        Duration, S("How long others keep this agent after it failed.", since="1.10")
+        Duration, S("How long others keep this agent after it failed; on clients only.", since="1.10")
     ] = 0.0
     alt_domain: Annotated[str, S("Second domain that DNS answers for.", flag="alt-domain", debug="DNSAltDomain")] = ""
     audit: Annotated[security.Audit, S("The audit log.")] = msgspec.field(default_factory=security.Audit)
@@ -221,10 +222,11 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = False
     reconnect_timeout: Annotated[
-        Duration, S("After this, a failed agent is forgotten.", debug="ReconnectTimeoutLAN")
+        Duration, S("After this, a failed agent is forgotten; 0 for 72 h.", debug="ReconnectTimeoutLAN")
     ] = 0.0
     reconnect_timeout_wan: Annotated[
-        Duration, S("After this, a failed server of another datacenter is forgotten.", debug="ReconnectTimeoutWAN")
+        Duration,
+        S("After this, a failed server of another datacenter is forgotten; 0 for 72 h.", debug="ReconnectTimeoutWAN"),
     ] = 0.0
     recursors: Annotated[
         tuple[str, ...],
@@ -245,7 +247,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         S(
             "Servers to join: host, host:port or [IPv6 address]:port of their `ports.server`; a name may have several "
-            "addresses.",
+            'addresses. `provider=exec args="/path/program --flag" timeout=10s` runs a program that prints addresses.',
             flag="retry-join",
             debug="RetryJoinLAN",
         ),
@@ -261,7 +263,9 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
         int,
         S("Attempts to join other datacenters, 0 for no end.", flag="retry-max-wan", debug="RetryJoinMaxAttemptsWAN"),
     ] = 0
-    rpc: Annotated[dict[str, Any], S("Accepted without effect.", debug="-")] = msgspec.field(default_factory=dict)
+    rpc: Annotated[sec.Rpc, S("Calls between agents.", debug="-", since="1.10")] = msgspec.field(
+        default_factory=sec.Rpc
+    )
     segment: Annotated[str, S("Accepted; network segments are not supported.", flag="segment", debug="SegmentName")] = (
         ""
     )
@@ -312,6 +316,8 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     dev_mode: Annotated[bool, Computed] = False
     client_addrs: Annotated[tuple[str, ...], Computed] = ()
+    join_lan: Annotated[tuple[JoinSource, ...], Computed] = ()
+    join_wan: Annotated[tuple[JoinSource, ...], Computed] = ()
     listen: Annotated[Listen, Computed] = msgspec.field(default_factory=Listen)
     advertise_rpc: Annotated[Endpoint | None, Computed] = None
     advertise_serf_lan: Annotated[Endpoint | None, Computed] = None

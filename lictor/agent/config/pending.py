@@ -52,6 +52,7 @@ PENDING = (
     "retry_interval_wan",
     "retry_join_wan",
     "retry_max_wan",
+    "rpc.enable_streaming",
     "serf_lan_allowed_cidrs",
     "serf_wan_allowed_cidrs",
     "server_rejoin_age_max",

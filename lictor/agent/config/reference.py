@@ -13,6 +13,7 @@ from lictor.agent.config.flags import MOVED_FLAGS, walk
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.config.loading import DEV
 from lictor.agent.config.pending import is_pending
+from lictor.agent.config.sections import NO_LIMIT
 from lictor.model.decoding import Duration, is_record, keys_of
 from lictor.model.duration import format_duration
 from lictor.model.service_definition import CheckDefinition, ServiceDefinition
@@ -72,6 +73,8 @@ def _default(type_: Any, value: Any) -> str:
         return f"`{format_duration(value)}`" if value else ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if value == NO_LIMIT:
+        return ""
     return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
 
 

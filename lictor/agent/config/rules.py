@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from lictor.agent.config.addressing import Report
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.watch import WatchError, parse_agent_watch
+from lictor.model.decoding import keys_of
 from lictor.model.duration import format_duration
-from lictor.model.host_port import split_host_port
 from lictor.model.service_definition import CheckDefinition
 from lictor.model.service_rules import check_registration_problem, meta_problem, service_registration_problem
 
@@ -26,6 +26,7 @@ DNS_LABEL = re.compile(r"[a-zA-Z0-9-]+")
 UI_PATH = re.compile(r"[a-zA-Z0-9/_-]+")
 MAX_LABEL = 63
 GOSSIP_KEY_SIZES = (16, 24, 32)
+SHORTEST_RECONNECT = 8 * 3600.0
 
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERR", "ERROR")
 TLS_VERSIONS = ("", "TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3")
@@ -51,6 +52,7 @@ NOT_NEGATIVE: tuple[tuple[str, ...], ...] = (
     ("http_config", "max_header_bytes"),
     ("limits", "http_max_conns_per_client"),
     ("limits", "kv_max_value_size"),
+    ("limits", "rpc_max_burst"),
     ("limits", "rpc_max_conns_per_client"),
     ("limits", "txn_max_req_len"),
     ("log_rotate_bytes",),
@@ -59,12 +61,24 @@ NOT_NEGATIVE: tuple[tuple[str, ...], ...] = (
 )
 NOT_NEGATIVE_DURATIONS: tuple[tuple[str, ...], ...] = (
     ("check_update_interval",),
+    ("advertise_reconnect_timeout",),
     ("default_query_time",),
+    ("discovery_max_stale",),
+    ("dns_config", "cache_max_age"),
     ("dns_config", "max_stale"),
     ("dns_config", "node_ttl"),
     ("dns_config", "recursor_timeout"),
+    ("limits", "https_handshake_timeout"),
+    ("limits", "rpc_client_timeout"),
+    ("limits", "rpc_handshake_timeout"),
     ("max_query_time",),
+    ("performance", "leave_drain_time"),
+    ("performance", "rpc_hold_timeout"),
+    ("primary_gateways_interval",),
+    ("reconnect_timeout",),
+    ("reconnect_timeout_wan",),
     ("retry_interval",),
+    ("retry_interval_wan",),
     ("session_ttl_min",),
 )
 
@@ -208,14 +222,50 @@ def _server(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
 
 
 def _joining(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
-    for text in config.retry_join:
-        if "provider=" in text:
-            warnings.append(f'retry_join: "{text}" is left out: cloud auto-join is not supported, give addresses')
-            continue
-        try:
-            split_host_port(text, config.ports.server)
-        except ValueError as error:
-            report(("retry_join",), f"retry_join: {error}")
+    if config.dev_mode and config.server and config.retry_join:
+        warnings.append(
+            "retry_join has no effect with -dev: a server started with -dev is a cluster of its own, in memory. Start "
+            "it without -dev and with a data_dir to join others"
+        )
+    if config.server and config.advertise_reconnect_timeout:
+        report(("advertise_reconnect_timeout",), "advertise_reconnect_timeout can only be used on a client")
+    if config.primary_gateways and not config.server:
+        report(("primary_gateways",), "'primary_gateways' requires 'server = true'")
+    elif config.primary_gateways and config.primary_datacenter == config.datacenter:
+        report(("primary_gateways",), "'primary_gateways' should only be configured in a secondary datacenter")
+    if config.retry_join_wan and config.connect.enable_mesh_gateway_wan_federation:
+        report(
+            ("retry_join_wan",),
+            "'retry_join_wan' is incompatible with 'connect.enable_mesh_gateway_wan_federation = true'",
+        )
+    if config.retry_join_wan and not config.server:
+        warnings.append("retry_join_wan has no effect on a client: only servers meet other datacenters")
+    for key in ("reconnect_timeout", "reconnect_timeout_wan"):
+        seconds = value_at(config, (key,))
+        if isinstance(seconds, float) and 0 < seconds < SHORTEST_RECONNECT:
+            warnings.append(
+                f"{key} = {format_duration(seconds)}: an agent that is away for longer is forgotten, a server with it; "
+                f"{format_duration(SHORTEST_RECONNECT)} or more is advised"
+            )
+
+
+def _gossip(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    for section in ("gossip_lan", "gossip_wan"):
+        for name in keys_of(type(value_at(config, (section,)))):  # type: ignore[arg-type]
+            value = value_at(config, (section, name))
+            if isinstance(value, int | float) and value <= 0:
+                shown = format_duration(value) if isinstance(value, float) else value
+                report((section, name), f"{section}.{name} cannot be {shown}. Must be greater than zero")
+
+
+def _caching(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    cache = config.cache
+    for name, value in (
+        ("entry_fetch_max_burst", cache.entry_fetch_max_burst),
+        ("entry_fetch_rate", cache.entry_fetch_rate),
+    ):
+        if value <= 0:
+            report(("cache", name), f"cache.{name} must be strictly positive, was: {value:g}")
 
 
 def _encryption(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
@@ -279,7 +329,7 @@ def _networks(config: RuntimeConfig, report: Report, warnings: list[str]) -> Non
             try:
                 ipaddress.ip_network(text, strict=False)
             except ValueError:
-                report(path, f"{path[-1]}: invalid network: {text}")
+                report(path, f"{path[-1]}: invalid cidr: {text}")
     mode = config.unix_sockets.mode
     if mode and not re.fullmatch(r"[0-7]{1,4}", mode):
         report(("unix_sockets", "mode"), f'unix_sockets.mode "{mode}" must be permissions in octal, such as "0660"')
@@ -324,6 +374,8 @@ _RULES: tuple[Callable[[RuntimeConfig, Report, list[str]], None], ...] = (
     _names,
     _server,
     _joining,
+    _gossip,
+    _caching,
     _encryption,
     _ports,
     _networks,

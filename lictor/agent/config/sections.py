@@ -6,12 +6,16 @@ Durations are seconds, sizes are bytes, ports of -1 are closed.
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import msgspec
 
 from lictor.agent.config.setting import Setting as S
 from lictor.model.decoding import Duration
+
+NO_LIMIT = sys.float_info.max
+"""A rate without a limit, as Consul shows it."""
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -234,7 +238,15 @@ class Cache(msgspec.Struct, frozen=True):
     """The agent's cache of answers."""
 
     entry_fetch_max_burst: Annotated[int, S("Size of an entry's bucket of fetches.", reload=True)] = 2
-    entry_fetch_rate: Annotated[float, S("Fetches per second of an entry, -1 for no limit.", reload=True)] = -1.0
+    entry_fetch_rate: Annotated[float, S("Fetches per second of an entry; no limit by default.", reload=True)] = (
+        NO_LIMIT
+    )
+
+
+class Rpc(msgspec.Struct, frozen=True):
+    """Calls between agents."""
+
+    enable_streaming: Annotated[bool, S("Servers send changes to agents that subscribe.", since="1.10")] = True
 
 
 class UnixSockets(msgspec.Struct, frozen=True):

@@ -40,9 +40,9 @@ def test_the_same_configuration_in_three_languages_gives_equal_records(loaded: L
         text = (REAL_LIFE / name).read_text()
         config, warnings = loaded(text, argv=(), format=name.split(".")[1])
         assert warnings == [
+            'retry_join: "provider=aws tag_key=hidden tag_value=server" is left out: there is no provider "aws". Give '
+            'addresses, or have a program print them: provider=exec args="/path/program"',
             "bootstrap_expect > 0: expecting 3 servers",
-            'retry_join: "provider=aws tag_key=role tag_value=server" is left out: cloud auto-join is not supported, '
-            "give addresses",
         ]
         records.append(config)
     assert records[0] == records[1] == records[2]
@@ -193,3 +193,43 @@ def test_validating_paths_gives_warnings_or_raises(tmp_path: Path) -> None:
     assert find_problems([str(good)]) == []
     found = [str(problem) for problem in find_problems([str(good), str(bad)])]
     assert found == [f'{bad}:3: unknown key "datacentre" (did you mean "datacenter"?)']
+
+
+def test_what_concerns_other_agents_is_read_with_its_durations_in_seconds(loaded: Load) -> None:
+    config, warnings = loaded(
+        'encrypt_verify_incoming = false encrypt_verify_outgoing = false reconnect_timeout = "9h" '
+        'reconnect_timeout_wan = "1h" advertise_reconnect_timeout = "15m" leave_on_terminate = false '
+        "skip_leave_on_interrupt = true rejoin_after_leave = true disable_keyring_file = true "
+        'advertise_addr = "10.9.9.9" advertise_addr_wan = "8.8.8.8" serf_lan = "10.9.9.1" serf_wan = "10.9.9.2" '
+        'serf_lan_allowed_cidrs = ["10.0.0.0/8"] check_update_interval = "0s" discovery_max_stale = "90s" '
+        "use_streaming_backend = false rpc { enable_streaming = false } "
+        'gossip_lan { gossip_interval = "50ms" retransmit_mult = 2 } gossip_wan { probe_timeout = "2s" } '
+        "cache { entry_fetch_max_burst = 4 entry_fetch_rate = 0.5 } "
+        'dns_config { use_cache = true cache_max_age = "1m" } '
+        'limits { rpc_rate = 100 rpc_max_burst = 50 rpc_client_timeout = "5s" rpc_handshake_timeout = "1s" }'
+    )
+    assert (config.encrypt_verify_incoming, config.encrypt_verify_outgoing) == (False, False)
+    assert (config.reconnect_timeout, config.reconnect_timeout_wan) == (32400.0, 3600.0)
+    assert [warning for warning in warnings if "reconnect" in warning] == [
+        "reconnect_timeout_wan = 1h0m0s: an agent that is away for longer is forgotten, a server with it; 8h0m0s or "
+        "more is advised"
+    ]
+    assert config.advertise_reconnect_timeout == 900.0
+    assert (config.leave_on_terminate, config.skip_leave_on_interrupt) == (False, True)
+    assert (config.rejoin_after_leave, config.disable_keyring_file) == (True, True)
+    assert str(config.listen.serf_lan) == "tcp://10.9.9.1:8301" and str(config.listen.serf_wan) == "tcp://10.9.9.2:8302"
+    assert str(config.advertise_serf_lan) == "tcp://10.9.9.9:8301"
+    assert str(config.advertise_serf_wan) == "tcp://8.8.8.8:8302"
+    assert (config.serf_lan_allowed_cidrs, config.check_update_interval) == (("10.0.0.0/8",), 0.0)
+    assert (config.discovery_max_stale, config.use_streaming_backend, config.rpc.enable_streaming) == (
+        90.0,
+        False,
+        False,
+    )
+    assert (config.gossip_lan.gossip_interval, config.gossip_lan.retransmit_mult) == (0.05, 2)
+    assert (config.gossip_wan.probe_timeout, config.gossip_wan.probe_interval) == (2.0, 5.0)
+    assert (config.cache.entry_fetch_max_burst, config.cache.entry_fetch_rate) == (4, 0.5)
+    assert (config.dns_config.use_cache, config.dns_config.cache_max_age) == (True, 60.0)
+    limits = config.limits
+    assert (limits.rpc_rate, limits.rpc_max_burst) == (100.0, 50)
+    assert (limits.rpc_client_timeout, limits.rpc_handshake_timeout) == (5.0, 1.0)

@@ -78,6 +78,33 @@ def test_a_file_that_does_not_parse_is_one_problem(format: str, text: str, line:
         ('datacenter = "a b"', 'datacenter cannot be "a b". Please use only [a-z0-9-_]'),
         ('datacenter = ""', "datacenter cannot be empty"),
         ("ports { http = 70000 }", "ports.http: invalid port: 70000"),
+        ("gossip_lan { gossip_nodes = 0 }", "gossip_lan.gossip_nodes cannot be 0. Must be greater than zero"),
+        ('gossip_wan { probe_interval = "0s" }', "gossip_wan.probe_interval cannot be 0s. Must be greater than zero"),
+        ("cache { entry_fetch_max_burst = 0 }", "cache.entry_fetch_max_burst must be strictly positive, was: 0"),
+        ("cache { entry_fetch_rate = -1 }", "cache.entry_fetch_rate must be strictly positive, was: -1"),
+        ('serf_lan_allowed_cidrs = ["x"]', "serf_lan_allowed_cidrs: invalid cidr: x"),
+        ('serf_wan_allowed_cidrs = ["10.0.0.0/8", "y/8"]', "serf_wan_allowed_cidrs: invalid cidr: y/8"),
+        (
+            'server = true advertise_reconnect_timeout = "1h"',
+            "advertise_reconnect_timeout can only be used on a client",
+        ),
+        (
+            'reconnect_timeout_wan = "-1s"',
+            "reconnect_timeout_wan cannot be -1s. Must be greater than or equal to zero",
+        ),
+        ('discovery_max_stale = "-1s"', "discovery_max_stale cannot be -1s. Must be greater than or equal to zero"),
+        ('retry_interval_wan = "-1s"', "retry_interval_wan cannot be -1s. Must be greater than or equal to zero"),
+        ("limits { rpc_max_burst = -1 }", "limits.rpc_max_burst cannot be -1. Must be greater than or equal to zero"),
+        ("rpc { enable_streamin = true }", 'unknown key "rpc.enable_streamin" (did you mean "enable_streaming"?)'),
+        ('primary_gateways = ["10.0.0.1:443"]', "'primary_gateways' requires 'server = true'"),
+        (
+            'server = true primary_gateways = ["10.0.0.1:443"]',
+            "'primary_gateways' should only be configured in a secondary datacenter",
+        ),
+        (
+            'server = true retry_join_wan = ["a"] connect { enable_mesh_gateway_wan_federation = true }',
+            "'retry_join_wan' is incompatible with 'connect.enable_mesh_gateway_wan_federation = true'",
+        ),
         ('client_addr = "bogus"', "client_addr: invalid ip address: bogus"),
         (
             'bind_addr = "127.0.0.1 1.1.1.1"',
@@ -112,7 +139,6 @@ def test_a_file_that_does_not_parse_is_one_problem(format: str, text: str, line:
         ('bind_addr = "{{ Nope }}"', 'error parsing "{{ Nope }}": function "Nope" not defined'),
         ('service { name = "a" check { http = "x" } }', 'service "a": Invalid check: Interval must be > 0'),
         ('node_id = "x"', 'node_id "x" is not a UUID'),
-        ('serf_lan_allowed_cidrs = ["x"]', "serf_lan_allowed_cidrs: invalid network: x"),
         ('watches = [{ type = "bogus" args = ["x"] }]', "Unsupported watch type: bogus"),
         (
             'check { name = "a" args = ["x"] interval = "1s" }',
