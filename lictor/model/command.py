@@ -5,7 +5,7 @@ entry is a `Batch`, all that arrived in one turn of the proposer's loop; each of
 so that compare-and-set tells two writes of one batch apart.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -15,6 +15,8 @@ from lictor.model.node import Node
 from lictor.model.prepared_query import PreparedQuery
 from lictor.model.service import NodeService
 from lictor.model.session import Session
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class _Command(msgspec.Struct, frozen=True, tag_field="c", omit_defaults=True):
@@ -174,7 +176,7 @@ class Restore(_Command, frozen=True, tag="restore"):
     parts: int
 
 
-Command = (
+Plain = (
     Register
     | Deregister
     | KVWrite
@@ -190,6 +192,20 @@ Command = (
     | RestorePart
     | Restore
 )
+
+
+class Numbered(_Command, frozen=True, tag="numbered"):
+    """A command that counts once, however often it comes. `origin` is random for each run of who sends it, `number` its
+    own there, and all below `low` is settled for the sender: it will not send that again.
+    """
+
+    origin: Count
+    number: Count
+    low: Count
+    command: Plain
+
+
+Command = Plain | Numbered
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):

@@ -11,6 +11,8 @@ from lictor.model.command import (
     CoordinateUpdate,
     Deregister,
     KVWrite,
+    Numbered,
+    Plain,
     QueryDelete,
     QuerySet,
     Reap,
@@ -23,7 +25,7 @@ from lictor.model.command import (
     Txn,
 )
 from lictor.model.errors import LictorError, Refused
-from lictor.store import catalog, kv, queries, sessions, settled, snapshot, txn
+from lictor.store import catalog, kv, numbered, queries, sessions, settled, snapshot, txn
 from lictor.store.store import Store
 
 log = logging.getLogger("lictor.server")
@@ -92,6 +94,12 @@ def apply(store: Store, command: Command, now: float) -> Any:
     Returns the command's result. Raises `LictorError` where the state does not allow it; every row is then as before.
     """
     store.begin(now)
+    if isinstance(command, Numbered):
+        return numbered.apply_once(store, command, _carry_out)
+    return _carry_out(store, command)
+
+
+def _carry_out(store: Store, command: Plain) -> Any:
     try:
         result = _HANDLERS[type(command)](store, command)
     except BaseException:

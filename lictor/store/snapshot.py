@@ -25,11 +25,13 @@ from lictor.model.prepared_query import PreparedQuery
 from lictor.model.service import Instance
 from lictor.model.session import Session
 from lictor.store.rows import Parts
-from lictor.store.store import ConfigRow, Setting, Store
+from lictor.store.store import ConfigRow, NumberedAnswer, NumberedOrigin, Setting, Store
 
 FORMAT = 1
 CHUNK_ROWS = 2000  # at most
 CHUNK_BYTES = 128 * 1024  # a chunk that has so many is not added to
+# What stays through a restore: which commands were carried out is no part of what is put back.
+_LASTING = ("numbered_answers", "numbered_origins")
 _ARRAY = struct.Struct(">BI")  # how MessagePack begins an array: its longest form, and how many there are
 
 _ROW_TYPES: dict[str, Any] = {
@@ -44,6 +46,8 @@ _ROW_TYPES: dict[str, Any] = {
     "config": ConfigRow,
     "settings": Setting,
     "lock_delays": tuple[str, float],
+    "numbered_answers": NumberedAnswer,
+    "numbered_origins": NumberedOrigin,
     "restoring": tuple[str, int, bytes],
 }
 _DECODERS = {name: msgspec.msgpack.Decoder(types.GenericAlias(list, (row,))) for name, row in _ROW_TYPES.items()}
@@ -243,6 +247,8 @@ TYPES = {
     "config": "ConfigEntry",
     "settings": "Setting",
     "lock_delays": "LockDelay",
+    "numbered_answers": "NumberedAnswer",
+    "numbered_origins": "NumberedOrigin",
     "restoring": "Restoring",
 }
 """What a table's rows are called in listings."""
@@ -323,6 +329,8 @@ def restore_parts(store: Store, token: str, count: int) -> None:
             ahead.take(part)
     header = ahead.reading.end()
     index = max(store.index, header.index + 1)
+    for name in _LASTING:
+        ahead.reading.store.tables[name].exchange(store.tables[name])
     _take(store, header, ahead.reading.store)
     store.index = store.floor = store.base = index
     store.touched = dict.fromkeys(store.touched, index)

@@ -51,6 +51,25 @@ class Setting(msgspec.Struct, frozen=True):
     modify_index: int
 
 
+class NumberedAnswer(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What a numbered command came to, see `numbered`."""
+
+    origin: int
+    number: int
+    result: bytes
+
+
+class NumberedOrigin(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Who numbers commands: last heard at the index `at`, at the time `heard` in seconds since 1970 (about), with
+    everything below `low` settled.
+    """
+
+    at: int
+    origin: int
+    heard: float
+    low: int
+
+
 class Answer(msgspec.Struct, Generic[T], frozen=True):
     """What a read gives: its value, the index of the newest thing it looked at (at least 1), and all it looked at."""
 
@@ -162,6 +181,14 @@ class Store:
         # Lock delays: until when (seconds since 1970, the proposers' clock) a key cannot be locked again.
         self.lock_delays: Table[str, tuple[str, float]] = Table(lambda d: d[0])
 
+        # Answers to numbered commands; and who numbers them, the longest silent first.
+        self.numbered_answers: Table[tuple[int, int], NumberedAnswer] = Table(
+            lambda a: (a.origin, a.number), origin=lambda a: (a.origin,)
+        )
+        self.numbered_origins: Table[tuple[int, int], NumberedOrigin] = Table(
+            lambda o: (o.at, o.origin), origin=lambda o: (o.origin,)
+        )
+
         # Parts of a state that is being restored, by token and number; and what `snapshot` has read of them already.
         self.ahead: object = None
         self.restoring: Table[tuple[str, int], tuple[str, int, bytes]] = Table(lambda p: (p[0], p[1]))
@@ -193,6 +220,8 @@ class Store:
             "config": self.config,
             "settings": self.settings,
             "lock_delays": self.lock_delays,
+            "numbered_answers": self.numbered_answers,
+            "numbered_origins": self.numbered_origins,
             "restoring": self.restoring,
         }
 
