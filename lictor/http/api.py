@@ -58,6 +58,7 @@ class Reading:
 
     `gate` is what its caller's wish puts before the answer (see `freshness`); `live` is set once its answers tell the
     store's age as it is when they are written, and `kept` taken back where they must not be given to later callers.
+    `head` are the header lines that every answer has here.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class Reading:
         "gate",
         "gzip",
         "hash",
+        "head",
         "index",
         "kept",
         "live",
@@ -83,6 +85,7 @@ class Reading:
         self.function = function
         self.gzip = "gzip" in request.headers.get("accept-encoding", "")
         self.index, self.hash = 0, ""
+        self.head = api.common_head
         self.gate = ANY
         self.consistency = DEFAULT
         if endpoint.kind == READ:
@@ -151,6 +154,12 @@ class Reading:
         self.api.timings.add(self.endpoint, time.perf_counter() - self.started)
         return encoded
 
+    def failed(self, error: Exception) -> Encoded:
+        """The answer to those who wait for a read that cannot be run any more."""
+        api = self.api
+        reply = api.error_reply(error) if isinstance(error, LictorError) else api.fault_reply(error)
+        return encode(reply, self.head)
+
     def encode_with(self, answer: Answer[object], extra: Headers) -> Encoded:
         """The answer as bytes, with further headers."""
         value, api, live = answer.value, self.api, self.live
@@ -166,7 +175,7 @@ class Reading:
         reply = api.reply(value, self.request)
         return encode(
             reply,
-            extra_lines + api.common_head,
+            extra_lines + self.head,
             gzip=self.gzip,
             gate=AGE if live else self.gate,
             max_stale=self.consistency.max_stale,
@@ -304,7 +313,7 @@ class Api:
         if not source:
             return rows
         if source == "_agent":
-            source = self.agent.node_name
+            source = request.agent_node or self.agent.node_name
         elif source == "_ip":
             return rows
         return near.by_distance(view, rows, source, node_of)
@@ -323,7 +332,7 @@ class Api:
         these same bytes join once they are as fresh; without one it waits for itself alone.
         """
         waiting = Waiting(
-            key or b"", self.agent.store.watches, reading.evaluate, reading.encode, self.failed, self._ended
+            key or b"", self.agent.store.watches, reading.evaluate, reading.encode, reading.failed, self._ended
         )
         waiting.watch(answer)
         # What was confirmed when the query began may be older when it is answered.
@@ -364,11 +373,6 @@ class Api:
         """
         log.error("a request has met a mistake of this program; please report it", exc_info=fault)
         return text_reply("Internal Server Error: the agent's log says more", 500)
-
-    def failed(self, error: Exception) -> Encoded:
-        """The answer to those who wait for a read that cannot be run any more."""
-        reply = self.error_reply(error) if isinstance(error, LictorError) else self.fault_reply(error)
-        return encode(reply, self.common_head)
 
     def not_found(self, request: Request) -> Reply:
         """The answer where no endpoint is; a path that only lacks its last slash is told of it."""

@@ -18,7 +18,7 @@ from lictor.store.reads import catalog, gateways
 from lictor.store.reads.catalog import CatalogService
 from lictor.store.store import View
 
-family = Family()
+family = Family(at_servers=True)
 
 
 @family.action("PUT", "/v1/catalog/register")

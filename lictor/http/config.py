@@ -14,7 +14,7 @@ from lictor.model.errors import InvalidRequest, NotFound, Refused
 from lictor.store.reads import config
 from lictor.store.store import View
 
-family = Family()
+family = Family(at_servers=True)
 
 _DECODING_FAILED = "Bad request: Request decoding failed: "
 MAX_DEPTH = 64  # levels of nesting that an entry may have

@@ -16,7 +16,7 @@ from lictor.model.errors import InvalidRequest, NoLeader, Refused
 from lictor.store.reads import coordinates
 from lictor.store.store import View
 
-family = Family()
+family = Family(at_servers=True)
 
 DIMENSIONS = 8
 WAN_AREA = "wan"

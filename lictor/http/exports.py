@@ -9,7 +9,7 @@ from lictor.model.authorizer import READ
 from lictor.store.reads import exports
 from lictor.store.store import View
 
-family = Family()
+family = Family(at_servers=True)
 
 
 @family.read("/v1/exported-services")

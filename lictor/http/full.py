@@ -1,7 +1,6 @@
 """HTTP in full, through aiohttp's own connection handler: bodies, pipelining, streams, and whatever is not plain."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from logging import Logger
 from typing import TYPE_CHECKING, Any, cast
@@ -10,7 +9,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from lictor.agent.logs import logger
-from lictor.http.api import Reading
+from lictor.http import answering
 from lictor.http.connection import Connection
 from lictor.http.reply import Encoded, Reply, Stream, encode, text_reply
 from lictor.http.request import Request
@@ -25,22 +24,6 @@ log = logger("agent.http")
 FOREVER = 10 * 365 * 86400.0  # aiohttp must not end idle connections: it does not see the requests answered before it
 CHUNK = 64 * 1024
 GONE_INTERVAL = 1.0  # seconds between two looks at whether the reader of a silent stream is still there
-
-
-class _Pending:
-    """A waiter that wakes a task."""
-
-    def __init__(self) -> None:
-        self.done: asyncio.Future[Encoded | None] = asyncio.get_running_loop().create_future()
-
-    def give_up(self) -> None:
-        """The client is gone: there is nobody to wait for."""
-        if not self.done.done():
-            self.done.set_result(None)
-
-    def finish(self, answer: Encoded) -> None:
-        if not self.done.done():
-            self.done.set_result(answer)
 
 
 class _Protocol(RequestHandler):
@@ -146,45 +129,16 @@ class FullHandler:
     async def _read(
         self, http: web.BaseRequest, endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request
     ) -> web.StreamResponse:
-        try:
-            reading = self.api.prepare(endpoint, names, values, request)
-            if not reading.open:
-                await self._confirm(reading)
-            answer, moved = reading.evaluate()
-        except LictorError as error:
-            return await self._send(http, self.api.error_reply(error))
-        if moved:
-            return await self._send_encoded(http, reading.encode(answer))
         connection = http.transport.get_protocol() if http.transport is not None else None
         if not isinstance(connection, Connection):
             return _Sent(keep_alive=False)
-        waiting = self.api.start_waiting(None, reading, answer)
-        pending = _Pending()
-        waiting.join(pending, reading.seconds)
-        # aiohttp lets a handler run on when its client has gone: it would wait for minutes, with all that it holds.
-        connection.when_lost = pending.give_up
         try:
-            encoded = await pending.done
-        finally:
-            connection.when_lost = None
-            waiting.leave(pending)
+            encoded = await answering.answer(self.api.prepare(endpoint, names, values, request), connection)
+        except LictorError as error:
+            return await self._send(http, self.api.error_reply(error))
         if encoded is None:
             return _Sent(keep_alive=False)
-        if encoded.max_stale != math.inf and not self.api.freshness.open(encoded.gate, encoded.max_stale):
-            try:
-                await self._confirm(reading)
-                encoded = reading.encode(reading.evaluate()[0])
-            except LictorError as error:
-                return await self._send(http, self.api.error_reply(error))
         return await self._send_encoded(http, encoded)
-
-    async def _confirm(self, reading: Reading) -> None:
-        """Return once a read may be answered. Raises `NoLeader`."""
-        try:
-            await self.api.agent.confirm(reading.to_confirm())
-        except LictorError as error:
-            if not reading.unconfirmed(error):
-                raise
 
     async def _body(self, http: web.BaseRequest, endpoint: Endpoint) -> bytes:
         limit = self.api.body_limit(endpoint)

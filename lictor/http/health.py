@@ -15,7 +15,7 @@ from lictor.store.reads import gateways, health
 from lictor.store.reads.health import CheckServiceNode
 from lictor.store.store import View
 
-family = Family()
+family = Family(at_servers=True)
 
 
 def _checks(api: Api, request: Request, read: Callable[[View], list[Check]]) -> Callable[[View], list[Check]]:

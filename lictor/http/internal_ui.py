@@ -15,7 +15,7 @@ from lictor.store.reads.health import CheckServiceNode
 from lictor.store.reads.ui import NodeInfo
 from lictor.store.store import View
 
-family = Family()
+family = Family(at_servers=True)
 
 MESH_GATEWAY = "mesh-gateway"
 TOPOLOGY_KINDS = ("", "ingress-gateway")

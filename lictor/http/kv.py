@@ -15,7 +15,7 @@ from lictor.model.ids import looks_like_id
 from lictor.store.reads import kv
 from lictor.store.store import View
 
-family = Family()
+family = Family(at_servers=True)
 
 
 @family.read("/v1/kv/*key")

@@ -21,7 +21,7 @@ from lictor.server.server import Server
 from lictor.store.reads import config, usage
 from lictor.store.store import View
 
-family = Family()
+family = Family(at_servers=True)
 
 MAX_RELAYS = 5
 _AUTOPILOT_FAILED = "Bad request: Error parsing autopilot config: "

@@ -20,7 +20,7 @@ from lictor.store.reads import prepared_queries
 from lictor.store.reads.prepared_queries import Execution
 from lictor.store.store import View
 
-family = Family()
+family = Family(at_servers=True)
 
 _BAD_ID = "failed prepared query lookup: index error: UUID must be 36 characters"
 _random = random.Random()
@@ -122,7 +122,7 @@ def _how(api: Api, request: Request) -> Execution:
         raise Refused(f"Error parsing 'connect' value: {error}") from None
     return Execution(
         datacenter=api.agent.datacenter,
-        agent_node=api.agent.node_name,
+        agent_node=request.agent_node or api.agent.node_name,
         segment=api.agent.config.segment,
         source_node=request.source_node,
         source_ip=request.peer,

@@ -19,10 +19,13 @@ MAX_PARAMETERS = 256
 
 
 class Request:
-    """One request. `path` is decoded, `query` holds the parameters in order, `headers` have lower-case names."""
+    """One request. `path` is decoded, `query` holds the parameters in order, `headers` have lower-case names.
+    `agent_node` is the node of the agent that its caller asked, where that is another one than this.
+    """
 
     __slots__ = (
         "_consistency",
+        "agent_node",
         "authorizer",
         "body",
         "headers",
@@ -52,6 +55,7 @@ class Request:
         self.headers = headers
         self.peer = peer
         self.body = body
+        self.agent_node = ""
         self.vars: dict[str, str] = {}
         self.authorizer: Authorizer = ALLOW_ALL
         self._consistency: Consistency | None = None

@@ -9,6 +9,9 @@ runs it,
 - a **local read**: the same, about the agent's own state: no consistency and no index, but a content hash to wait on;
 - a **write**: `function(api, request)` checks the parameters and returns a command; its result is the answer;
 - an **action**: `async function(api, request)`, which does something else and returns a value or a reply.
+
+Some are about the agent itself, the others are *at the servers*: a client agent has those answered by a server, or from
+what it holds of the servers' state (see `forwarding`).
 """
 
 from collections.abc import Awaitable, Callable
@@ -39,7 +42,8 @@ DEFAULT_BODY_LIMIT = 2 * 1024 * 1024  # bytes
 class Endpoint(msgspec.Struct, frozen=True):
     """One entry of the table. `body_limit` is in bytes, or the name of the field of `HttpSettings` that says it: no
     more than that is held of a body. `cacheable` reads take `?cached`. `lenient` reads are answered from the own store
-    where nobody leads. Those that are `dated` tell the store's age in their bodies.
+    where nobody leads. Those that are `dated` tell the store's age in their bodies. `at_servers` is whether it is about
+    the servers' state, `streamed` whether its answer is sent a piece at a time.
     """
 
     kind: str
@@ -50,12 +54,15 @@ class Endpoint(msgspec.Struct, frozen=True):
     cacheable: bool = False
     lenient: bool = False
     dated: bool = False
+    at_servers: bool = False
+    streamed: bool = False
 
 
 class Family:
-    """The endpoints of one file."""
+    """The endpoints of one file; `at_servers` is what holds for those that do not say it themselves."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_servers: bool = False) -> None:
+        self._at_servers = at_servers
         self.endpoints: list[Endpoint] = []
 
     def read(
@@ -75,12 +82,21 @@ class Family:
         return self._add(WRITE, method, pattern, body_limit=body_limit)
 
     def action(
-        self, method: str, pattern: str, *, body_limit: int | str = DEFAULT_BODY_LIMIT
+        self,
+        method: str,
+        pattern: str,
+        *,
+        body_limit: int | str = DEFAULT_BODY_LIMIT,
+        at_servers: bool | None = None,
+        streamed: bool = False,
     ) -> Callable[[ActionEndpoint], ActionEndpoint]:
         """Mark an action."""
-        return self._add(ACTION, method, pattern, body_limit=body_limit)
+        options = {} if at_servers is None else {"at_servers": at_servers}
+        return self._add(ACTION, method, pattern, body_limit=body_limit, streamed=streamed, **options)
 
     def _add(self, kind: str, method: str, pattern: str, **options: Any) -> Callable[[Any], Any]:
+        options.setdefault("at_servers", self._at_servers)
+
         def mark(function: Any) -> Any:
             self.endpoints.append(Endpoint(kind, method, pattern, function, **options))
             return function

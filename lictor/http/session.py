@@ -26,7 +26,7 @@ from lictor.model.session import (
 )
 from lictor.store.reads import sessions
 
-family = Family()
+family = Family(at_servers=True)
 
 LOCK_DELAY_LIMIT = 86400.0 * 365  # seconds; what is over `LOCK_DELAY_MAX` is stored, and does not count
 
@@ -51,7 +51,7 @@ def _decode(api: Api, request: Request) -> Session:
     given: dict[str, Any] = {}
     for written in body:
         given[_FIELDS.get(str(written).lower(), str(written))] = body[written]
-    node = _text(given, "Node") or api.agent.node_name
+    node = _text(given, "Node") or request.agent_node or api.agent.node_name
     behavior = _text(given, "Behavior") or RELEASE
     if behavior not in (RELEASE, DELETE):
         raise Refused(f"Invalid Behavior setting '{behavior}'")

@@ -13,10 +13,10 @@ from lictor.model.errors import NoLeader
 from lictor.server import archive
 from lictor.store import snapshot
 
-family = Family()
+family = Family(at_servers=True)
 
 
-@family.action("GET", "/v1/snapshot")
+@family.action("GET", "/v1/snapshot", streamed=True)
 async def save(api: Api, request: Request) -> Any:
     """An archive of the state as it is now."""
     server = api.agent.server
@@ -49,7 +49,7 @@ async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
         file.close()
 
 
-@family.action("PUT", "/v1/snapshot", body_limit=archive.MAX_ARCHIVE)
+@family.action("PUT", "/v1/snapshot", body_limit=archive.MAX_ARCHIVE, at_servers=False)
 async def restore(api: Api, request: Request) -> Any:
     """Replace the state by that of an archive; a damaged one changes nothing."""
     request.require("snapshot", "", WRITE)

@@ -6,7 +6,7 @@ from lictor.http.api import Api
 from lictor.http.request import Request
 from lictor.http.routes import Family
 
-family = Family()
+family = Family(at_servers=True)
 
 
 @family.action("GET", "/v1/status/leader")

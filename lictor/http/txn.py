@@ -16,7 +16,7 @@ from lictor.model.errors import Refused, TooLarge
 from lictor.store import txn
 from lictor.store.txn import TxnError, TxnFailed
 
-family = Family()
+family = Family(at_servers=True)
 
 
 @family.action("PUT", "/v1/txn", body_limit="txn_max_body")
