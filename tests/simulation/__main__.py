@@ -1,6 +1,7 @@
 """Runs simulations: `python -m tests.simulation --count 1000`, or one again: `--seed 123 --verbose`."""
 
 import argparse
+import gc
 import sys
 import time
 from collections.abc import Iterable
@@ -25,6 +26,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="how many processes work on it")
     parser.add_argument("--longest", type=float, default=LONGEST, help="for how many virtual seconds faults go on")
     arguments = parser.parse_args()
+    gc.collect()
+    gc.freeze()  # what each seed collects is its own, and not what was imported
     if arguments.seed is not None:
         result = play(arguments.seed, print if arguments.verbose else None, arguments.longest)
         print(f"seed {result.seed}: {result.counts}, trace {result.digest}")

@@ -22,7 +22,7 @@ EPOCH: Final = 1_700_000_000.0  # where wall clocks begin, in seconds since 1970
 
 
 class Host:
-    """A machine. `number` is that of its raft folder, once it has one."""
+    """A machine. `number` is that of its raft folder, once it has one; `wiped` if it has lost one."""
 
     def __init__(self, cluster: "Cluster", name: str, rate: float) -> None:
         self.cluster = cluster
@@ -34,6 +34,7 @@ class Host:
         self.process: Process | None = None
         self.former: list[Process] = []
         self.number = 0
+        self.wiped = False
         self.wall_offset = cluster.chance.uniform(-5.0, 5.0)
         self.frozen = False
         self._power_lost = False
@@ -89,6 +90,7 @@ class Host:
         """Lose the whole disk; the process must be down."""
         self.drive = Drive(self.cluster.loop, random.Random(self.cluster.chance.getrandbits(32)))
         self.number = 0
+        self.wiped = True
         self._power_lost = False
 
     def freeze(self, *, suspend: bool) -> None:

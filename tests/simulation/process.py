@@ -117,7 +117,8 @@ class Process:
         names = tuple(host.name for host in cluster.hosts)
         if not cluster.by_itself:
             return FormationSettings(datacenter=DATACENTER, join=names)
-        alone = cluster.expect == 1 and self.host is cluster.hosts[0]
+        # Who replaces a server takes `bootstrap` out of its configuration: it is to join, not to begin anew.
+        alone = cluster.expect == 1 and self.host is cluster.hosts[0] and not self.host.wiped
         expect = cluster.expect if cluster.expect > 1 or alone else 0
         return FormationSettings(datacenter=DATACENTER, expect=expect, alone=alone, join=names)
 
