@@ -21,6 +21,7 @@ from lictor.agent.checks.alias import NodeHealth
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.data_lock import DataLock
 from lictor.agent.events import EventLog, check_event, concerns
+from lictor.agent.forwarding import block
 from lictor.agent.joining import join_address
 from lictor.agent.local import LocalState
 from lictor.agent.logs import LogSystem, logger
@@ -30,7 +31,7 @@ from lictor.agent.persistence import AgentFiles
 from lictor.agent.registry import Registry, aliased
 from lictor.agent.remote_exec import EVENT as REMOTE_EXEC
 from lictor.model.authorizer import ALLOW_ALL, Authorizer
-from lictor.model.command import Command, ConfigWrite, CoordinateUpdate, Restore, RestorePart
+from lictor.model.command import Command, ConfigWrite, CoordinateUpdate, Numbered, Restore, RestorePart
 from lictor.model.config_entry import UndecodableConfigEntry, decode_entry, entry_json
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.duration import format_duration
@@ -52,6 +53,7 @@ from lictor.store.store import Store
 from lictor.store.watch import Dependent
 
 if TYPE_CHECKING:
+    from lictor.agent.client import Client
     from lictor.agent.serving import Serving
 
 log = logger("agent")
@@ -121,8 +123,11 @@ class Agent:
         self.leadership: Leadership | None = None
         self._member = True  # of the servers' configuration, as far as is known
         self.serving: Serving | None = None  # none in memory (`-dev`): such a server is alone
+        self.client: Client | None = None  # what an agent that is no server has of the servers
         self.failure = ""  # why the agent ended itself
-        if config.server:
+        if not config.server:
+            self.client = self._beside_servers()
+        else:
             if folder is not None:
                 self.serving = self._beside_others()
             self.server = self.serving.server if self.serving is not None else Server(self.store, self._alone)
@@ -171,6 +176,11 @@ class Agent:
         from lictor.agent.serving import Serving  # takes a while to import, and -dev does without
 
         return Serving(self.config, self.store, self.server_record, self.meta, self._give_up)
+
+    def _beside_servers(self) -> "Client":
+        from lictor.agent.client import Client  # takes a while to import, and -dev does without
+
+        return Client(self.config, lambda: len(self.members()))
 
     def _alone(self, machine: Machine) -> Consensus:
         return SingleVoter(machine, self.server_record)
@@ -283,8 +293,13 @@ class Agent:
 
     async def apply(self, command: Command) -> Any:
         """Have the servers apply a command. Returns its result; raises what it failed with."""
+        if self.client is not None:
+            return await self.client.apply(command)
         if self.server is None:
             raise NoLeader
+        numbers = block.get()
+        if numbers is not None and not isinstance(command, Numbered):
+            command = numbers.numbered(command)
         started = time.perf_counter()
         result = await self.server.apply(command)
         self._writes.applied(command, (time.perf_counter() - started) * 1000)

@@ -24,6 +24,7 @@ from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull
 from lictor.rpc.limits import Limits
 from lictor.rpc.network import Network
 from lictor.server import recovery
+from lictor.server.for_agents import serve_agents
 from lictor.server.formation import Formation
 from lictor.server.formation_settings import FormationSettings
 from lictor.server.server import Server
@@ -62,6 +63,7 @@ class Serving:
         )
         self._replica: Replica
         self.server = Server(store, self._agreement, hold=config.performance.rpc_hold_timeout)
+        serve_agents(self.network, store, self.server.apply)
         self.formation = Formation(
             self.server.consensus,
             self.network,

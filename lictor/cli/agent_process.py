@@ -218,6 +218,10 @@ class _Process:
     async def _open_doors(self) -> None:
         config = self.config
         self.http = open_door(self.agent, http_settings(config))
+        if self.agent.serving is not None:
+            from lictor.http.forwarding import serve_requests  # -dev does without
+
+            serve_requests(self.http.api, self.agent.serving.network)
         for endpoint in config.listen.http:
             await self._listen_http(self.http, endpoint, None)
         if config.listen.https:

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from lictor.agent.logs import logger
-from lictor.http import answering
+from lictor.http import answering, forwarding
 from lictor.http.connection import Connection
 from lictor.http.reply import Encoded, Reply, Stream, encode, text_reply
 from lictor.http.request import Request
@@ -17,6 +17,7 @@ from lictor.http.routes import ACTION, WRITE, Endpoint
 from lictor.model.errors import LictorError, TooLarge
 
 if TYPE_CHECKING:
+    from lictor.agent.client import Client
     from lictor.http.api import Api
     from lictor.http.server import HttpServer
 
@@ -119,12 +120,33 @@ class FullHandler:
             request.body = await self._body(http, endpoint)
         except LictorError as error:
             return await self._send(http, self.api.error_reply(error), close=True)
+        client = self.api.agent.client
+        if client is not None and endpoint.at_servers:
+            return await self._at_servers(http, client, endpoint, names, values, request)
         if endpoint.kind in (ACTION, WRITE):
             result = await self.api.act(endpoint, names, values, request)
             if isinstance(result, Stream):
                 return await self._stream(http, result)
             return await self._send(http, result)
         return await self._read(http, endpoint, names, values, request)
+
+    async def _at_servers(
+        self,
+        http: web.BaseRequest,
+        client: "Client",
+        endpoint: Endpoint,
+        names: tuple[str, ...],
+        values: list[str],
+        request: Request,
+    ) -> web.StreamResponse:
+        """Answer from what this agent holds of the servers' state, or have a server answer."""
+        try:
+            self.api.admit(endpoint, names, values, request)
+            if endpoint.streamed:
+                return await self._stream(http, await forwarding.forward_stream(self.api, client, request))
+            return await self._send_encoded(http, await forwarding.forward(self.api, client, request))
+        except LictorError as error:
+            return await self._send(http, self.api.error_reply(error))
 
     async def _read(
         self, http: web.BaseRequest, endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request

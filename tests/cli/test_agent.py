@@ -11,7 +11,7 @@ from tests.cli.command_line import here
     ("flags", "told"),
     [
         ((), "data_dir cannot be empty"),
-        (("-data-dir=%s",), "server = false: agents cannot join servers yet"),
+        (("-data-dir=%s", "-hcl=acl { enabled = true }"), "acl.enabled = true: tokens are not checked yet"),
         (("-dev", "-hcl=acl { enabled = true }"), "acl.enabled = true: tokens are not checked yet"),
     ],
 )

@@ -113,12 +113,8 @@ def is_pending(path: tuple[str, ...]) -> bool:
 def refusal(config: RuntimeConfig) -> tuple[str, str] | None:
     """What keeps an agent from starting although its configuration is right, with the remedy; None where nothing does.
 
-    An agent that is no server would find none; and nobody may believe that tokens are checked while every caller has
-    every right.
+    Nobody may believe that tokens are checked while every caller has every right.
     """
-    if not config.server:
-        remedy = "This version runs servers only: set server = true, or use -dev."
-        return "server = false: agents cannot join servers yet", remedy
     if config.acl.enabled:
         return (
             "acl.enabled = true: tokens are not checked yet, every caller would have every right",

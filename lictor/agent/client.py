@@ -1,0 +1,205 @@
+"""What an agent that is no server has of the servers: whom it asks, what it tells them, what it passes on to them.
+
+A call goes to one server after the other until one answers, or nobody has for `performance.rpc_hold_timeout`. What may
+take effect twice travels with a number, under which it counts once.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import msgspec
+
+from lictor.agent.config.keys import RuntimeConfig
+from lictor.agent.forwarding import REQUEST, STREAM, Answered, Asked, Numbers, decode_answered, encode
+from lictor.agent.logs import logger
+from lictor.agent.rpc_tls import rpc_tls
+from lictor.agent.servers import Servers, rebalance_after
+from lictor.model.command import Command
+from lictor.model.errors import LictorError, NoLeader, RateExceeded, Refused, Unsupported
+from lictor.model.transport import UNREADABLE, Unreachable
+from lictor.rpc.limits import Limits
+from lictor.rpc.network import Network
+from lictor.rpc.rate import Bucket
+from lictor.server.for_agents import APPLY, decode_applied, encode_command
+from lictor.store.numbered_results import decode_result
+
+PAUSE = 0.1  # seconds between two rounds of servers that do not answer
+
+T = TypeVar("T")
+log = logger("agent.client")
+
+
+class NoServers(NoLeader):
+    """No server is known, or none answers."""
+
+    def __init__(self, reason: str = "") -> None:
+        LictorError.__init__(self, reason or "No known Consul servers")
+
+
+class Client:
+    """See above. Made on a running loop. `members` is how many agents there are. Raises `LictorError` for TLS files
+    that cannot be used.
+    """
+
+    def __init__(self, config: RuntimeConfig, members: Callable[[], int]) -> None:
+        self._config = config
+        self._members = members
+        self._chance = random.SystemRandom()
+        self._loop = asyncio.get_running_loop()
+        self.network = Network(self._chance, security=rpc_tls(config), limits=_network_limits(config))
+        self.servers = Servers(self._chance)
+        self._numbers = Numbers(self._chance)
+        self._bucket = _bucket(config, self._loop.time())
+        self._found = asyncio.Event()
+        self._rebalancing: asyncio.Task[None] | None = None
+        self.calls = 0
+        self.failures = 0
+        self.limited = 0
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to take another server now and then."""
+        self._rebalancing = self._loop.create_task(self._rebalance())
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._rebalancing is not None:
+            self._rebalancing.cancel()
+            await asyncio.gather(self._rebalancing, return_exceptions=True)
+        await self.network.close()
+
+    def reload(self, config: RuntimeConfig) -> None:
+        """Use what the certificate files hold now, and the keys of TLS and limits. Raises `LictorError`, and then
+        nothing has changed.
+        """
+        self.network.configure(rpc_tls(config), _network_limits(config))
+        self._config = config
+        self._bucket = _bucket(config, self._loop.time())
+
+    def learn(self, addresses: Iterable[str]) -> bool:
+        """These are the servers' addresses from now on. Returns whether any is new."""
+        new = self.servers.learn(addresses)
+        if len(self.servers):
+            self._found.set()
+        else:
+            self._found.clear()
+        return new
+
+    async def _rebalance(self) -> None:
+        while True:
+            await asyncio.sleep(rebalance_after(self._members(), len(self.servers), self._chance))
+            self.servers.rebalance()
+
+    # -- calls --------------------------------------------------------------------------------------------------------
+
+    async def apply(self, command: Command) -> Any:
+        """Have the servers apply a command that does no harm twice. Returns its result; raises what it failed with, or
+        `NoServers`.
+        """
+        body = encode_command(command)
+
+        async def once(address: str) -> Any:
+            answer = await self.network.call(address, APPLY, body, self._config.limits.rpc_client_timeout)
+            return decode_result(decode_applied(answer).result)
+
+        result = await self._ask(once)
+        if isinstance(result, LictorError):
+            raise result
+        return result
+
+    async def request(self, asked: Asked, seconds: float = 0.0) -> Answered:
+        """Have a server answer a request, which may wait for `seconds` there. One that is no GET is numbered here."""
+        if asked.method in ("GET", "HEAD"):
+            return await self._request(asked, seconds)
+        number, low = self._numbers.begin()
+        try:
+            numbered = msgspec.structs.replace(asked, origin=self._numbers.origin, number=number, low=low)
+            return await self._request(numbered, seconds)
+        finally:
+            self._numbers.end(number)
+
+    async def _request(self, asked: Asked, seconds: float) -> Answered:
+        body = encode(asked)
+        timeout = seconds + self._config.limits.rpc_client_timeout
+        left = len(self.servers)
+
+        async def once(address: str) -> Answered:
+            nonlocal left
+            left -= 1
+            answered = decode_answered(await self.network.call(address, REQUEST, body, timeout))
+            if answered.leaderless and left > 0:
+                raise Unreachable(f"{address}: it knows of no leader")  # another one may
+            return answered
+
+        return await self._ask(once)
+
+    async def stream(self, asked: Asked) -> AsyncGenerator[bytes, None]:
+        """A server's answer piece by piece, the first one an `Answered`. Raises `LictorError`; once it has begun, it is
+        not asked for again.
+        """
+        address = self._pick()
+        try:
+            async with aclosing(self.network.stream(address, STREAM, encode(asked))) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except Unreachable as error:
+            self._failed(address, error)
+            raise Refused(f"rpc error making call: {error}") from None
+
+    def _pick(self) -> str:
+        """Whom to ask. Raises `NoServers`, `RateExceeded`."""
+        now = self._loop.time()
+        if not self._bucket.take(now):
+            self.limited += 1
+            raise RateExceeded
+        address = self.servers.pick(now)
+        if not address:
+            raise NoServers
+        self.calls += 1
+        return address
+
+    async def _ask(self, once: Callable[[str], Awaitable[T]]) -> T:
+        deadline = self._loop.time() + self._config.performance.rpc_hold_timeout
+        tries = 0
+        while True:
+            if not len(self.servers):
+                await self._until_found(deadline)
+            address = self._pick()
+            tries += 1
+            try:
+                return await once(address)
+            except (Unreachable, Unsupported) as error:  # one that has just started does not know all calls yet
+                self._failed(address, error)
+                failure = str(error)
+            except UNREADABLE as error:
+                failure = f"{address}: its answer cannot be read: {error}"
+            if self._loop.time() >= deadline:
+                raise NoServers(f"rpc error making call: {failure}")
+            if tries % max(1, len(self.servers)) == 0:
+                await asyncio.sleep(PAUSE)
+
+    async def _until_found(self, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._found.wait()
+        except TimeoutError:
+            raise NoServers from None
+
+    def _failed(self, address: str, error: Exception) -> None:
+        self.failures += 1
+        if address == self.servers.current:
+            log.warn("a server does not answer, asking another one", server=address, error=str(error))
+        self.servers.failed(address, self._loop.time())
+
+
+def _bucket(config: RuntimeConfig, now: float) -> Bucket:
+    return Bucket(config.limits.rpc_rate, config.limits.rpc_max_burst, now)
+
+
+def _network_limits(config: RuntimeConfig) -> Limits:
+    ordinary = Limits()
+    return Limits(setup=config.limits.rpc_handshake_timeout or ordinary.setup)

@@ -1,0 +1,174 @@
+"""Requests between doors: a client agent passes on what it does not answer itself, and a server answers it.
+
+What comes back are the bytes of the answer, but for what every answer of an agent has by its own configuration, and the
+date. So the agent that was asked neither reads nor makes anything; it puts the parts together.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lictor.agent.forwarding import (
+    PASSED_ON,
+    REQUEST,
+    STREAM,
+    Answered,
+    Asked,
+    Block,
+    block,
+    decode_asked,
+    encode,
+)
+from lictor.http import answering
+from lictor.http.freshness import AGE
+from lictor.http.reply import Encoded, Reply, Stream
+from lictor.http.reply import encode as encode_reply
+from lictor.http.request import Request
+from lictor.http.routes import READ, Endpoint
+from lictor.model.errors import InvalidRequest, LictorError, NoLeader, Refused
+from lictor.model.transport import UNREADABLE, Caller, Transport
+
+if TYPE_CHECKING:
+    from lictor.agent.client import Client
+    from lictor.http.api import Api
+
+_DATE = b"Date: "
+_NO_LEADER = str(NoLeader()).encode()
+
+
+class _Away:
+    """Whoever asked by way of another agent: when they go away, the task that answers them is cancelled."""
+
+    when_lost: Callable[[], None] | None = None
+
+
+# -- the agent that was asked -----------------------------------------------------------------------------------------
+
+
+def asked(request: Request, node: str) -> Asked:
+    """A request as it is passed on."""
+    target = f"{request.raw_path}?{request.raw_query}" if request.raw_query else request.raw_path
+    headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
+    return Asked(request.method, target, headers, request.peer, node, request.body)
+
+
+async def forward(api: "Api", client: "Client", request: Request) -> Encoded:
+    """A server's answer. Raises `LictorError` where there is none."""
+    seconds = 0.0
+    if request.index:
+        wait, settings = request.wait, api.settings
+        seconds = 2 * (min(wait, settings.wait_max) if wait else settings.wait_default)
+    answered = await client.request(asked(request, api.agent.node_name), seconds)
+    return _joined(api, answered)
+
+
+async def forward_stream(api: "Api", client: "Client", request: Request) -> Stream:
+    """A server's answer that comes a piece at a time. Raises `LictorError` where it has not begun."""
+    pieces = client.stream(asked(request, api.agent.node_name))
+    try:
+        head = decode_head(await anext(pieces))
+    except StopAsyncIteration:
+        raise Refused("rpc error making call: the answer is empty") from None
+    return Stream(pieces, head.content_type, head.headers)
+
+
+def _joined(api: "Api", answered: Answered) -> Encoded:
+    head = answered.head.removesuffix(_DATE)
+    return Encoded(head + api.common_head + _DATE, answered.rest)
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """What goes before the pieces of a streamed answer."""
+
+    content_type: str
+    headers: tuple[tuple[str, str], ...]
+
+
+decode_head = msgspec.msgpack.Decoder(Head).decode
+
+
+# -- the server -------------------------------------------------------------------------------------------------------
+
+
+def serve_requests(api: "Api", transport: Transport) -> None:
+    """Answer what agents pass on from now on."""
+
+    async def answer(caller: Caller, body: bytes) -> bytes:
+        found = _decode(body)
+        encoded = await _answer(api, found)
+        before, after = encoded.before, encoded.after
+        if encoded.gate == AGE:
+            after = api.freshness.lines() + after
+        return encode(Answered(before, after, api.agent.store.index, after.endswith(b"\r\n\r\n" + _NO_LEADER)))
+
+    transport.on_call(REQUEST, answer, agents=True)
+    transport.on_stream(STREAM, lambda caller, body: _stream(api, _decode(body)), agents=True)
+
+
+def _decode(body: bytes) -> Asked:
+    try:
+        return decode_asked(body)
+    except UNREADABLE as error:
+        raise InvalidRequest(f"the request cannot be read: {error}") from None
+
+
+async def _answer(api: "Api", found: Asked) -> Encoded:
+    gzip = "gzip" in found.headers.get("accept-encoding", "")
+    try:
+        endpoint, names, values, request = _endpoint(api, found)
+        if endpoint.kind == READ:
+            return await _read(api, endpoint, names, values, request, found)
+        token = block.set(Block(found)) if found.number else None
+        try:
+            result = await api.act(endpoint, names, values, request)
+        finally:
+            if token is not None:
+                block.reset(token)
+        if isinstance(result, Stream):
+            raise Refused("this answer comes a piece at a time")
+    except LictorError as error:
+        result = api.error_reply(error)
+    except Exception as fault:
+        result = api.fault_reply(fault)
+    return encode_reply(result, b"", gzip=gzip, head_only=found.method == "HEAD")
+
+
+def _endpoint(api: "Api", found: Asked) -> tuple[Endpoint, tuple[str, ...], list[str], Request]:
+    """Who answers a request. Raises `Refused` for what agents answer themselves."""
+    request = Request(found.method, found.target, found.headers, found.peer, found.body)
+    request.agent_node = found.node
+    route = api.routes.find(request.path)
+    if route is None or found.method not in route[0] or not route[0][found.method][0].at_servers:
+        raise Refused(f"servers do not answer {found.method} {request.path} for other agents")
+    endpoint, names = route[0][found.method]
+    if len(found.body) > api.body_limit(endpoint):
+        raise Refused(f"Request body({len(found.body)} bytes) too large, max size: {api.body_limit(endpoint)} bytes.")
+    return endpoint, names, route[1], request
+
+
+async def _read(
+    api: "Api", endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request, found: Asked
+) -> Encoded:
+    # The same from another agent is the same, unless the answer depends on where it was asked.
+    key = b"\0" + encode((found.target, found.headers, found.node if "_agent" in found.target else ""))
+    kept = api.answers.answers.get(key)
+    if kept is not None and api.freshness.open(kept.gate, kept.max_stale):
+        api.hits += 1
+        return kept
+    api.misses += 1
+    reading = api.prepare(endpoint, names, values, request)
+    reading.head = b""
+    encoded = await answering.answer(reading, _Away(), key)
+    assert encoded is not None  # it ends by being cancelled
+    return encoded
+
+
+async def _stream(api: "Api", found: Asked) -> AsyncIterator[bytes]:
+    endpoint, names, values, request = _endpoint(api, found)
+    result = await api.act(endpoint, names, values, request)
+    if isinstance(result, Reply):
+        raise Refused(result.body.decode(errors="replace"))
+    yield encode(Head(result.content_type, tuple((name, value) for name, value in result.headers)))
+    async for piece in result.pieces:
+        yield piece
