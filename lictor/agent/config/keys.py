@@ -185,6 +185,9 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     log_rotate_max_files: Annotated[
         int, S("Rotated log files that are kept, 0 for all, -1 for none.", flag="log-rotate-max-files", debug="-")
     ] = 0
+    lookup_map: Annotated[sec.LookupMap, S("The map for lookups within programs; Lictor's own.")] = msgspec.field(
+        default_factory=sec.LookupMap
+    )
     max_query_time: Annotated[Duration, S("Longest that a blocking query may wait.", flag="max-query-time")] = 600.0
     node_id: Annotated[str, S("The node's id, a UUID; kept in the data folder otherwise.", flag="node-id")] = ""
     node_meta: Annotated[

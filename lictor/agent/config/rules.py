@@ -330,9 +330,14 @@ def _networks(config: RuntimeConfig, report: Report, warnings: list[str]) -> Non
                 ipaddress.ip_network(text, strict=False)
             except ValueError:
                 report(path, f"{path[-1]}: invalid cidr: {text}")
-    mode = config.unix_sockets.mode
-    if mode and not re.fullmatch(r"[0-7]{1,4}", mode):
-        report(("unix_sockets", "mode"), f'unix_sockets.mode "{mode}" must be permissions in octal, such as "0660"')
+    for section, mode, example in (
+        ("unix_sockets", config.unix_sockets.mode, "0660"),
+        ("lookup_map", config.lookup_map.mode or "-", "0644"),
+    ):
+        if mode and not re.fullmatch(r"[0-7]{1,4}", mode):
+            report((section, "mode"), f'{section}.mode "{mode}" must be permissions in octal, such as "{example}"')
+        elif section == "lookup_map" and int(mode, 8) & 0o022:
+            report((section, "mode"), f'lookup_map.mode "{mode}" lets others write what programs rely on')
 
 
 def _definitions(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:

@@ -147,6 +147,16 @@ class Limits(msgspec.Struct, frozen=True):
     )
 
 
+class LookupMap(msgspec.Struct, frozen=True):
+    """The map from which programs of this machine look up services by themselves."""
+
+    enabled: Annotated[bool, S("Publish the map. Whoever may read it sees what it holds without a token.")] = True
+    path: Annotated[
+        str, S("File of the map; by default one in /run/lictor or the user's runtime folder, by the HTTP address.")
+    ] = ""
+    mode: Annotated[str, S("Permissions of the file, in octal.")] = "0644"
+
+
 class Performance(msgspec.Struct, frozen=True):
     """Timing of servers."""
 

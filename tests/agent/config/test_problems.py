@@ -78,6 +78,8 @@ def test_a_file_that_does_not_parse_is_one_problem(format: str, text: str, line:
         ('datacenter = "a b"', 'datacenter cannot be "a b". Please use only [a-z0-9-_]'),
         ('datacenter = ""', "datacenter cannot be empty"),
         ("ports { http = 70000 }", "ports.http: invalid port: 70000"),
+        ('lookup_map { mode = "rw" }', 'lookup_map.mode "rw" must be permissions in octal, such as "0644"'),
+        ('lookup_map { mode = "0666" }', 'lookup_map.mode "0666" lets others write what programs rely on'),
         ("gossip_lan { gossip_nodes = 0 }", "gossip_lan.gossip_nodes cannot be 0. Must be greater than zero"),
         ('gossip_wan { probe_interval = "0s" }', "gossip_wan.probe_interval cannot be 0s. Must be greater than zero"),
         ("cache { entry_fetch_max_burst = 0 }", "cache.entry_fetch_max_burst must be strictly positive, was: 0"),
