@@ -12,44 +12,33 @@ after `fresh_until` has been taken back where the machine is behind it.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
-from lictor.model.transport import Caller, Transport
-from lictor.raft import envelope, opening, standing
+from lictor.model.transport import Transport
+from lictor.raft import opening, standing
 from lictor.raft.applied import AppliedIndex
+from lictor.raft.applying import SLICE_BYTES, SLICE_PROPOSALS, Applying
 from lictor.raft.configuring import Configuring, furthest, noted
 from lictor.raft.consensus import Machine, Peer, Progress, ServerChange, ServerRecord
 from lictor.raft.core.config import Config
-from lictor.raft.core.election import TRANSFER
 from lictor.raft.core.log import InvariantBroken
 from lictor.raft.core.membership import Membership
 from lictor.raft.core.message import APPEND_THREAD, APPLY_THREAD, Entry, EntryKind, Message, MessageKind, Snapshot
 from lictor.raft.core.node import MessageRefused, Node, ProposalDropped, StrangerAnswered
-from lictor.raft.lease import Hold, Lease
+from lictor.raft.handing_in import HandingIn
 from lictor.raft.log_view import LogView
 from lictor.raft.log_writer import LogWriter
 from lictor.raft.notices import Notices
-from lictor.raft.once import AppliedNumbers
-from lictor.raft.proposing import Busy, LeaderQueue, Origin
+from lictor.raft.post import Post
 from lictor.raft.reading import Reading
 from lictor.raft.roster import Roster, cluster_of
 from lictor.raft.settings import ELECTION_TICKS, RaftSettings, World
 from lictor.raft.shipping import Shipping
 from lictor.raft.snapshotting import Snapshotting
 from lictor.raft.wal import Log, SnapshotStore
-
-SLICE_PROPOSALS = 512  # applied in one turn of the loop
-SLICE_BYTES = 512 * 1024
-AHEAD = 2  # own entries that are not committed yet; what comes meanwhile waits, and shares the next entry
-PROPOSED_BYTES = 4 * 1024 * 1024  # of proposals in one message to the leader
-HARD_LIMIT = 60.0  # seconds after which a proposal is given up, whatever the leader says
-WAITING = 65536  # own proposals at once
-STRANGERS = 64  # servers whose address is kept before the configuration names them
-VOTES = frozenset({MessageKind.VOTE, MessageKind.PRE_VOTE})
 
 log = logging.getLogger("lictor.server.raft")
 
@@ -66,7 +55,6 @@ class Replica:
         settings: RaftSettings,
         world: World,
     ) -> None:
-        self._machine = machine
         self._record = record
         self._folder = folder
         self._transport = transport
@@ -80,30 +68,30 @@ class Replica:
         self._store: SnapshotStore
         self._writer: LogWriter
         self._shipping: Shipping
-        self._lease: Lease
-        self._hold = Hold(settings.election_timeout)
         self._roster = Roster()
-        self._once = AppliedNumbers()
-        self._origin = Origin(self.chance.getrandbits(62) | 1)
-        self._queue = LeaderQueue(settings.queued_bytes)
         self.applied_index = AppliedIndex()
-        self._applying: deque[tuple[Message, int]] = deque()  # work, and the place in it that is next
-        self._addresses: dict[int, str] = {}  # of servers that have spoken
+        self._post = Post(self, transport, record, world, self._handed_over)
+        self._notices = Notices(self._post.send)
+        self._proposals = HandingIn(self, transport, self.chance.getrandbits(62) | 1, self._notices.awaited)
+        self._applying = Applying(
+            machine,
+            self.applied_index,
+            self._proposals.applied,
+            self._proposals.result,
+            self._apply_change,
+            self.step,
+            self.touch,
+        )
         self._reading = Reading(self, transport)
-        self._notices = Notices(self._send)
         self._fresh_until = 0.0
         self._leading = False
         self._lead_term = 0
         self._lead_index = 0
         self._seen_leader = 0
         self._seen_term = 0
-        self._heard_at = float("-inf")  # loop time
         self._leaderless_since = 0.0
-        self._unsent = False  # whether proposals could not leave
-        self._bound: set[int] = set()  # own proposals that end with this leadership
         self._full = False
         self._full_since = 0.0
-        self.loading = False
         self._deaf = False
         self._pumping = False
         self._running = False
@@ -148,7 +136,7 @@ class Replica:
         """Seconds since the leader was last heard of: 0 on the leader itself, infinite for never."""
         if self._leading:
             return 0.0
-        return asyncio.get_running_loop().time() - self._heard_at
+        return asyncio.get_running_loop().time() - self._post.heard_at
 
     @property
     def fresh_until(self) -> float:
@@ -186,6 +174,16 @@ class Replica:
         return self._roster
 
     @property
+    def full(self) -> bool:
+        """Whether there is no room for the log."""
+        return self._full
+
+    @property
+    def loading(self) -> bool:
+        """Whether the machine is becoming the state of a snapshot."""
+        return self._applying.loading
+
+    @property
     def running(self) -> bool:
         """Whether it was started, and not closed."""
         return self._running
@@ -207,11 +205,6 @@ class Replica:
         """The configuration's servers, in order of their names."""
         return standing.peers(self._node.membership, self._roster, self._leader_number())
 
-    def locate(self, number: int, address: str) -> None:
-        """A server of the configuration was met at an address."""
-        if number in self._roster.records and number != self._number:
-            self._addresses[number] = address
-
     def progress(self) -> dict[str, Progress]:
         """On the leader, how far each other server is."""
         if not self._leading:
@@ -219,7 +212,7 @@ class Replica:
         now = self._world.lease_clock()
         found = {}
         for number, progress in self._node.status().progress.items():
-            record, heard = self._roster.records.get(number), self._lease.heard(number)
+            record, heard = self._roster.records.get(number), self._post.lease.heard(number)
             if record is not None and number != self._number:
                 found[record.id] = Progress(progress.match, None if heard is None else max(0.0, now - heard))
         return found
@@ -252,19 +245,16 @@ class Replica:
             await self._load(found.snapshot)
         if recover is not None:
             await self._recover(recover)
-        self._lease = Lease(self._number, self.settings.election_timeout)
         self._node = self._new_node()
         self._configuring = Configuring(self)
         self._writer = self._new_writer()
         self._snapshots = Snapshotting(self, self._world, self._view, self._wal, self._store)
         self._shipping = Shipping(
-            self._number, self._world, self._store, self._transport, self.address, self._shipped, self._step_one
+            self._number, self._world, self._store, self._transport, self.address, self._shipped, self.step
         )
-        self._transport.on_message(envelope.MESSAGES, self._on_messages)
-        self._transport.on_message(envelope.PROPOSE, self._on_proposed)
+        self._post.serve(restarted=not self.blank)
+        self._proposals.serve()
         self._reading.serve()
-        if not self.blank:
-            self._hold.restarted(self._world.lease_clock())
         loop = asyncio.get_running_loop()
         self._running = True
         self._leaderless_since = loop.time()
@@ -286,7 +276,7 @@ class Replica:
         await self._shipping.close()
         await self._writer.close()
         await self._world.log_work(self._wal.close)
-        self._origin.fail(self._origin.numbers(), NoLeader())
+        self._proposals.close()
         self._reading.lead_no_more(NoLeader())
         self._fresh_until = 0.0
         if self._leading:
@@ -318,7 +308,7 @@ class Replica:
         self.touch()
 
     def _stand_first(self) -> None:
-        if self._hears and not self._node.leader:
+        if self.hears and not self._node.leader:
             self._node.campaign()
             self.touch()
 
@@ -371,7 +361,7 @@ class Replica:
             raise Refused("this server holds no data: remove peers.json here, and let it join the others")
         commit = max(self.applied_index.index, min(self._view.hard_state.commit, last))
         for entry in self._view.entries(self.applied_index.index + 1, commit + 1):
-            self._apply_entry(entry)
+            self._applying.apply(entry)
             if entry.index % SLICE_PROPOSALS == 0:
                 await asyncio.sleep(0)
         rest = self._view.entries(commit + 1, last + 1)
@@ -395,92 +385,19 @@ class Replica:
         self._timer = loop.call_later(self.settings.tick, self._tick)
         self._node.tick()
         now = loop.time()
-        self._give_up_old(now)
-        if not self._node.is_leader:
-            self._origin.send_again(float("inf") if self._unsent else now - self.settings.election_timeout)
-            self._unsent = False
+        self._proposals.tick(now, self._leaderless_since)
         self._snapshots.look(now)
         self.touch()
-
-    def _give_up_old(self, now: float) -> None:
-        """Fail what waits for a leader that does not come, or that takes too long."""
-        if len(self._origin):
-            leaderless = None if self._has_leader() else self._leaderless_since
-            self._origin.fail(self._origin.hopeless(now, leaderless, HARD_LIMIT), NoLeader())
 
     # -- proposals ----------------------------------------------------------------------------------------------------
 
     async def propose(self, proposal: bytes, timeout: float) -> Any:
         """Have a proposal applied once; see `Consensus`."""
-        if not self._running:
-            raise NoLeader
-        if len(self._origin) >= WAITING:
-            raise Busy
-        number, done = self._origin.add(proposal, asyncio.get_running_loop().time(), timeout)
-        self.touch()
-        try:
-            return await done
-        finally:
-            self._origin.drop(number)
+        return await self._proposals.propose(proposal, timeout)
 
     async def propose_leading(self, proposal: bytes) -> Any:
         """Have a proposal applied in this leadership, or not at all; see `Consensus`."""
-        if not self._leading:
-            raise NotLeader(self.leader)
-        number, done = self._origin.add(proposal, asyncio.get_running_loop().time(), HARD_LIMIT)
-        self._bound.add(number)
-        self.touch()
-        try:
-            return await done
-        finally:
-            self._bound.discard(number)
-            self._origin.drop(number)
-
-    def _has_leader(self) -> bool:
-        return self._running and self._node.leader != 0 and not self._full
-
-    def _hand_in(self) -> None:
-        """Send own proposals to the leader; as the leader, put what has come into the log."""
-        node, now = self._node, asyncio.get_running_loop().time()
-        if self._origin.has_unsent and self._has_leader():
-            proposals = self._origin.take_unsent(now)
-            if node.is_leader:
-                self._queue.add(proposals)
-            else:
-                self._send_proposals(node.leader, proposals)
-        while self._queue and node.is_leader and not self._full and not self._ahead():
-            proposals = self._queue.take(self.settings.entry_bytes)
-            try:
-                node.propose(envelope.encode(proposals))
-            except ProposalDropped:
-                self._queue.put_back(proposals)
-                break
-            if any(proposal.origin != self._origin.origin for proposal in proposals):
-                self._notices.awaited(node.last_index)
-
-    def _ahead(self) -> bool:
-        """Whether enough is on its way."""
-        return self._node.last_index - self._node.committed >= AHEAD
-
-    def _send_proposals(self, leader: int, proposals: Sequence[Any]) -> None:
-        address, start, size = self.address(leader), 0, 0
-        for end, proposal in enumerate(proposals):
-            size += len(proposal.body)
-            if size >= PROPOSED_BYTES or end == len(proposals) - 1:
-                body = envelope.encode(envelope.Proposed(leader, tuple(proposals[start : end + 1])))
-                if not self._transport.send(address, envelope.PROPOSE, body):
-                    self._unsent = True
-                start, size = end + 1, 0
-
-    def _on_proposed(self, caller: Caller, body: bytes) -> None:
-        try:
-            proposed = envelope.decode_proposed(body)
-        except envelope.UNREADABLE as error:
-            log.warning("proposals cannot be read: from=%s error=%s", caller.address, error)
-            return
-        if self._running and proposed.to == self._number and self._node.is_leader:
-            self._queue.add(proposed.proposals)
-            self.touch()
+        return await self._proposals.propose_leading(proposal)
 
     # -- the configuration --------------------------------------------------------------------------------------------
 
@@ -494,36 +411,8 @@ class Replica:
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
-    def _on_messages(self, caller: Caller, body: bytes) -> None:
-        try:
-            received = envelope.decode_envelope(body)
-        except envelope.UNREADABLE as error:
-            log.warning("messages cannot be read: from=%s error=%s", caller.address, error)
-            return
-        if not self._hears or received.to != self._number or received.sender == self._number:
-            return
-        sender = received.sender
-        if sender in self._roster.records or len(self._addresses) < STRANGERS:
-            self._addresses[sender] = received.address
-        node, now, leads = self._node, self._world.lease_clock(), False
-        for message in received.messages:
-            if message.sender != sender or message.to != self._number:
-                continue
-            if not envelope.is_plausible(message, node.term):
-                log.warning("a message was refused: from=%s kind=%s", caller.address, message.kind.name)
-                continue
-            if message.kind in VOTES and message.context != TRANSFER and self._hold.holds(now):
-                continue
-            self._step_one(message)
-            leads = leads or (message.kind in envelope.LEADER_KINDS and message.term == node.term)
-        if leads and node.leader == sender:
-            self._hold.hear(sender, node.term, received.sent, now)
-            self._heard_at = asyncio.get_running_loop().time()
-        if received.echo_term and received.echo_term == node.term and node.is_leader:
-            self._lease.echoed(sender, received.echo_term, received.echo)
-        self.touch()
-
-    def _step_one(self, message: Message) -> None:
+    def step(self, message: Message) -> None:
+        """Give the core a message."""
         try:
             self._node.step(message)
         except (ProposalDropped, StrangerAnswered):
@@ -534,36 +423,24 @@ class Replica:
             self._fail(error)
         self.touch()
 
-    def _send(self, to: int, messages: Sequence[Message]) -> None:
-        address = self.address(to)
-        if not address:
-            return
-        term, echo = self._hold.echo(to)
-        if any(message.kind is MessageKind.TIMEOUT_NOW for message in messages):
-            self._lease.give_up()
-            self._fresh_until = 0.0
-        packed = envelope.Envelope(
-            to, self._number, self._record().address, self._world.lease_clock(), term, echo, tuple(messages)
-        )
-        if not self._transport.send(address, envelope.MESSAGES, envelope.encode(packed)):
-            self._node.unreachable(to)
-
     def address(self, number: int) -> str:
-        """Where a server is: where it last spoke from, or as the configuration has it."""
-        if number == self._number:
-            return self._record().address
-        known = self._addresses.get(number)
-        if known is not None:
-            return known
-        record = self._roster.records.get(number)
-        return record.address if record is not None else ""
+        """Where a server is."""
+        return self._post.address(number)
+
+    def locate(self, number: int, address: str) -> None:
+        """A server of the configuration was met at an address."""
+        self._post.locate(number, address)
+
+    def _handed_over(self) -> None:
+        self._fresh_until = 0.0
 
     def hasten(self) -> None:
         """Another server was told what is committed, and waits to have it."""
         self._notices.go()
 
     @property
-    def _hears(self) -> bool:
+    def hears(self) -> bool:
+        """Whether messages are taken."""
         return self._running and not self._deaf
 
     # -- the turn -----------------------------------------------------------------------------------------------------
@@ -580,7 +457,7 @@ class Replica:
 
     def _pump(self) -> None:
         self._pumping = False
-        if self._hears:
+        if self.hears:
             try:
                 self._work()
             except Exception as error:  # a mistake of this program: what it would do next cannot be trusted
@@ -594,9 +471,9 @@ class Replica:
     def _work(self) -> None:
         node = self._node
         self._notice()
-        self._hand_in()
+        self._proposals.hand_in()
         self._reading.begin()
-        self._apply()  # what the last turn left
+        self._applying.work()  # what the last turn left
         while node.has_ready():
             ready = node.ready()
             if node.committed > self.applied_index.index:
@@ -606,7 +483,7 @@ class Replica:
                 if message.to == APPEND_THREAD:
                     self._writer.add(message)
                 elif message.to == APPLY_THREAD:
-                    self._applying.append((message, 0))
+                    self._applying.add(message)
                 elif message.kind is MessageKind.SNAPSHOT:
                     self._shipping.send(message)
                 else:
@@ -616,12 +493,12 @@ class Replica:
                 if not mute:
                     going = self._notices.sort(to, messages, node.last_index) if node.is_leader else messages
                     if going:
-                        self._send(to, going)
+                        self._post.send(to, going)
             for read in ready.read_states:
                 self._reading.confirmed(read.context, read.index)
-            self._apply()
+            self._applying.work()
             self._notice()
-            self._hand_in()
+            self._proposals.hand_in()
         self._fresh_until = self._lease_end()
 
     def _notice(self) -> None:
@@ -637,11 +514,9 @@ class Replica:
             elif self._seen_leader:
                 log.warning("there is no leader: term=%d", node.term)
             self._seen_leader, self._seen_term = node.leader, node.term
-            self._queue.clear()
-            self._origin.fail(self._bound, NotLeader(self.address(node.leader)))
-            self._origin.send_again()
+            self._proposals.led_by(self.address(node.leader))
             if node.is_leader:
-                self._lease.begin(node.term)
+                self._post.lease.begin(node.term)
                 self._lead_term, self._lead_index = node.term, node.last_index
                 self._notices.begin(node.last_index)
             else:
@@ -656,7 +531,7 @@ class Replica:
         )
         if leading != self._leading:
             self._leading = leading
-            self._heard_at = asyncio.get_running_loop().time()  # of itself: until now its state was the newest
+            self._post.heard_at = asyncio.get_running_loop().time()  # of itself: until now its state was the newest
             log.info("cluster leadership acquired" if leading else "cluster leadership lost")
             for told in self._on_leadership:
                 told(leading)
@@ -671,54 +546,7 @@ class Replica:
         if not self._leading or node.committed > self.applied_index.index:
             return 0.0
         now = self._world.lease_clock()
-        return max(0.0, self._lease.until(node.membership.quorum, now))
-
-    # -- applying -----------------------------------------------------------------------------------------------------
-
-    def _apply(self) -> None:
-        """Apply a slice of what is committed; the rest in later turns."""
-        proposals = size = 0
-        while self._applying and not self.loading:
-            work, place = self._applying[0]
-            for entry in work.entries[place:]:
-                if proposals >= SLICE_PROPOSALS or size >= SLICE_BYTES:
-                    self._applying[0] = (work, place)
-                    self.touch()
-                    return
-                place += 1
-                if entry.index > self.applied_index.index:
-                    proposals += 1 + self._apply_entry(entry)
-                    size += len(entry.data)
-                    self.applied_index.reach(entry.index)
-            self._applying.popleft()
-            for response in work.responses:
-                self._step_one(response)
-
-    def _apply_entry(self, entry: Entry) -> int:
-        """Apply one entry. Returns how many proposals it held."""
-        if entry.kind is not EntryKind.NORMAL:
-            self._apply_change(entry)
-            return 0
-        if not entry.data:
-            return 0
-        proposals = envelope.decode_entry(entry.data)
-        fresh = [proposal for proposal in proposals if self._once.take(proposal)]
-        results = self._machine.apply([proposal.body for proposal in fresh]) if fresh else []
-        own = self._origin.origin
-        for proposal, result in zip(fresh, results, strict=True):
-            if proposal.origin == own:
-                self._origin.applied(proposal.number, result)
-        for proposal in proposals:
-            self._queue.applied(proposal)
-        return len(proposals)
-
-    def _apply_change(self, entry: Entry) -> None:
-        if not self._running:
-            self._roster.put(noted(entry).records)  # a log that is being recovered: the membership will be another one
-            return
-        records = self._configuring.apply(entry)
-        for record in records:
-            self._addresses.pop(record.number, None)
+        return max(0.0, self._post.lease.until(node.membership.quorum, now))
 
     # -- the disk -----------------------------------------------------------------------------------------------------
 
@@ -727,11 +555,11 @@ class Replica:
         outgoing: dict[int, list[Message]] = {}
         for response in responses:
             if response.to == self._number:
-                self._step_one(response)
+                self.step(response)
             else:
                 outgoing.setdefault(response.to, []).append(response)
         for to, messages in outgoing.items():
-            self._send(to, messages)
+            self._post.send(to, messages)
         self.touch()
 
     def _set_full(self, full: bool) -> None:
@@ -751,31 +579,29 @@ class Replica:
 
     async def _restored(self, snapshot: Snapshot) -> None:
         """The log begins after a snapshot from the leader: become its state."""
-        waiting = self._origin.numbers()
+        waiting = self._proposals.waiting()
         self._fresh_until = 0.0
         await self._load(snapshot)
-        lost = [number for number in waiting if self._once.has(self._origin.origin, number)]
         unknown = LictorError("the write took effect or was given up, but its result was lost with a change of servers")
-        self._origin.fail(lost, unknown)
+        self._proposals.lose(waiting, self._applying.has, unknown)
         self.touch()
 
     async def _load(self, snapshot: Snapshot) -> None:
-        self.loading = True
-        try:
-            numbers, pieces = opening.unpack_state(self._store.read(snapshot))
-            self._once.load(numbers)
-            await self._machine.load(pieces)
-            self._roster = Roster.decode(snapshot.data)
-            self.applied_index.reach(snapshot.index)
-        finally:
-            self.loading = False
+        await self._applying.load(snapshot, self._store)
+        self._roster = Roster.decode(snapshot.data)
+
+    def _apply_change(self, entry: Entry) -> None:
+        if not self._running:
+            self._roster.put(noted(entry).records)  # a log that is being recovered: the membership will be another one
+            return
+        for record in self._configuring.apply(entry):
+            self._post.forget(record.number)
 
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
     def state(self) -> Iterator[bytes]:
         """The state as it is now: the applied numbers, then the machine's. To be run through in a thread."""
-        numbers, image = self._once.encode(), self._machine.image()
-        return opening.pack_state(numbers, image.encode())
+        return self._applying.state()
 
     def _shipped(self, peer: int, arrived: bool) -> None:
         if self._running:
@@ -794,4 +620,4 @@ class Replica:
     def leased(self) -> bool:
         """Whether this server leads, and need not ask anybody whether it still does."""
         now = self._world.lease_clock()
-        return self._leading and now < self._lease.until(self._node.membership.quorum, now)
+        return self._leading and now < self._post.lease.until(self._node.membership.quorum, now)

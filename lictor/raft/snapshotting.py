@@ -25,8 +25,9 @@ class Host(Protocol):
     settings: RaftSettings
     chance: random.Random
     applied_index: AppliedIndex
-    loading: bool
 
+    @property
+    def loading(self) -> bool: ...
     @property
     def membership(self) -> Membership: ...
     @property
