@@ -125,17 +125,33 @@ class Unconfirmed(msgspec.Struct, frozen=True):
     failure: bytes
 
 
-Reply = bytes | Forward | Wanted | Unconfirmed | None
+class Uncovered(msgspec.Struct, frozen=True):
+    """The store does not hold all that the answer looked at; `failure` is the answer when it cannot be had."""
+
+    seen: tuple[Topic, ...]
+    failure: bytes
+
+
+Reply = bytes | Forward | Wanted | Unconfirmed | Uncovered | None
 """An answer, something to be asked elsewhere first, or nothing: the packet deserves no answer."""
 
 
 class Responder:
     """Answers requests from one store. `clock` gives seconds since 1970; `rng` decides orders. `answered` counts what
-    was answered from the store here, `rcodes` the answers by code.
+    was answered from the store here, `rcodes` the answers by code. `covers` is there for a store that does not hold
+    everything: whether it holds all that a read looked at.
     """
 
-    def __init__(self, store: Store, settings: DnsSettings, clock: Callable[[], float], rng: Random) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: DnsSettings,
+        clock: Callable[[], float],
+        rng: Random,
+        covers: Callable[[tuple[Topic, ...]], bool] | None = None,
+    ) -> None:
         self._store = store
+        self._covers = covers
         self._clock = clock
         self._rng = rng
         self.settings = settings
@@ -194,8 +210,10 @@ class Responder:
             return self._short(data, request, NOTIMP)
         if not confirmed:
             return Unconfirmed(self._failure(data, request))
-        self.answered += 1
-        return self._answer(data, request, sender, tcp)
+        reply = self._answer(data, request, sender, tcp)
+        if not isinstance(reply, Uncovered):
+            self.answered += 1
+        return reply
 
     def _answer(self, data: bytes, request: Request, sender: str, tcp: bool) -> Reply:
         key = request.key
@@ -204,6 +222,8 @@ class Responder:
             client = Client(_client_address(request, sender))
             read = self._store.read(resolve, self.settings, request, client, self._clock(), self._rng, _NOTHING)
             resolved = read.value
+            if self._covers is not None and not self._covers(read.seen):
+                return Uncovered(read.seen, self._failure(data, request))
             if resolved.wanted:
                 return Wanted(resolved.wanted, lambda external: self._finish(data, request, client, tcp, external))
             if resolved.recurse and self.settings.recursors:

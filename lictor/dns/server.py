@@ -13,21 +13,25 @@ import random
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from lictor.agent.confirmations import Confirmations
 from lictor.dns.freshness import STALE_FROM, Alone, Origin, fresh_enough, surely_fresh
 from lictor.dns.message import HEADER, QR, SERVFAIL, refusal
 from lictor.dns.recursors import Recursors
-from lictor.dns.responder import Forward, Responder, Turns, Unconfirmed, Wanted
+from lictor.dns.responder import Forward, Reply, Responder, Turns, Unconfirmed, Uncovered, Wanted
 from lictor.dns.settings import DnsSettings
 from lictor.dns.tcp import TcpConnection
 from lictor.dns.udp import Handle, UdpListener
+from lictor.model.errors import LictorError
 from lictor.store.store import Store
+from lictor.store.watch import Topic
 
 log = logging.getLogger("lictor.dns")
 
 MAX_RECURSIONS = 1024
 MAX_UNCONFIRMED = 4096  # requests that wait for the store to be confirmed
+LOOKS = 4  # times that an answer may look at something more
 LOOK_PERIOD = 1.0  # seconds between two looks at the store's age
 _PORT_TRIES = 20
 _NONE: Mapping[bytes, Turns] = {}
@@ -58,12 +62,28 @@ class _Held:
             self.send(self.failure)
 
 
+class Partial(Protocol):
+    """What fills a store that does not hold everything."""
+
+    def covers(self, seen: tuple[Topic, ...]) -> bool:
+        """Whether the store holds all that a read looked at."""
+        ...
+
+    async def cover(self, seen: tuple[Topic, ...]) -> bool:
+        """Have it hold that from now on. Returns whether it can. Raises `LictorError` where nobody answers."""
+        ...
+
+    async def resolve(self, data: bytes, sender: str, tcp: bool) -> bytes:
+        """Have a server answer a request. Raises `LictorError`."""
+        ...
+
+
 class DnsServer:
     """Answers on any number of addresses, over UDP and TCP.
 
     `clock` gives seconds since 1970, for SOA serials. `origin` tells how fresh the store is: what is under the domain
     waits for a confirmation where it must, and fails without one. `on_stale` is told, now and then, how many answers
-    came from a store that is older than `STALE_FROM`.
+    came from a store that is older than `STALE_FROM`. `partial` is there for a store that does not hold everything.
 
     Counters: `queries_udp`, `queries_tcp`, `hits` (answered from finished bytes), `rcodes` by code, `unsent`,
     `refused_connections`, `recursions`, `unexpected`.
@@ -77,14 +97,16 @@ class DnsServer:
         rng: random.Random | None = None,
         origin: Origin | None = None,
         on_stale: Callable[[int], None] = lambda count: None,
+        partial: Partial | None = None,
     ) -> None:
+        self._partial = partial
         self._rng = rng if rng is not None else random.Random()
         self._origin: Origin = origin if origin is not None else Alone()
         self._confirmations = Confirmations(self._origin.confirm)
         self._on_stale = on_stale
         self._careful = True  # each question is looked at on its own
         self._noticed = 0
-        self.responder = Responder(store, settings, clock, self._rng)
+        self.responder = Responder(store, settings, clock, self._rng, partial.covers if partial is not None else None)
         self._recursors = self._make_recursors(settings)
         self._udp: list[UdpListener] = []
         self._tcp_servers: list[asyncio.Server] = []
@@ -205,6 +227,9 @@ class DnsServer:
             reply = self.responder.respond(data, sender, tcp, confirmed=confirmed)
         except Exception:
             return self._failed(data, sender, send)
+        return self._pass_on(reply, data, sender, send, tcp)
+
+    def _pass_on(self, reply: Reply, data: bytes, sender: str, send: Callable[[bytes], None], tcp: bool) -> bool:
         if isinstance(reply, bytes):
             send(reply)
         elif isinstance(reply, Unconfirmed):
@@ -216,13 +241,49 @@ class DnsServer:
             self._confirmations.ask(_Held(self, data, sender, send, tcp, reply.failure), consistent=False)
         elif reply is not None:
             if len(self._tasks) >= MAX_RECURSIONS:
-                send(reply.failure if isinstance(reply, Forward) else reply.finish({}))
+                send(reply.finish({}) if isinstance(reply, Wanted) else reply.failure)
                 return True
-            self.recursions += 1
-            task = asyncio.get_running_loop().create_task(self._ask_others(data, sender, reply, send, tcp))
+            if isinstance(reply, Uncovered):
+                work = self._ask_servers(data, sender, reply, send, tcp)
+            else:
+                self.recursions += 1
+                work = self._ask_others(data, sender, reply, send, tcp)
+            task = asyncio.get_running_loop().create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return reply is not None
+
+    async def ask(self, data: bytes, sender: str, tcp: bool) -> bytes:
+        """The answer to a request that came by another way; empty where it deserves none."""
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def send(found: bytes) -> None:
+            if not answer.done():
+                answer.set_result(found)
+
+        return await answer if self._handle(data, sender, send, tcp) else b""
+
+    async def _ask_servers(
+        self, data: bytes, sender: str, reply: Uncovered, send: Callable[[bytes], None], tcp: bool
+    ) -> None:
+        """Have the store hold what the answer looks at, or a server answer."""
+        assert self._partial is not None
+        try:
+            for _ in range(LOOKS):
+                if not await self._partial.cover(reply.seen):
+                    break
+                found = self.responder.respond(data, sender, tcp)
+                if not isinstance(found, Uncovered):
+                    self._pass_on(found, data, sender, send, tcp)
+                    return
+                reply = found
+            send(await self._partial.resolve(data, sender, tcp))
+        except LictorError as error:
+            log.debug("no server answers a DNS request: %s", error)
+            self.responder.rcodes[SERVFAIL] += 1
+            send(reply.failure)
+        except Exception:
+            self._failed(data, sender, send)
 
     def _failed(self, data: bytes, sender: str, send: Callable[[bytes], None]) -> bool:
         """One request that finds a fault of ours must not take the others with it."""
