@@ -20,14 +20,15 @@ from lictor.agent.anti_entropy import AntiEntropy
 from lictor.agent.checks.alias import NodeHealth
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.data_lock import DataLock
-from lictor.agent.events import EventLog, check_event, concerns
+from lictor.agent.events import WIRE_NAME, EventLog, check_event, concerns, from_wire, wire_payload
 from lictor.agent.forwarding import block
-from lictor.agent.joining import join_address
 from lictor.agent.local import LocalState
 from lictor.agent.logs import LogSystem, logger
 from lictor.agent.metrics import Metrics, PrefixFilter, Telemetry, from_config
 from lictor.agent.metrics_sinks import MetricsSinks
 from lictor.agent.persistence import AgentFiles
+from lictor.agent.pool_tags import SERVER, pool_tags
+from lictor.agent.pools import Pools
 from lictor.agent.registry import Registry, aliased
 from lictor.agent.remote_exec import EVENT as REMOTE_EXEC
 from lictor.model.authorizer import ALLOW_ALL, Authorizer
@@ -36,11 +37,12 @@ from lictor.model.config_entry import UndecodableConfigEntry, decode_entry, entr
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.duration import format_duration
 from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotFound, Refused
+from lictor.model.host_port import join_host_port, split_host_port
 from lictor.model.member import ALIVE, LEFT, Member
 from lictor.model.node import Node
 from lictor.model.service_definition import CheckDefinition, ServiceDefinition
 from lictor.model.user_event import UserEvent
-from lictor.model.version import API_VERSION, __version__
+from lictor.model.version import API_VERSION
 from lictor.raft.consensus import Consensus, Machine, ServerRecord
 from lictor.raft.single import SingleVoter
 from lictor.server.autopilot_config import AutopilotConfig
@@ -125,6 +127,8 @@ class Agent:
         self.serving: Serving | None = None  # none in memory (`-dev`): such a server is alone
         self.client: Client | None = None  # what an agent that is no server has of the servers
         self.failure = ""  # why the agent ended itself
+        self.pools = Pools(config, self.node_id, folder, self._give_up)
+        self.pools.on_change = self._pool_changed
         if not config.server:
             self.client = self._beside_servers()
         else:
@@ -227,37 +231,42 @@ class Agent:
         return f"{f'[{address}]' if ':' in address else address}:{self.config.ports.server}"
 
     def members(self, *, wan: bool = False) -> list[Member]:
-        """The members of the datacenter's pool, or of the pool that joins datacenters: this node, until there is
-        gossip. Who shows them depends on the topic `("agent", "members")`.
+        """The members of the datacenter's pool, or of the pool that joins datacenters, this agent first. Who shows them
+        depends on the topic `("agent", "members")`.
         """
         config = self.config
         if wan and not config.server:
             return []
-        tags = {
-            "acls": "0",
-            "build": f"{API_VERSION}:lictor{__version__}",
-            "dc": config.datacenter,
-            "ft_fs": "1",
-            "ft_si": "1",
-            "id": self.node_id,
-            "port": str(config.ports.server),
-            "raft_vsn": "3",
-            "role": "consul" if config.server else "node",
-            "segment": config.segment,
-            "vsn": "2",
-            "vsn_max": "3",
-            "vsn_min": "2",
-        }
+        found = self.pools.members(wan=wan)
+        if found:
+            return found
+        tags = pool_tags(config, self.node_id, wan=wan)
         if wan:
             address = config.advertise_addr_wan or config.advertise_addr
             return [Member(f"{config.node_name}.{config.datacenter}", address, config.ports.serf_wan, tags)]
-        if config.server:
-            tags["wan_join_port"] = str(config.ports.serf_wan)
         own = Member(config.node_name, config.advertise_addr, config.ports.serf_lan, tags)
         if self.leadership is None:
             return [own]
         servers = self.leadership.members.servers()
-        return [own if server.id == self.node_id else as_member(server) for server in servers]
+        return [own, *(as_member(server) for server in servers if server.id != self.node_id)]
+
+    def _pool_changed(self) -> None:
+        self.store.watches.fire((("agent", "members"),))
+
+    def _servers_changed(self) -> None:
+        """What is known of other servers by their calls has changed."""
+        self.store.watches.fire((("agent", "members"),))
+        self.pools.acquaint_soon()
+
+    def _gossip_places(self) -> list[tuple[str, tuple[str, int]]]:
+        """Where the servers that are known by their calls have their gossip, by their names."""
+        if self.leadership is None:
+            return []
+        found = []
+        for known in self.leadership.members.servers():
+            if known.id != self.node_id and known.status == ALIVE and known.hello is not None and known.hello.serf_port:
+                found.append((known.node, (split_host_port(known.address, 0)[0], known.hello.serf_port)))
+        return found
 
     def authorizer(self, token: str) -> Authorizer:
         """The rights of a token: everything, until access control lands."""
@@ -349,7 +358,7 @@ class Agent:
                 self.server,
                 self.serving.network if self.serving is not None else None,
                 self.hello,
-                members_changed=lambda: self.store.watches.fire((("agent", "members"),)),
+                members_changed=self._servers_changed,
                 first_autopilot=self._first_autopilot(),
                 first_entries=self._first_entries(),
                 peer_removed=self.serving.formation.keep_out if self.serving is not None else None,
@@ -359,6 +368,8 @@ class Agent:
             running = self.serving or self.server
             self._closing.append(running.close)
             await running.start()
+        self.pools.open()
+        self._closing.append(self.pools.close)
             self.leadership.start()
             self._closing.append(self.leadership.close)
             if config.dev_mode or config.bootstrap:
@@ -380,6 +391,7 @@ class Agent:
         self._closing.append(self._sinks.close)
         log.info("started", node=config.node_name, datacenter=config.datacenter, server=config.server)
 
+        await self._begin_gossip()
     def _follow_leader(self) -> None:
         """Have the catalog compared with what is registered here each time that a leader is found."""
         if self.server is None:
@@ -394,6 +406,27 @@ class Agent:
                 self.anti_entropy.compare_soon()
 
         consensus.on_peers(changed)
+
+    async def _begin_gossip(self) -> None:
+        pools = self.pools
+        pools.servers_known = self._gossip_places
+        pools.on_event = self._event_came
+        if self.serving is not None:
+            formation = self.serving.formation
+            pools.on_servers = lambda servers: formation.meet([server.address for server in servers])
+            pools.on_gossip = lambda places: formation.pass_over([join_host_port(*place) for place in places])
+        if not self.config.dev_mode:
+            await pools.start()
+            return
+        # Nobody waits for it: the ports are open.
+        starting = asyncio.create_task(self._start_gossip())
+        self._closing.append(lambda: _ended(starting))
+
+    async def _start_gossip(self) -> None:
+        try:
+            await self.pools.start()
+        except (OSError, LictorError) as error:
+            self._give_up(f"gossip cannot be started: {error}")
 
     async def _tell_coordinate(self) -> None:
         """Have this node's coordinate stored, as soon as there is a leader."""
@@ -445,31 +478,44 @@ class Agent:
     async def leave(self) -> None:
         """Leave the cluster, and end once whoever asked has been answered."""
         log.info("leaving")
-        if self.serving is not None:
-            await self.serving.leave()
+        told = self.serving is not None and await self.serving.leave()
+        await self.pools.ready()
+        drain = self.config.performance.leave_drain_time if told else 0.0
+        await asyncio.gather(self.pools.leave(), asyncio.sleep(drain))
         if self.on_leave is not None:
             asyncio.get_running_loop().call_soon(self.on_leave)
 
     async def join(self, address: str, *, wan: bool = False) -> None:
-        """Join the agent at `address`, host or host:port. Raises `Refused` with what failed."""
-        if self.serving is not None and not wan:
-            await self.serving.formation.join(address)
-            return
-        config = self.config
-        own = config.advertise_addr_wan or config.advertise_addr if wan else config.advertise_addr
-        port = config.ports.serf_wan if wan else config.ports.serf_lan
-        await join_address(address, own={own, config.bind_addr, "127.0.0.1", "::1"}, port=port)
+        """Join the agent at `address`, host or host:port; on a server, another server's `ports.server` is understood
+        too. Raises `Refused` with what failed.
+        """
+        await self.pools.ready()
+        pool = self.pools.wan if wan else self.pools.lan
+        if pool is None and wan and not self.config.server:
+            raise Refused("Must be a server to join WAN cluster")
+        try:
+            if pool is None:
+                raise Refused("this agent has no gossip: ports.serf_lan or ports.serf_wan is -1")
+            await pool.join([address])
+        except Refused:
+            if self.serving is None or wan:
+                raise
+            try:
+                await self.serving.formation.join(address)
+                return
+            except Refused:
+                if pool is None:
+                    raise
+            raise
 
-    async def force_leave(self, node: str) -> None:
-        """Have a failed member count as left; one that is alive stays. Raises `Refused` for a name that no member has,
-        and `LictorError` where the leader could not be had to do it.
+    async def force_leave(self, node: str, *, prune: bool = False) -> None:
+        """Have a failed member count as left, with `prune` be forgotten; one that is alive stays. Raises `Refused` for
+        a name that no member has, and `LictorError` where the leader could not be had to do it.
         """
         member = next((member for member in self.members() if member.name == node), None)
         if member is None:
             raise Refused(f"agent: No node found with name '{node}'")
-        if self.serving is not None and member.status not in (ALIVE, LEFT):
-            await self.serving.formation.force_leave(member.tags["id"])
-        elif member.status == ALIVE:
+        if member.status == ALIVE:
             log.info("a member that is alive was to be forced to leave, and stays", node=node)
 
     # -- services and checks ------------------------------------------------------------------------------------------
@@ -486,6 +532,12 @@ class Agent:
 
     async def register_check(self, definition: CheckDefinition) -> None:
         """Register a check, and have the catalog know."""
+            return
+        if self.serving is not None and member.status != LEFT and member.tags.get("role") == SERVER:
+            await self.serving.formation.force_leave(member.tags["id"])
+        for pool, name in ((self.pools.lan, node), (self.pools.wan, f"{node}.{self.datacenter}")):
+            if pool is not None and pool.status_of(name):
+                pool.force_leave(name, prune=prune)
         await self.registry.register_check(definition)
         await self.synced()
 
@@ -577,6 +629,21 @@ class Agent:
         except BaseException:
             self.config = before
             raise
+        lan = self.pools.lan
+        if lan is None:
+            self.take_event(event)
+        else:
+            lan.fire(WIRE_NAME + event.name, wire_payload(event))
+
+    def _event_came(self, name: str, payload: bytes, time: int) -> None:
+        """A user event of the pool; what is not one of agents' is none of this agent's business."""
+        if not name.startswith(WIRE_NAME):
+            return
+        try:
+            event = from_wire(payload, time)
+        except ValueError as error:
+            log.warn("an event cannot be read", event=name, error=str(error))
+            return
         self.registry.configure()
         telemetry = config.telemetry
         self.metrics.filter = PrefixFilter(tuple(telemetry.prefix_filter), telemetry.filter_default)
@@ -599,6 +666,7 @@ class Agent:
         """The agent's tokens by name: those that were set while it ran over those of the configuration."""
         tokens = self.config.acl.tokens
         names = set(TOKEN_NAMES.values())
+        self.pools.reload(config)
         return {**{name: getattr(tokens, name) for name in names}, **self._set_tokens}
 
     def set_token(self, name: str, token: str) -> None:

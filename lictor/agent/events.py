@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
+import msgpack  # type: ignore[import-untyped]
 import msgspec
 
 from lictor.model.errors import Refused
@@ -16,6 +17,7 @@ from lictor.store.watch import Topic
 
 KEPT = 256
 WIRE_NAME = "consul:event:"  # what the pool puts before an event's name
+VERSION = 1  # of events, the newest that is understood
 WIRE_REST = 30  # bytes that the pool's own fields take beside name and payload, as Consul counts them
 
 
@@ -81,6 +83,43 @@ def wire_payload(event: UserEvent) -> bytes:
         "v": event.version,
     }
     return msgspec.msgpack.encode({key: value for key, value in fields.items() if value})
+
+
+class _WireEvent(msgspec.Struct, frozen=True):
+    id: str = msgspec.field(default="", name="ID")
+    name: str = msgspec.field(default="", name="n")
+    payload: bytes | None = msgspec.field(default=None, name="p")
+    node_filter: str = msgspec.field(default="", name="nf")
+    service_filter: str = msgspec.field(default="", name="sf")
+    tag_filter: str = msgspec.field(default="", name="tf")
+    version: int = msgspec.field(default=0, name="v")
+
+
+def from_wire(payload: bytes, l_time: int) -> UserEvent:
+    """The event that came with a Lamport time. Raises `ValueError` for what is none."""
+    try:
+        # The format's old revision, which others write, has one type for texts and bytes.
+        plain = msgpack.unpackb(payload, raw=True)
+        if not isinstance(plain, dict):
+            raise ValueError("an event is a map")
+        fields = {key.decode(): value for key, value in plain.items() if isinstance(key, bytes)}
+        fields = {key: v.decode() if isinstance(v, bytes) and key != "p" else v for key, v in fields.items()}
+        found = msgspec.convert(fields, _WireEvent)
+        known = UUID(found.id)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise ValueError(str(error) or type(error).__name__) from None
+    if found.version > VERSION:
+        raise ValueError(f"it has version {found.version}, and {VERSION} is understood")
+    return UserEvent(
+        id=str(known),
+        name=found.name,
+        payload=found.payload,
+        node_filter=found.node_filter,
+        service_filter=found.service_filter,
+        tag_filter=found.tag_filter,
+        version=found.version,
+        l_time=l_time,
+    )
 
 
 def concerns(event: UserEvent, node: str, services: Iterable[NodeService]) -> bool:

@@ -12,11 +12,13 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from lictor.agent.config.join_sources import JoinAddress
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.logs import logger
 from lictor.agent.rpc_tls import rpc_tls
 from lictor.agent.worker import Worker
 from lictor.model.errors import LictorError
+from lictor.model.host_port import join_host_port
 from lictor.raft.consensus import Consensus, Machine, ServerRecord
 from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World, election_timeout
@@ -119,12 +121,11 @@ class Serving:
         self._config = config
         self._replica.settings = _raft_settings(config)
 
-    async def leave(self) -> None:
-        """Hand over what this server leads, have it taken out of the cluster's configuration, and go on answering for
-        a while those that do not know yet.
+    async def leave(self) -> bool:
+        """Hand over what this server leads, and have it taken out of the cluster's configuration. Returns whether it
+        is; those that do not know yet are to be answered for a while.
         """
-        if await self.formation.leave():
-            await asyncio.sleep(self._config.performance.leave_drain_time)
+        return await self.formation.leave()
 
     async def close(self) -> None:
         """Finish what was accepted, and stop."""
@@ -159,11 +160,21 @@ def _formation_settings(config: RuntimeConfig, meta: dict[str, str]) -> Formatio
         expect=config.bootstrap_expect,
         alone=config.bootstrap or config.bootstrap_expect == 1,
         read_replica=config.read_replica,
-        join=tuple(text for text in config.retry_join if "provider=" not in text),
+        join=_places_of_calls(config),
         port=config.ports.server,
         retry_interval=config.retry_interval,
         retry_max=config.retry_max,
         rejoin_after_leave=config.rejoin_after_leave,
-        serf_port=config.ports.serf_lan,
+        serf_port=max(0, config.ports.serf_lan),
         meta=meta,
+    )
+
+
+def _places_of_calls(config: RuntimeConfig) -> tuple[str, ...]:
+    """The addresses of `retry_join` at which servers may take calls: all but those of gossip."""
+    gossip = config.ports.serf_lan
+    return tuple(
+        join_host_port(source.host, source.port) if source.port else source.host
+        for source in config.join_lan
+        if isinstance(source, JoinAddress) and (source.port != gossip or gossip == config.ports.server)
     )

@@ -27,6 +27,7 @@ from lictor.gossip.queries import PendingQuery
 from lictor.gossip.roster import Status
 from lictor.gossip.serf import Admission, Serf, admit_all
 from lictor.gossip.settings import LAN, SerfSettings, SwimSettings
+from lictor.gossip.sockets import BACKLOG, Sockets, bind
 from lictor.gossip.wire import Sealer, StreamMessage, StreamReader
 
 _LEVELS = {
@@ -36,9 +37,7 @@ _LEVELS = {
     Severity.ERROR: logging.ERROR,
 }
 _READ = 64 * 1024
-_MAX_STREAMS = 128
-_RECEIVE_BUFFER = 2 * 1024 * 1024
-_BIND_TRIES = 20
+_MAX_STREAMS = BACKLOG
 
 
 class JoinFailed(OSError):
@@ -94,20 +93,28 @@ class Pool(asyncio.DatagramProtocol):
 
     @classmethod
     async def start(
-        cls, config: PoolConfig, on_event: Callable[[PoolEvent], None], log: logging.Logger | None = None
+        cls,
+        config: PoolConfig,
+        on_event: Callable[[PoolEvent], None],
+        log: logging.Logger | None = None,
+        sockets: Sockets | None = None,
     ) -> Pool:
-        """Binds and becomes a pool of one. Raises OSError when the address is taken, ValueError for tags too long."""
+        """Becomes a pool of one, on these sockets or on new ones at `config.bind`; they are the pool's from now on.
+        Raises OSError when the address is taken, ValueError for tags too long.
+        """
         pool = cls(config, on_event, log or logging.getLogger("lictor.gossip"))
+        sockets = sockets or bind(config.bind.host, config.bind.port)
         try:
-            await pool._open()
+            await pool._open(*sockets)
         except BaseException:
             await pool.stop()
+            for opened in sockets:
+                opened.close()
             raise
         return pool
 
-    async def _open(self) -> None:
+    async def _open(self, udp: socket.socket, tcp: socket.socket) -> None:
         config = self._config
-        udp, tcp = _bind(config.bind)
         self.address = Address(config.bind.host, udp.getsockname()[1])
         self._datagrams, _ = await self._loop.create_datagram_endpoint(lambda: self, sock=udp)
         advertised = config.advertise or self.address
@@ -301,15 +308,18 @@ class Pool(asyncio.DatagramProtocol):
         joined, problems = 0, []
         for address in addresses:
             try:
-                await self._push_pull(address, join=True, ignore_old_events=ignore_old_events)
+                await self.meet(address, ignore_old_events)
                 joined += 1
             except (OSError, EOFError, WireError, JoinRefused) as error:
                 problems.append(f"Failed to join {address}: {error or type(error).__name__}")
-        if joined:
-            self.do(lambda serf, now: serf.joined_pool(now))
-        elif problems:
+        if not joined and problems:
             raise JoinFailed("\n".join(problems))
         return joined
+
+    async def meet(self, address: Address, ignore_old_events: bool = False) -> None:
+        """Joins through one node. Raises OSError (TimeoutError is one), EOFError, WireError or JoinRefused."""
+        await self._push_pull(address, join=True, ignore_old_events=ignore_old_events)
+        self.do(lambda serf, now: serf.joined_pool(now))
 
     async def rejoin(self) -> bool:
         """Joins the first that answers of those that were there in an earlier life; whether one did."""
@@ -383,27 +393,3 @@ class Pool(asyncio.DatagramProtocol):
             await self._server.wait_closed()
         if self._journal is not None:
             self._journal.close()
-
-
-def _bind(address: Address) -> tuple[socket.socket, socket.socket]:
-    """A datagram and a listening stream socket on one port. Raises OSError."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    for left in reversed(range(_BIND_TRIES)):
-        tcp = socket.socket(family, socket.SOCK_STREAM)
-        udp = socket.socket(family, socket.SOCK_DGRAM)
-        try:
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tcp.bind((address.host, address.port))
-            udp.bind((address.host, tcp.getsockname()[1]))
-            udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-            tcp.listen(_MAX_STREAMS)
-            tcp.setblocking(False)
-            udp.setblocking(False)
-            return udp, tcp
-        except OSError as error:
-            tcp.close()
-            udp.close()
-            # A free port for streams may be taken for datagrams; another one may not.
-            if address.port != 0 or left == 0:
-                raise OSError(error.errno, f"cannot bind {address}: {error.strerror}") from None
-    raise AssertionError("unreachable")

@@ -200,7 +200,10 @@ class Serf:
             self.status = Status.LEFT
             self.emit(Left())
 
-        self.swim.timers.at(self._now + self.settings.leave_propagate_delay, gone)
+        if self._anyone_else():
+            self.swim.timers.at(self._now + self.settings.leave_propagate_delay, gone)
+        else:
+            gone(self._now)
 
     def _once(self, run: Callable[[], None]) -> Callable[[], None]:
         ran = False

@@ -60,7 +60,7 @@ async def leave(api: Api, request: Request) -> Any:
 async def force_leave(api: Api, request: Request) -> Any:
     """Have a failed member count as left; with `prune`, be forgotten."""
     request.require("operator", "", WRITE)
-    await api.agent.force_leave(request.vars["node"])
+    await api.agent.force_leave(request.vars["node"], prune=request.flag("prune"))
     return Reply()
 
 

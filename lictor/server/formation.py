@@ -158,6 +158,15 @@ class Formation:
         await self._search.join(text)
 
     def _numbered(self) -> ServerRecord:
+    def meet(self, addresses: Sequence[str]) -> None:
+        """Servers of this datacenter were seen at these addresses, host:port."""
+        if self._search.meet(addresses):
+            self._wake.set()
+
+    def pass_over(self, addresses: Sequence[str]) -> None:
+        """At these addresses of the configuration, host:port, something else is than a server that takes calls."""
+        self._search.pass_over(addresses)
+
         me = self._record()
         return ServerRecord(me.id, me.node, me.address, self._consensus.number)
 

@@ -36,10 +36,11 @@ class Contacts:
         self._longest = longest
         self._all: dict[str, Contact] = {}
         self._self: set[str] = set()
+        self._passed_over: set[str] = set()
 
     def add(self, address: str, *, configured: bool = False) -> bool:
         """Take an address in. Returns whether it was unknown."""
-        if address in self._self or not 0 < len(address) <= ADDRESS_MOST:
+        if address in self._self or address in self._passed_over or not 0 < len(address) <= ADDRESS_MOST:
             return False
         known = self._all.get(address)
         if known is not None:
@@ -59,6 +60,11 @@ class Contacts:
     def is_self(self, address: str) -> None:
         """This server is at an address: nobody is to be asked there."""
         self._self.add(address)
+        self._all.pop(address, None)
+
+    def pass_over(self, address: str) -> None:
+        """Something else than a server is at an address: nobody is to be asked there."""
+        self._passed_over.add(address)
         self._all.pop(address, None)
 
     def keep_configured(self, addresses: frozenset[str]) -> None:

@@ -63,6 +63,7 @@ class Search:
         self._resolve = resolve
         self._contacts = Contacts(settings.retry_interval)
         self._hosts = [_host(text, settings.port) for text in settings.join]
+        self._met = False  # whether anybody was found in another way
         self._next_resolving = 0.0
         self._attempts = 0
         self._questions: set[asyncio.Task[None]] = set()
@@ -128,6 +129,19 @@ class Search:
         """A server may be at an address."""
         self._contacts.add(address)
 
+    def meet(self, addresses: Sequence[str]) -> bool:
+        """Servers of this datacenter were seen at these addresses. Returns whether any was unknown."""
+        me = self._record().address
+        unknown = [self._contacts.add(address) for address in addresses if address != me]
+        self._met = self._met or bool(unknown)
+        return any(unknown)
+
+    def pass_over(self, addresses: Sequence[str]) -> None:
+        """No server is at these addresses: nobody is to be asked there."""
+        self._met = True
+        for address in addresses:
+            self._contacts.pass_over(address)
+
     async def join(self, text: str) -> None:
         """Find the server at an address, host or host:port. Raises `Refused` with what is in the way."""
         try:
@@ -150,7 +164,8 @@ class Search:
 
     async def _find_configured(self) -> None:
         """Look up the addresses of the configuration anew; count the attempts that met nobody."""
-        if self._settings.retry_max and not self._contacts.met_anybody and not self._consensus.leader:
+        met = self._met or self._contacts.met_anybody or bool(self._consensus.leader)
+        if self._settings.retry_max and not met:
             if self._attempts >= self._settings.retry_max:
                 silent = ", ".join(self._contacts.silent()) or ", ".join(self._settings.join)
                 log.error("max join retry exhausted, exiting: attempts=%d %s", self._attempts, silent)

@@ -12,6 +12,7 @@ from lictor.agent.agent import Agent
 from lictor.agent.config import load, parse_flags
 from lictor.http.door import http_settings, open_door
 from lictor.http.server import HttpServer
+from tests.ports import free_port
 
 
 class Door:
@@ -84,7 +85,8 @@ async def eventually(condition: Callable[[], bool], what: str) -> None:
 @contextlib.asynccontextmanager
 async def open_agent(*flags: str, before: Callable[[Agent], None] = lambda agent: None) -> AsyncIterator[Door]:
     """A `-dev` agent with further flags, its HTTP door open; `before` is called before it starts."""
-    config, _ = load(parse_flags(["-dev", "-node=n1", "-bind=127.0.0.1", *flags]), [], [], "host")
+    gossip = [f"-serf-lan-port={free_port()}", f"-serf-wan-port={free_port()}"]
+    config, _ = load(parse_flags(["-dev", "-node=n1", "-bind=127.0.0.1", *gossip, *flags]), [], [], "host")
     agent = Agent(config)
     before(agent)
     await agent.start()

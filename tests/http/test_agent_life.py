@@ -45,8 +45,8 @@ async def test_joining_oneself_succeeds_and_others_get_the_reason(door: Door) ->
     assert (await door.put("/v1/agent/join/127.0.0.1"))[0] == 200
     for address, reason in (
         ("127.0.0.1:1", "Failed to join 127.0.0.1: dial tcp 127.0.0.1:1: connect: connection refused"),
-        (f"127.0.0.1:{door.port}", "can only join itself"),
-        ("127.0.0.1:http", "invalid port"),
+        (f"127.0.0.1:{door.port}", "received invalid msgType"),
+        ("127.0.0.1:http", "its port must be a number"),
         ("", "Failed to resolve : lookup : no such host"),
     ):
         status, text = await door.put(f"/v1/agent/join/{address}")

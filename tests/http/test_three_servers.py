@@ -41,6 +41,7 @@ class Host:
 
     def __init__(self, name: str, folder: Path, client: aiohttp.ClientSession) -> None:
         flags = ["-dev", f"-node={name}", "-bind=127.0.0.1", f'-hcl=performance {{ rpc_hold_timeout = "{HOLD:g}s" }}']
+        flags += ["-serf-lan-port=-1", "-serf-wan-port=-1"]
         config, _ = load(parse_flags(flags), [], [], "host")
         self.agent = Agent(config)
         assert self.agent.server is not None
