@@ -14,7 +14,7 @@ from lictor.raft.core.message import BLANK_STATE, Entry, HardState, Snapshot
 from lictor.raft.core.quorum import Quorum
 from lictor.raft.roster import Roster
 from lictor.raft.wal import Batch, DamagedLog, Files, Log, Position, Recovered, SnapshotStore
-from lictor.raft.wal.errors import naming, syncing
+from lictor.raft.wal.errors import naming, syncing, syncing_aside
 
 IDENTITY = "identity.json"
 _LENGTH = 8  # bytes of the length of the applied numbers, before them
@@ -52,11 +52,16 @@ def _identity(folder: Path, files: Files, chance: random.Random, *, used: bool) 
         aside = folder / f"{IDENTITY}-new"
         with naming(aside):
             file = files.create(aside)
-            file.write(0, json.dumps({"number": number}).encode() + b"\n")
-        with syncing(aside):
-            file.sync()
+        try:
+            with naming(aside):
+                file.write(0, json.dumps({"number": number}).encode() + b"\n")
+            with syncing_aside(aside):
+                file.sync()
+        finally:
             file.close()
+        with naming(path):
             files.replace(aside, path)
+        with syncing(path):
             files.sync_folder(folder)
         return number
     with naming(path):

@@ -297,9 +297,10 @@ class Replica:
         try:
             await self._writer.close()
             await self._begin_after(snapshot, roster)
-            self._node, self._writer = self._new_node(), self._new_writer()
-            self._writer.start()
         finally:
+            # Also where there was no room for it: what the former ones had not written yet was told to nobody.
+            self._node, self._writer, self._full = self._new_node(), self._new_writer(), False
+            self._writer.start()
             self._deaf = False
         self._stand_if_alone()
         if self._number == min(servers, key=lambda server: server.id).number:

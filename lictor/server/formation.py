@@ -79,7 +79,7 @@ class Formation:
         self._promised_at = 0.0  # loop time since which an answer tells whether the promise counts
         self._binding = asyncio.Lock()  # held while what this server is bound to changes
         self._doorkeeper = joining.Doorkeeper(consensus, transport, settings.datacenter)
-        self._formed = False  # whether somebody said that the promised cluster is there
+        self._formed = False  # whether the promised cluster is there, or all have promised it
         self._enough_since: float | None = None
         self._pause_until = 0.0  # before it founds again
         self._was_member = False  # in this run, with a leader
@@ -143,7 +143,8 @@ class Formation:
         self._consensus.on_peers(self._wake.set)
         if self._settings.alone and self._consensus.blank and self._standing == Standing():
             # Before anything else: whoever starts alone is there at once.
-            await self._consensus.form([self._numbered()])
+            with contextlib.suppress(DiskFull):  # then as soon as there is room
+                await self._consensus.form([self._numbered()])
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
@@ -157,7 +158,6 @@ class Formation:
         """Have this server find the one at an address, host or host:port. Raises `Refused` with what is in the way."""
         await self._search.join(text)
 
-    def _numbered(self) -> ServerRecord:
     def meet(self, addresses: Sequence[str]) -> None:
         """Servers of this datacenter were seen at these addresses, host:port."""
         if self._search.meet(addresses):
@@ -167,6 +167,7 @@ class Formation:
         """At these addresses of the configuration, host:port, something else is than a server that takes calls."""
         self._search.pass_over(addresses)
 
+    def _numbered(self) -> ServerRecord:
         me = self._record()
         return ServerRecord(me.id, me.node, me.address, self._consensus.number)
 
@@ -288,6 +289,7 @@ class Formation:
                 return
             missing = [refusal for refusal in refusals if refusal]
             if not missing:
+                self._formed = True  # whoever promised is bound by it for good: without room it waits for room
                 await self._form(promise.servers)
                 return
             log.warning("the cluster is not formed: %s", "; ".join(missing))
@@ -463,8 +465,11 @@ class Formation:
         peers = self._consensus.peers()
         if not any(peer.id == me for peer in peers) or not any(peer.id != me and peer.voter for peer in peers):
             return False
-        async with self._binding:
-            await self._stand(msgspec.structs.replace(self._standing, joining=False, left=True))
+        try:
+            async with self._binding:
+                await self._stand(msgspec.structs.replace(self._standing, joining=False, left=True))
+        except DiskFull as error:
+            log.warning("no room to note that this server leaves, it will join again if it is started again: %s", error)
         deadline = loop.time() + LEAVING
         trouble = ""
         while loop.time() < deadline:

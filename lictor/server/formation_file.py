@@ -41,10 +41,14 @@ def write_standing(folder: Path, files: Files, standing: Standing) -> None:
     path, aside = folder / NAME, folder / f"{NAME}-new"
     with naming(aside):
         file = files.create(aside)
-        file.write(0, msgspec.json.encode(standing) + b"\n")
-    with syncing_aside(aside):
-        file.sync()
-    with syncing(path):
+    try:
+        with naming(aside):
+            file.write(0, msgspec.json.encode(standing) + b"\n")
+        with syncing_aside(aside):
+            file.sync()
+    finally:
         file.close()
+    with naming(path):
         files.replace(aside, path)
+    with syncing(path):
         files.sync_folder(folder)

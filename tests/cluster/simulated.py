@@ -11,6 +11,7 @@ import msgspec
 from lictor.raft.consensus import Peer, ServerRecord
 from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World
+from lictor.raft.wal import DiskFull
 from lictor.server.formation import Formation
 from lictor.server.formation_file import NAME
 from lictor.server.formation_settings import FormationSettings
@@ -76,8 +77,11 @@ class Process:
 
     async def start(self) -> None:
         recover, self.host.recover = self.host.recover, None
-        await self.replica.start(recover)
-        await self.formation.start()
+        try:
+            await self.replica.start(recover)
+            await self.formation.start()
+        except DiskFull:
+            self.host.kill()
         self.up = True
 
     async def leave(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from lictor.raft.consensus import Peer, ServerRecord
 from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World
+from lictor.raft.wal import Files, OsFiles
 from tests.raft.wire import Wire
 
 QUICK = RaftSettings(election_timeout=0.5, segment_bytes=1 << 16)
@@ -62,6 +63,7 @@ class Place:
         self.address = f"{name}:8300"
         self.wire = wire
         self.settings = settings
+        self.files: Files = OsFiles()
         self.machine = Lines()
         self.replica: Replica
 
@@ -70,7 +72,7 @@ class Place:
 
     async def start(self, recover: Sequence[Peer] | None = None) -> Replica:
         self.machine = Lines()
-        world = World(log_work=work, snapshot_work=work, fatal=fatal, chance=random.Random())
+        world = World(log_work=work, snapshot_work=work, fatal=fatal, files=self.files, chance=random.Random())
         self.replica = Replica(
             self.machine, self.record, self.folder, self.wire.end(self.address), self.settings, world
         )

@@ -6,7 +6,8 @@ the new ones. A sync that fails leaves what it was to write visible and marks it
 sync of the same file succeeds and does not write it; only lengths are not forgotten. The end of the process alone
 (`reopen`) loses nothing.
 
-What is named in `refuse` (create, allocate, write, truncate, sync, replace) finds no room, whatever the capacity.
+What is named in `refuse` (create, allocate, write, truncate, sync, replace) finds no room, whatever the capacity; where
+`refuse_in` is set, only for files whose path has this part.
 
 `fuse` counts operations down and then ends the program in the midst of one, with `Crash`; until `lose_power` or
 `reopen`, nothing can be done any more.
@@ -42,9 +43,10 @@ class _Node:
 class SimFile:
     """An open file."""
 
-    def __init__(self, disk: "SimDisk", node: _Node) -> None:
+    def __init__(self, disk: "SimDisk", node: _Node, path: Path) -> None:
         self._disk = disk
         self._node = node
+        self._path = path
 
     def size(self) -> int:
         self._disk.alive()
@@ -58,7 +60,7 @@ class SimFile:
         self._disk.step(lambda: self._write(offset, data[: self._disk.rng.randrange(len(data) + 1)]))
         if self._disk.room_for(max(0, offset + len(data) - len(self._node.seen))):
             raise no_room()
-        if "write" in self._disk.refuse:
+        if self._disk.refuses("write", self._path):
             self._write(offset, data[: self._disk.rng.randrange(len(data) + 1)])
             raise no_room()
         self._write(offset, data)
@@ -69,7 +71,7 @@ class SimFile:
 
     def truncate(self, length: int) -> None:
         self._disk.step(lambda: None)
-        if "truncate" in self._disk.refuse:
+        if self._disk.refuses("truncate", self._path):
             raise no_room()
         _resize(self._node.seen, length)
         self._node.pending.append(length)
@@ -80,7 +82,7 @@ class SimFile:
         if length > former:
             if self._disk.room_for(length - former):
                 raise no_room()
-            refused = "allocate" in self._disk.refuse
+            refused = self._disk.refuses("allocate", self._path)
             self._grow(self._disk.rng.randrange(former, length) if refused else length)
             if refused:
                 raise no_room()
@@ -93,7 +95,7 @@ class SimFile:
         node, disk = self._node, self._disk
         disk.step(lambda: disk.settle(node))
         disk.syncs += 1
-        if disk.fail_syncs or "sync" in disk.refuse:
+        if disk.fail_syncs or disk.refuses("sync", self._path):
             disk.settle(node)
             if not disk.fail_syncs:
                 raise no_room()
@@ -119,6 +121,7 @@ class SimDisk:
         self.fuse: int | None = None
         self.fail_syncs = 0
         self.refuse: frozenset[str] = frozenset()
+        self.refuse_in = ""
         self.syncs = 0
         self.steps = 0
         self._dead = False
@@ -135,21 +138,21 @@ class SimDisk:
 
     def create(self, path: Path) -> SimFile:
         self.step(lambda: None)
-        if "create" in self.refuse:
+        if self.refuses("create", path):
             raise no_room()
         node = _Node()
         self._change(lambda names: names.__setitem__(path, node))
-        return SimFile(self, node)
+        return SimFile(self, node, path)
 
     def open(self, path: Path) -> SimFile:
         self.alive()
         if path not in self._names:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
-        return SimFile(self, self._names[path])
+        return SimFile(self, self._names[path], path)
 
     def replace(self, source: Path, target: Path) -> None:
         self.step(lambda: None)
-        if "replace" in self.refuse:
+        if self.refuses("replace", target):
             raise no_room()
         node = self._names[source]
 
@@ -248,6 +251,10 @@ class SimDisk:
     def room_for(self, more: int) -> bool:
         """Whether so many bytes more are too many."""
         return self.capacity is not None and self.used() + more > self.capacity
+
+    def refuses(self, what: str, path: Path) -> bool:
+        """Whether there is no room for an operation on a file."""
+        return what in self.refuse and (not self.refuse_in or any(self.refuse_in in part for part in path.parts))
 
     def alive(self) -> None:
         """A program that has ended does nothing."""

@@ -20,6 +20,7 @@ from tests.raft.test_snapshots import sent
 
 LOG, SNAPSHOTS = Path("/raft/log"), Path("/raft/snapshots")
 SEGMENT = 3000  # small, so that there are many
+PIECE = 400
 CHUNK = 700
 SEEDS = int(os.environ.get("LICTOR_WAL_SEEDS", "60"))
 
@@ -93,7 +94,7 @@ class Life:
         assert snapshot in self.snapshots, "a snapshot that was acknowledged is there"
         assert b"".join(self.store.read()) == state_at(snapshot), "a snapshot is whole"
         self.snapshots = [snapshot]
-        self.log = Log(LOG, self.disk, segment_bytes=SEGMENT, chance=self.rng)
+        self.log = Log(LOG, self.disk, segment_bytes=SEGMENT, piece_bytes=PIECE, chance=self.rng)
         found = seen(self.log.recover(snapshot), snapshot)
         possible = [self.acknowledged.beside(snapshot)]
         possible += [self.acknowledged.after(batch).beside(snapshot) for batch in self.attempted]
@@ -287,5 +288,7 @@ def test_long_lives_with_many_crashes(seed: int) -> None:
         rise(life, chooser)
     again = position(life.store.open())
     life.log.abandon()
-    first = Log(LOG, life.disk, segment_bytes=SEGMENT).recover(again)
-    assert Log(LOG, life.disk, segment_bytes=SEGMENT).recover(again) == first, "recovering changes nothing"
+    first = Log(LOG, life.disk, segment_bytes=SEGMENT, piece_bytes=PIECE).recover(again)
+    assert Log(LOG, life.disk, segment_bytes=SEGMENT, piece_bytes=PIECE).recover(again) == first, (
+        "recovering changes nothing"
+    )

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The system's errors of a file system without room."""
+
 _SPACE = "free some space on its file system"
 _TRY_AGAIN = {
     errno.ENOSPC: _SPACE,
@@ -59,7 +62,7 @@ def syncing_aside(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_ROOM:
             raise DiskFull(f"{path}: cannot sync: {error.strerror}; {_SPACE}") from error
         with syncing(path):
             raise

@@ -4,6 +4,9 @@ A new segment is written aside with its first frame, which repeats the hard stat
 where the log ends; it is synced, then renamed. So a segment is whole from the moment it has its name, and the older
 ones can go as soon as a snapshot covers the position that it begins at.
 
+The room of a whole segment is taken beforehand. Where the disk has not so much, the segment grows by small pieces, so
+that a server goes on for as long as there is any room, and takes no more of it than it needs.
+
 At start the last frame is written again and synced before anything in it is used: it may be in the system's memory
 only, because the process was killed before its sync, or because the sync failed.
 """
@@ -17,7 +20,7 @@ from typing import Final
 import msgspec
 
 from lictor.raft.core.message import BLANK_STATE, Entry, HardState
-from lictor.raft.wal.errors import DiskFailed, DiskFull, damaged, naming, syncing, syncing_aside
+from lictor.raft.wal.errors import NO_ROOM, DiskFailed, DiskFull, damaged, naming, syncing, syncing_aside
 from lictor.raft.wal.files import File, Files, OsFiles
 from lictor.raft.wal.frame import (
     SEGMENT_HEADER,
@@ -32,6 +35,7 @@ from lictor.raft.wal.frame import (
 from lictor.raft.wal.segment import Segment
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
+PIECE_BYTES: Final = 1024 * 1024  # what a segment grows by where there is no room for the whole of it
 _SUFFIX: Final = ".wal"
 _ASIDE: Final = ".wal-new"
 _NAME: Final = re.compile(r"([0-9]{16})\.wal")
@@ -55,17 +59,20 @@ class Log:
         files: Files | None = None,
         *,
         segment_bytes: int = SEGMENT_BYTES,
+        piece_bytes: int = PIECE_BYTES,
         chance: random.Random | None = None,
     ) -> None:
         self.folder = folder
         self._files: Files = files or OsFiles()
         self._segment_bytes = segment_bytes
+        self._piece_bytes = piece_bytes
         self._chance = chance or random.SystemRandom()
         self._file: File | None = None
         self._path = folder
         self._salt = 0
         self._at = 0  # where the next frame goes
         self._allocated = 0
+        self._grows = False  # whether the segment grows by pieces
         self._number = 0  # of the segment
         self._next_frame = 1
         self._stained = False  # whether remains of a write that was not finished may follow the last frame
@@ -125,7 +132,7 @@ class Log:
             self._begin_segment(len(data))
             data = frame(self._next_frame, payload, self._salt)
         elif self._at + len(data) > self._allocated:
-            self._allocate()
+            self._allocate(self._at + len(data))
         file = self._open_file()
         self._stained = True
         try:
@@ -238,14 +245,31 @@ class Log:
         self._sync(file)
         self._stained = False
 
-    def _allocate(self) -> None:
-        """Have room for the whole segment. Raises `DiskFull`."""
+    def _allocate(self, needed: int) -> None:
+        """Have room in the segment for so many bytes at least. Raises `DiskFull`."""
         try:
             with naming(self._path):
-                self._open_file().allocate(self._segment_bytes)
+                self._allocated = self._reserve(self._open_file(), self._allocated, needed, whole=not self._grows)
         except DiskFailed as error:
             raise self._fail(error) from error
-        self._allocated = max(self._allocated, self._segment_bytes)
+        self._grows = self._allocated < self._segment_bytes
+
+    def _reserve(self, file: File, former: int, needed: int, *, whole: bool) -> int:
+        """Have room in a file of a former length for so many bytes at least: for a `whole` segment if it fits, or else
+        for another piece, or else for no more than these. Returns its length. Raises `OSError`.
+        """
+        segment = max(needed, self._segment_bytes)
+        piece = min(needed + self._piece_bytes, segment)
+        for size in (segment, piece) if whole else (piece,):
+            try:
+                file.allocate(size)
+                return size
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                file.truncate(former)  # it may have taken a part, which would be missing for less
+        file.allocate(needed)
+        return needed
 
     def _segment_path(self, number: int) -> Path:
         return self.folder / f"{number:016d}{_SUFFIX}"
@@ -268,23 +292,25 @@ class Log:
         first = Batch(state=self._state, configuration=self._configuration, end=self._end)
         data = segment_header(SegmentHeader(number, self._next_frame, salt))
         data += frame(self._next_frame, encode_batch(first), salt)
-        size = max(self._segment_bytes, len(data) + needed)
-        file = self._publish(aside, path, data, size)
+        file, size = self._publish(aside, path, data, len(data) + needed)
         if self._file is not None:
             self._file.close()
         self._file, self._path, self._salt, self._number = file, path, salt, number
         self._at, self._allocated = len(data), size
+        self._grows = size < self._segment_bytes
         self._next_frame += 1
         self._starts[number] = self._end.index
         self._sync_folder()
 
-    def _publish(self, aside: Path, path: Path, data: bytes, size: int) -> File:
-        """Write a file aside, sync it and give it its name. Raises `DiskFull` when nothing was changed."""
+    def _publish(self, aside: Path, path: Path, data: bytes, needed: int) -> tuple[File, int]:
+        """Write a segment aside, with room for so many bytes at least, sync it and give it its name. Returns it and its
+        length. Raises `DiskFull` when nothing was changed.
+        """
         file: File | None = None
         try:
             with naming(aside):
                 file = self._files.create(aside)
-                file.allocate(size)
+                size = self._reserve(file, 0, needed, whole=True)
                 file.write(0, data)
             with syncing_aside(aside):
                 file.sync()
@@ -298,7 +324,7 @@ class Log:
             if isinstance(error, DiskFull):
                 raise
             raise self._fail(error) from error
-        return file
+        return file, size
 
     def _read(self, numbers: list[int]) -> "_Replay":
         """Replay all segments, and go on in the last."""
@@ -345,7 +371,7 @@ class Log:
         self._sync(file)
         self._sync_folder()
         try:
-            self._allocate()
+            self._allocate(self._allocated)
         except DiskFull:
             pass  # reading needs no room; the first append tells if there is still none
 
