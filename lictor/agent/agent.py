@@ -255,6 +255,8 @@ class Agent:
 
     def _servers_changed(self) -> None:
         """What is known of other servers by their calls has changed."""
+        if self.leadership is not None:
+            self.leadership.agents_changed()
         self.store.watches.fire((("agent", "members"),))
         self.pools.acquaint_soon()
 
@@ -383,6 +385,7 @@ class Agent:
                     await self.anti_entropy.sync_whole()
         self._follow_leader()
         if self.server is not None and not config.disable_coordinates:
+                agents=self.pools.agents,
             telling = asyncio.create_task(self._tell_coordinate())
             self._closing.append(lambda: _ended(telling))
         self.anti_entropy.start()

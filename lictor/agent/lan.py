@@ -27,6 +27,7 @@ from lictor.agent.joining import NotFoundThere, Place, places, problems_text, re
 from lictor.agent.keyring_file import open_keyring, save_keyring
 from lictor.agent.persistence import make_folder
 from lictor.agent.pool_tags import SERVER, pool_tags
+from lictor.agent.pools import RECONNECT
 from lictor.gossip.asking import GossipError
 from lictor.gossip.codec import WireError
 from lictor.gossip.effects import JoinRefused
@@ -43,7 +44,6 @@ from lictor.model.errors import LictorError, Refused
 from lictor.model.host_port import join_host_port
 from lictor.model.member import ALIVE, Member
 
-RECONNECT = 72 * 3600.0  # seconds after which a failed member is forgotten, where the configuration does not say
 RECLAIM = 30.0  # seconds after a node's failure before another one may have its name
 FOLDER = "serf"
 

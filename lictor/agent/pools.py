@@ -19,11 +19,14 @@ from lictor.agent.logs import logger
 from lictor.gossip.sockets import Sockets, bind
 from lictor.model.errors import Refused
 from lictor.model.member import ALIVE, Member
+from lictor.server.agents import NO_GOSSIP, Agents
 
 if TYPE_CHECKING:
     from lictor.agent.joining import Place
     from lictor.agent.lan import LanPool, ServerSeen
 
+RECONNECT = 72 * 3600.0  # seconds after which a failed member is forgotten, where the configuration does not say
+SETTLED = 60.0  # seconds in which whoever is alive is heard of
 ACQUAINT_INTERVAL = 10.0  # seconds between two looks at who is missing in a pool
 
 log = logger("agent")
@@ -55,6 +58,7 @@ class Pools:
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
+        self._since = 0.0  # the loop's time at which gossip began
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -99,6 +103,7 @@ class Pools:
             else:
                 pool.on_event = self.on_event
                 self.lan = pool
+                self._since = loop.time()
         if self.lan is not None:
             # A server in memory is a cluster of its own, which joins nobody.
             if not (config.dev_mode and config.server):
@@ -164,6 +169,14 @@ class Pools:
     def servers(self) -> list[ServerSeen]:
         """The servers of the datacenter."""
         return self.lan.servers() if self.lan is not None else []
+
+    def agents(self) -> Agents:
+        """What gossip knows of the datacenter's agents."""
+        if self.lan is None:
+            return NO_GOSSIP if self._config.listen.serf_lan is None else Agents()
+        age = asyncio.get_running_loop().time() - self._since
+        keep = self._config.reconnect_timeout or RECONNECT
+        return Agents(self.lan.members(), self.lan.forgotten, settled=age >= SETTLED, complete=age >= keep)
 
     def acquaint_soon(self) -> None:
         """Servers may have become known by their calls."""

@@ -6,7 +6,6 @@ await serving.leave()                                        # where the agent l
 await serving.close()
 """
 
-import asyncio
 import os
 import random
 from collections.abc import Callable

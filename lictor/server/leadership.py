@@ -19,7 +19,7 @@ from lictor.model.session import Session
 from lictor.model.transport import Transport
 from lictor.raft.consensus import ServerChange, ServerRecord
 from lictor.server import autopilot_config, tombstones
-from lictor.server.autopilot import State
+from lictor.server.agents import NO_GOSSIP, Agents
 from lictor.server.autopilot_config import AutopilotConfig
 from lictor.server.autopilot_duty import Autopilot
 from lictor.server.coordinate_batches import CoordinateBatches
@@ -62,7 +62,8 @@ class Leadership:
     `transport` is None for a server that is always alone. `me` is what this server says of itself; `members_changed` is
     told when what is shown of the other servers changes. `first_autopilot` and `first_entries` are what a new cluster
     begins with. `peer_removed` is told, on the leader, the node id of a server that an operator removed.
-    `heartbeat` is the longest silence of a leader that is well, in seconds.
+    `heartbeat` is the longest silence of a leader that is well, in seconds. `agents` is what gossip knows; whoever
+    gives it calls `agents_changed`.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Leadership:
         peer_removed: Callable[[str], None] | None = None,
         heartbeat: float = 0.0,
     ) -> None:
+        agents: Callable[[], Agents] = lambda: NO_GOSSIP,
         self._server = server
         self._consensus = server.consensus
         self._members_changed = members_changed
@@ -88,7 +90,7 @@ class Leadership:
         self._polls = MemberPolls(self.members, server.consensus, transport)
         self._sessions = SessionExpiry(server)
         self._coordinates = CoordinateBatches(server)
-        self._reconcile = Reconcile(server, self.members, me)
+        self._reconcile = Reconcile(server, self.members, me, agents)
         self._calls = LeaderCalls(server.consensus, transport, server.hold)
         self._register_calls()
         self.duties = Duties(server.consensus)
@@ -115,6 +117,10 @@ class Leadership:
         self._members_changed()
 
     # -- on any server ------------------------------------------------------------------------------------------------
+    def agents_changed(self) -> None:
+        """Gossip knows something new of the datacenter's agents."""
+        self._reconcile.soon()
+
 
     async def renew_session(self, session_id: str) -> Session | None:
         """Begin a session's TTL anew. Returns the session, None where there is none. Raises `NoLeader`."""
@@ -142,7 +148,7 @@ class Leadership:
     async def bring_in_line(self) -> None:
         """Where this server leads, compare the catalog with the servers now: it was replaced by another one."""
         try:
-            await self._reconcile.once()
+            await self._reconcile.anew()
         except NotLeader:
             self._reconcile.soon()
 

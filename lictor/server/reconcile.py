@@ -1,9 +1,9 @@
-"""What the leader writes into the catalog about the cluster's servers: each one of the configuration with its
-`serfHealth`, and nobody else who claims to be one.
+"""What the leader writes into the catalog about its datacenter's agents: the servers of the configuration, each with
+the service `consul` and as the servers see it, and the others as gossip tells of them, see `agents`.
 
-The decision is pure: a store and the servers in, commands out. `Reconcile` is the duty of the leader that carries it
-out: when the leadership begins, when a server comes, goes, fails or recovers, when somebody else changed those rows,
-and now and then.
+The decision is pure: a store, the servers and gossip's members in, commands out. `Reconcile` is the leader's duty that
+carries it out: when the leadership begins, when an agent comes, goes, fails or recovers, when somebody else changed
+those rows, and now and then.
 
 A state can come from elsewhere: from a snapshot of another machine, or from a data folder whose `node-id` was lost. It
 then tells of members that are no more, and they would count as healthy for ever.
@@ -16,14 +16,13 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from lictor.model.check import CRITICAL, PASSING, SERF_HEALTH, Check
 from lictor.model.command import Command, Deregister, Register
 from lictor.model.errors import LictorError
 from lictor.model.host_port import split_host_port
-from lictor.model.member import ALIVE, FAILED
-from lictor.model.node import Node
+from lictor.model.member import ALIVE, FAILED, LEFT
 from lictor.model.service import NodeService
-from lictor.raft.consensus import Consensus, Peer
+from lictor.raft.consensus import Consensus, Peer, ServerChange, ServerRecord
+from lictor.server.agents import NO_GOSSIP, Agents, agent_differences, alive, failed
 from lictor.server.hello import Hello
 from lictor.server.members import Members
 from lictor.server.server import Server
@@ -31,10 +30,9 @@ from lictor.store.store import Store
 from lictor.store.watch import Dependent
 
 INTERVAL = 60.0  # seconds between two comparisons where nothing calls for one
-PAUSE = 0.2  # seconds at least between two comparisons
-ALIVE_TEXT = "Agent alive and reachable"
-DEAD_TEXT = "Agent not live or unreachable"
-_HEALTH = SERF_HEALTH.lower()
+PAUSE = 0.2  # seconds at least between two comparisons, and more with many nodes:
+PAUSE_EACH = 0.0002  # seconds for each
+BATCH = 256  # commands in one proposal
 _OWN = ("service", "consul")  # the topic of all that is written here
 
 log = logging.getLogger("lictor.server.leader")
@@ -58,67 +56,26 @@ def listed(peers: Sequence[Peer], members: Members) -> list[Listed]:
     return found
 
 
-def differences(store: Store, servers: Sequence[Listed], datacenter: str) -> list[Command]:
-    """What brings the catalog in line.
-
-    Of a node only name, id and address are written, and only where they differ: what only the node itself knows, its
-    meta and tagged addresses, comes from its own agent, which may be about to write it.
-    """
-    commands: list[Command] = []
+def differences(store: Store, servers: Sequence[Listed], datacenter: str, agents: Agents = NO_GOSSIP) -> list[Command]:
+    """What brings the catalog in line: `servers` are those of the configuration, `agents` all that gossip knows."""
     names = {server.peer.node.lower() for server in servers}
     ids = {server.peer.id.lower() for server in servers}
-    for node in store.nodes:
-        name = node.node.lower()
-        # A node with the id of one of these is that one under its former name; registering renames it.
-        if name not in names and node.id.lower() not in ids and store.checks.get((name, _HEALTH)) is not None:
-            commands.append(Deregister(node.node))
+    commands = agent_differences(store, agents, names, ids, datacenter)
     for server in servers:
+        peer = server.peer
         if server.status == ALIVE and server.hello is not None:
-            commands += _alive(store, server.peer, server.hello, datacenter)
+            host, port = split_host_port(peer.address, 0)
+            service = NodeService(id="consul", service="consul", port=port, meta=_service_meta(server.hello))
+            commands += alive(store, peer.node, peer.id, host, datacenter, service)
         elif server.status == FAILED:
-            commands += _failed(store, server.peer)
+            commands += failed(store, peer.node, peer.id)
     return commands
 
 
-def _alive(store: Store, peer: Peer, hello: Hello, datacenter: str) -> list[Command]:
-    host, port = split_host_port(peer.address, 0)
-    name = peer.node.lower()
-    commands: list[Command] = []
-    known, health = store.nodes.get(name), store.checks.get((name, _HEALTH))
-    if known is not None and known.id and known.id.lower() != peer.id.lower():
-        # A name belongs to whoever is healthy under it. Its holder of before is not.
-        if health is not None and health.status != CRITICAL:
-            commands.append(Register(known, None, (_dead(health),), skip_node_update=True))
-        health = None
-    service = NodeService(id="consul", service="consul", port=port, meta=_service_meta(hello))
-    alive = Check(node=peer.node, check_id=SERF_HEALTH, name="Serf Health Status", status=PASSING, output=ALIVE_TEXT)
-    same_node = known is not None and (known.id, known.address) == (peer.id, host)
-    instance = store.services.get((name, service.id))
-    registered = instance is not None and _bare(instance.service) == service
-    healthy = health is not None and (health.status, health.output) == (PASSING, ALIVE_TEXT)
-    if same_node and registered and healthy:
-        return []
-    if known is not None and known.id == peer.id:
-        node = msgspec.structs.replace(known, address=host)
-    else:
-        node = Node(peer.id, peer.node, host, datacenter)
-    return [*commands, Register(node, service, (alive,), skip_node_update=same_node or known is None)]
-
-
-def _failed(store: Store, peer: Peer) -> list[Command]:
-    name = peer.node.lower()
-    known, health = store.nodes.get(name), store.checks.get((name, _HEALTH))
-    if known is None or known.id.lower() != peer.id.lower() or health is None or health.status == CRITICAL:
-        return []
-    return [Register(known, None, (_dead(health),), skip_node_update=True)]
-
-
-def _dead(health: Check) -> Check:
-    return msgspec.structs.replace(health, status=CRITICAL, output=DEAD_TEXT)
-
-
-def _bare(service: NodeService) -> NodeService:
-    return msgspec.structs.replace(service, create_index=0, modify_index=0)
+def departed(servers: Sequence[Listed], agents: Agents) -> list[Peer]:
+    """The servers of the configuration that have left gossip on purpose and do not answer: they are members no more."""
+    left = {member.tags.get("id", "") for member in agents.members if member.status == LEFT}
+    return [server.peer for server in servers if server.status == FAILED and server.peer.id in left]
 
 
 def _service_meta(hello: Hello) -> dict[str, str]:
@@ -148,8 +105,9 @@ class _RowsChanged(Dependent):
 class Reconcile:
     """The duty."""
 
-    def __init__(self, server: Server, members: Members, me: Callable[[], Hello]) -> None:
+    def __init__(self, server: Server, members: Members, me: Callable[[], Hello], agents: Callable[[], Agents]) -> None:
         self._server = server
+        self._agents = agents
         self._consensus: Consensus = server.consensus
         self._members = members
         self._me = me
@@ -164,11 +122,24 @@ class Reconcile:
 
     async def once(self) -> None:
         """Compare, and write what differs. Raises `NotLeader`."""
+        await self._compare(self._agents())
+
+    async def anew(self) -> None:
+        """Do the same for a catalog that was another one a moment ago, of which gossip need not know anybody. Raises
+        `NotLeader`.
+        """
+        await self._compare(msgspec.structs.replace(self._agents(), complete=True))
+
+    async def _compare(self, agents: Agents) -> None:
         async with self._comparing:
             servers = listed(self._consensus.peers(), self._members)
-            commands = differences(self._server.store, servers, self._me().datacenter)
-            if commands:
-                await self._write(commands)
+            commands = differences(self._server.store, servers, self._me().datacenter, agents)
+            for start in range(0, len(commands), BATCH):
+                await self._write(commands[start : start + BATCH])
+            for peer in departed(servers, agents):
+                log.info("a server has left: it is taken out of the configuration: node=%s", peer.node)
+                record = ServerRecord(peer.id, peer.node, peer.address)
+                await self._consensus.change(ServerChange.REMOVE, record, self._server.hold)
 
     async def _write(self, commands: list[Command]) -> None:
         for command in commands:
@@ -187,7 +158,7 @@ class Reconcile:
                 watches.discard(self._rows)
                 watches.add(self._rows, (_OWN,))
                 await self.once()
-                earliest = loop.time() + PAUSE
+                earliest = loop.time() + PAUSE + PAUSE_EACH * len(self._server.store.nodes)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(INTERVAL):
                         await self._wake.wait()
