@@ -52,10 +52,12 @@ from lictor.server.members import as_member
 from lictor.server.server import Server
 from lictor.store.reads import catalog, health
 from lictor.store.store import Store
-from lictor.store.watch import Dependent
+from lictor.store.watch import Dependent, Topic
 
 if TYPE_CHECKING:
     from lictor.agent.client import Client
+    from lictor.agent.lan import ServerSeen
+    from lictor.agent.lookup_map import LookupMap
     from lictor.agent.serving import Serving
 
 log = logger("agent")
@@ -127,6 +129,7 @@ class Agent:
         self.serving: Serving | None = None  # none in memory (`-dev`): such a server is alone
         self.client: Client | None = None  # what an agent that is no server has of the servers
         self.failure = ""  # why the agent ended itself
+        self.lookup_map: LookupMap | None = None  # none until programs can reach the agent
         self.pools = Pools(config, self.node_id, folder, self._give_up)
         self.pools.on_change = self._pool_changed
         if not config.server:
@@ -184,7 +187,7 @@ class Agent:
     def _beside_servers(self) -> "Client":
         from lictor.agent.client import Client  # takes a while to import, and -dev does without
 
-        return Client(self.config, lambda: len(self.members()))
+        return Client(self.config, self.store, lambda: len(self.members()))
 
     def _alone(self, machine: Machine) -> Consensus:
         return SingleVoter(machine, self.server_record)
@@ -252,11 +255,11 @@ class Agent:
 
     def _pool_changed(self) -> None:
         self.store.watches.fire((("agent", "members"),))
+        if self.leadership is not None:
+            self.leadership.agents_changed()
 
     def _servers_changed(self) -> None:
         """What is known of other servers by their calls has changed."""
-        if self.leadership is not None:
-            self.leadership.agents_changed()
         self.store.watches.fire((("agent", "members"),))
         self.pools.acquaint_soon()
 
@@ -285,19 +288,29 @@ class Agent:
 
     @property
     def last_contact(self) -> float:
-        """Seconds since the leader was last heard of: 0 on the leader itself, infinite for never."""
+        """Seconds since the leader was last heard of: 0 on the leader itself, infinite for never. On an agent that is
+        no server, since what it holds was the newest there is.
+        """
+        if self.client is not None:
+            return self.client.age
         return self.server.consensus.last_contact if self.server is not None else float("inf")
 
     def leader_contact(self) -> tuple[int, bool]:
         """Milliseconds since the leader was last heard of, and whether there is one."""
         contact = self.last_contact
-        known = self.server is not None and bool(self.server.consensus.leader)
+        if self.client is not None:
+            known = self.client.knows_leader
+        else:
+            known = self.server is not None and bool(self.server.consensus.leader)
         return MAX_CONTACT if contact > MAX_CONTACT / 1000 else int(contact * 1000), known
 
     async def confirm(self, consistent: bool) -> None:
         """Return once this agent's store holds everything that was acknowledged before: a default read is then safe,
         or a consistent one, for which a majority confirms the leader. Raises `NoLeader`.
         """
+        if self.client is not None:
+            await self.client.confirm(consistent)
+            return
         if self.server is None:
             raise NoLeader
         await self.server.confirm(quorum=consistent)
@@ -350,11 +363,18 @@ class Agent:
         begun is then to be ended with `close`.
         """
         config = self.config
-        self.anti_entropy = AntiEntropy(self.local, self.store, self.node, self.apply)
+        if self.client is not None:
+            self.anti_entropy = AntiEntropy(
+                self.local, self.store, self.node, self.apply, self._hold_own, lambda: len(self.members())
+            )
+        else:
+            self.anti_entropy = AntiEntropy(self.local, self.store, self.node, self.apply)
         self.registry = Registry(
             lambda: self.config, self.local, self.files, self._remote_health, self.anti_entropy.trigger
         )
         self._closing.append(self.registry.close)
+        self.pools.open()
+        self._closing.append(self.pools.close)
         if self.server is not None:
             self.leadership = Leadership(
                 self.server,
@@ -365,19 +385,19 @@ class Agent:
                 first_entries=self._first_entries(),
                 peer_removed=self.serving.formation.keep_out if self.serving is not None else None,
                 heartbeat=self.serving.heartbeat if self.serving is not None else 0.0,
+                agents=self.pools.agents,
             )
             self.server.consensus.on_peers(self._peers_changed)
             running = self.serving or self.server
             self._closing.append(running.close)
             await running.start()
-        self.pools.open()
-        self._closing.append(self.pools.close)
             self.leadership.start()
             self._closing.append(self.leadership.close)
             if config.dev_mode or config.bootstrap:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SYNC_PATIENCE):
                         await self.leadership.duties.begun()
+        await self._begin_gossip()
         await self.registry.load(config.services, config.checks)
         if self.server is not None and self.server.consensus.leader:
             with contextlib.suppress(TimeoutError):
@@ -385,7 +405,6 @@ class Agent:
                     await self.anti_entropy.sync_whole()
         self._follow_leader()
         if self.server is not None and not config.disable_coordinates:
-                agents=self.pools.agents,
             telling = asyncio.create_task(self._tell_coordinate())
             self._closing.append(lambda: _ended(telling))
         self.anti_entropy.start()
@@ -394,7 +413,39 @@ class Agent:
         self._closing.append(self._sinks.close)
         log.info("started", node=config.node_name, datacenter=config.datacenter, server=config.server)
 
-        await self._begin_gossip()
+    async def _begin_gossip(self) -> None:
+        pools = self.pools
+        pools.servers_known = self._gossip_places
+        pools.on_event = self._event_came
+        if self.serving is not None:
+            formation = self.serving.formation
+            pools.on_servers = lambda servers: formation.meet([server.address for server in servers])
+            pools.on_gossip = lambda places: formation.pass_over([join_host_port(*place) for place in places])
+        if self.client is not None:
+            pools.on_servers = self._servers_seen
+            self.client.start()
+            self._closing.append(self.client.close)
+        if not self.config.dev_mode:
+            await pools.start()
+            return
+        # Nobody waits for it: the ports are open.
+        starting = asyncio.create_task(self._start_gossip())
+        self._closing.append(lambda: _ended(starting))
+
+    def _servers_seen(self, servers: "list[ServerSeen]") -> None:
+        """These servers are alive; where there were none, the catalog is told of what is registered here."""
+        assert self.client is not None
+        were = len(self.client.servers)
+        self.client.learn(server.address for server in servers if server.datacenter == self.datacenter)
+        if not were and len(self.client.servers):
+            self.anti_entropy.compare_soon()
+
+    async def _start_gossip(self) -> None:
+        try:
+            await self.pools.start()
+        except (OSError, LictorError) as error:
+            self._give_up(f"gossip cannot be started: {error}")
+
     def _follow_leader(self) -> None:
         """Have the catalog compared with what is registered here each time that a leader is found."""
         if self.server is None:
@@ -409,27 +460,6 @@ class Agent:
                 self.anti_entropy.compare_soon()
 
         consensus.on_peers(changed)
-
-    async def _begin_gossip(self) -> None:
-        pools = self.pools
-        pools.servers_known = self._gossip_places
-        pools.on_event = self._event_came
-        if self.serving is not None:
-            formation = self.serving.formation
-            pools.on_servers = lambda servers: formation.meet([server.address for server in servers])
-            pools.on_gossip = lambda places: formation.pass_over([join_host_port(*place) for place in places])
-        if not self.config.dev_mode:
-            await pools.start()
-            return
-        # Nobody waits for it: the ports are open.
-        starting = asyncio.create_task(self._start_gossip())
-        self._closing.append(lambda: _ended(starting))
-
-    async def _start_gossip(self) -> None:
-        try:
-            await self.pools.start()
-        except (OSError, LictorError) as error:
-            self._give_up(f"gossip cannot be started: {error}")
 
     async def _tell_coordinate(self) -> None:
         """Have this node's coordinate stored, as soon as there is a leader."""
@@ -520,6 +550,12 @@ class Agent:
             raise Refused(f"agent: No node found with name '{node}'")
         if member.status == ALIVE:
             log.info("a member that is alive was to be forced to leave, and stays", node=node)
+            return
+        if self.serving is not None and member.status != LEFT and member.tags.get("role") == SERVER:
+            await self.serving.formation.force_leave(member.tags["id"])
+        for pool, name in ((self.pools.lan, node), (self.pools.wan, f"{node}.{self.datacenter}")):
+            if pool is not None and pool.status_of(name):
+                pool.force_leave(name, prune=prune)
 
     # -- services and checks ------------------------------------------------------------------------------------------
 
@@ -535,12 +571,6 @@ class Agent:
 
     async def register_check(self, definition: CheckDefinition) -> None:
         """Register a check, and have the catalog know."""
-            return
-        if self.serving is not None and member.status != LEFT and member.tags.get("role") == SERVER:
-            await self.serving.formation.force_leave(member.tags["id"])
-        for pool, name in ((self.pools.lan, node), (self.pools.wan, f"{node}.{self.datacenter}")):
-            if pool is not None and pool.status_of(name):
-                pool.force_leave(name, prune=prune)
         await self.registry.register_check(definition)
         await self.synced()
 
@@ -578,9 +608,22 @@ class Agent:
             pass
         self.anti_entropy.trigger()
 
+    async def _hold_own(self) -> None:
+        """Have the store hold what the catalog says of this node, as it is now. Raises `LictorError`."""
+        if self.client is not None:
+            await self.client.hold(lambda: self._seen_of(self.node_name))
+            await self.client.confirm(False)
+
+    def _seen_of(self, node: str) -> tuple[Topic, ...]:
+        """All that what the catalog says of a node looks at."""
+        services, checks = self.store.read(catalog.node_services, node), self.store.read(health.checks_of_node, node)
+        return tuple({*services.seen, *checks.seen})
+
     async def _remote_health(self, node: str, index: int, wait: float) -> NodeHealth:
         """Another node's health from the catalog, once it has moved past `index` or `wait` seconds are over."""
         end = asyncio.get_running_loop().time() + wait
+        if self.client is not None:
+            await self.client.hold(lambda: self._seen_of(node))
         while True:
             checks = self.store.read(health.checks_of_node, node)
             services = self.store.read(catalog.node_service_list, node)
@@ -604,6 +647,21 @@ class Agent:
     def fire_event(self, event: UserEvent) -> None:
         """Send an event to every agent, this one among them. Raises `Refused` for one that cannot be sent."""
         check_event(event)
+        lan = self.pools.lan
+        if lan is None:
+            self.take_event(event)
+        else:
+            lan.fire(WIRE_NAME + event.name, wire_payload(event))
+
+    def _event_came(self, name: str, payload: bytes, time: int) -> None:
+        """A user event of the pool; what is not one of agents' is none of this agent's business."""
+        if not name.startswith(WIRE_NAME):
+            return
+        try:
+            event = from_wire(payload, time)
+        except ValueError as error:
+            log.warn("an event cannot be read", event=name, error=str(error))
+            return
         self.take_event(event)
 
     def take_event(self, event: UserEvent) -> None:
@@ -626,27 +684,15 @@ class Agent:
         """
         if self.serving is not None:
             self.serving.reload(config)
+        if self.client is not None:
+            self.client.reload(config)
+        self.pools.reload(config)
         before, self.config = self.config, config
         try:
             await self.registry.apply_definitions(config.services, config.checks)
         except BaseException:
             self.config = before
             raise
-        lan = self.pools.lan
-        if lan is None:
-            self.take_event(event)
-        else:
-            lan.fire(WIRE_NAME + event.name, wire_payload(event))
-
-    def _event_came(self, name: str, payload: bytes, time: int) -> None:
-        """A user event of the pool; what is not one of agents' is none of this agent's business."""
-        if not name.startswith(WIRE_NAME):
-            return
-        try:
-            event = from_wire(payload, time)
-        except ValueError as error:
-            log.warn("an event cannot be read", event=name, error=str(error))
-            return
         self.registry.configure()
         telemetry = config.telemetry
         self.metrics.filter = PrefixFilter(tuple(telemetry.prefix_filter), telemetry.filter_default)
@@ -669,7 +715,6 @@ class Agent:
         """The agent's tokens by name: those that were set while it ran over those of the configuration."""
         tokens = self.config.acl.tokens
         names = set(TOKEN_NAMES.values())
-        self.pools.reload(config)
         return {**{name: getattr(tokens, name) for name in names}, **self._set_tokens}
 
     def set_token(self, name: str, token: str) -> None:

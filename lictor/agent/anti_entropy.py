@@ -40,10 +40,26 @@ def scaled(interval: float, nodes: int) -> float:
     return interval * (math.ceil(math.log2(nodes) - math.log2(SCALE_FROM)) + 1)
 
 
-class AntiEntropy:
-    """The loop that keeps the catalog in line. `apply` sends a command to the servers."""
+async def _held() -> None:
+    """A server's store holds the whole catalog."""
 
-    def __init__(self, local: LocalState, store: Store, node: Callable[[], Node], apply: Apply) -> None:
+
+class AntiEntropy:
+    """The loop that keeps the catalog in line. `apply` sends a command to the servers, `hold` has the store hold what
+    the catalog says of this node, and `nodes` tells how many nodes there are.
+    """
+
+    def __init__(
+        self,
+        local: LocalState,
+        store: Store,
+        node: Callable[[], Node],
+        apply: Apply,
+        hold: Callable[[], Awaitable[None]] = _held,
+        nodes: Callable[[], int] | None = None,
+    ) -> None:
+        self._hold = hold
+        self._nodes = nodes or (lambda: len(store.nodes))
         self._local = local
         self._store = store
         self._node = node
@@ -75,8 +91,7 @@ class AntiEntropy:
     async def sync_whole(self) -> bool:
         """Compare everything with the catalog now and send what differs. Returns whether all of it arrived."""
         async with self._lock:
-            self._compare()
-            return await self._send()
+            return await self._compare_and_send()
 
     async def close(self) -> None:
         """Stop."""
@@ -95,9 +110,8 @@ class AntiEntropy:
             if self._whole or loop.time() >= next_full:
                 self._whole = False
                 async with self._lock:
-                    self._compare()
-                    good = await self._send()
-                interval = scaled(INTERVAL, len(self._store.nodes)) if good else RETRY
+                    good = await self._compare_and_send()
+                interval = scaled(INTERVAL, self._nodes()) if good else RETRY
                 next_full = loop.time() + interval + random.uniform(0, interval)
             else:
                 async with self._lock:
@@ -107,6 +121,16 @@ class AntiEntropy:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_full - loop.time())):
                     await self._wake.wait()
+
+    async def _compare_and_send(self) -> bool:
+        try:
+            await self._hold()
+        except LictorError as error:
+            self.failures += 1
+            log.warn("could not compare this node with the catalog", error=str(error))
+            return False
+        self._compare()
+        return await self._send()
 
     def _compare(self) -> None:
         name = self._node().node

@@ -5,6 +5,7 @@ take effect twice travels with a number, under which it counts once.
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
@@ -13,8 +14,19 @@ from typing import Any, TypeVar
 import msgspec
 
 from lictor.agent.config.keys import RuntimeConfig
-from lictor.agent.forwarding import REQUEST, STREAM, Answered, Asked, Numbers, decode_answered, encode
+from lictor.agent.forwarding import (
+    REQUEST,
+    RESOLVE,
+    STREAM,
+    Answered,
+    Asked,
+    Numbers,
+    Question,
+    decode_answered,
+    encode,
+)
 from lictor.agent.logs import logger
+from lictor.agent.replica import NotCoverable, PartialReplica
 from lictor.agent.rpc_tls import rpc_tls
 from lictor.agent.servers import Servers, rebalance_after
 from lictor.model.command import Command
@@ -23,9 +35,14 @@ from lictor.model.transport import UNREADABLE, Unreachable
 from lictor.rpc.limits import Limits
 from lictor.rpc.network import Network
 from lictor.rpc.rate import Bucket
-from lictor.server.for_agents import APPLY, decode_applied, encode_command
+from lictor.server.for_agents import APPLY, Applied, decode_applied, encode_command
 from lictor.store.numbered_results import decode_result
+from lictor.store.store import Store
+from lictor.store.watch import Topic
 
+RESOLVE_SECONDS = 5.0
+REACH_SECONDS = 2.0
+LOOKS = 4  # times that a read may look at something more
 PAUSE = 0.1  # seconds between two rounds of servers that do not answer
 
 T = TypeVar("T")
@@ -44,17 +61,19 @@ class Client:
     that cannot be used.
     """
 
-    def __init__(self, config: RuntimeConfig, members: Callable[[], int]) -> None:
+    def __init__(self, config: RuntimeConfig, store: Store, members: Callable[[], int]) -> None:
         self._config = config
         self._members = members
         self._chance = random.SystemRandom()
         self._loop = asyncio.get_running_loop()
         self.network = Network(self._chance, security=rpc_tls(config), limits=_network_limits(config))
         self.servers = Servers(self._chance)
+        self.replica = PartialReplica(store, self.network, self._whom, self._chance)
         self._numbers = Numbers(self._chance)
         self._bucket = _bucket(config, self._loop.time())
         self._found = asyncio.Event()
         self._rebalancing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self.calls = 0
         self.failures = 0
         self.limited = 0
@@ -70,6 +89,9 @@ class Client:
         if self._rebalancing is not None:
             self._rebalancing.cancel()
             await asyncio.gather(self._rebalancing, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await self.replica.close()
         await self.network.close()
 
     def reload(self, config: RuntimeConfig) -> None:
@@ -102,14 +124,19 @@ class Client:
         """
         body = encode_command(command)
 
-        async def once(address: str) -> Any:
-            answer = await self.network.call(address, APPLY, body, self._config.limits.rpc_client_timeout)
-            return decode_result(decode_applied(answer).result)
+        async def once(address: str) -> Applied:
+            return decode_applied(await self.network.call(address, APPLY, body, self._timeout))
 
-        result = await self._ask(once)
+        applied: Applied = await self._ask(once)
+        result = decode_result(applied.result)
         if isinstance(result, LictorError):
             raise result
+        await self.reach(applied.index)
         return result
+
+    @property
+    def _timeout(self) -> float:
+        return self._config.limits.rpc_client_timeout
 
     async def request(self, asked: Asked, seconds: float = 0.0) -> Answered:
         """Have a server answer a request, which may wait for `seconds` there. One that is no GET is numbered here."""
@@ -124,7 +151,7 @@ class Client:
 
     async def _request(self, asked: Asked, seconds: float) -> Answered:
         body = encode(asked)
-        timeout = seconds + self._config.limits.rpc_client_timeout
+        timeout = seconds + self._timeout
         left = len(self.servers)
 
         async def once(address: str) -> Answered:
@@ -149,6 +176,78 @@ class Client:
         except Unreachable as error:
             self._failed(address, error)
             raise Refused(f"rpc error making call: {error}") from None
+
+    async def resolve(self, data: bytes, sender: str, tcp: bool) -> bytes:
+        """Have a server answer a DNS request."""
+        body = encode(Question(data, sender, tcp))
+
+        async def once(address: str) -> bytes:
+            return await self.network.call(address, RESOLVE, body, RESOLVE_SECONDS)
+
+        return await self._ask(once)
+
+    # -- what is held of the servers' state ---------------------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is."""
+        return self.replica.active
+
+    def covers(self, seen: tuple[Topic, ...]) -> bool:
+        """Whether all is that a read looked at."""
+        return self.replica.covers(seen)
+
+    async def cover(self, seen: tuple[Topic, ...]) -> bool:
+        """Hold that from now on. Returns whether it can be. Raises `LictorError` where no server answers."""
+        try:
+            await self.replica.want(seen)
+        except NotCoverable:
+            return False
+        return True
+
+    async def hold(self, looks_at: Callable[[], tuple[Topic, ...]]) -> bool:
+        """Do the same for what a read looks at, which may be more once it finds more."""
+        for _ in range(LOOKS):
+            seen = looks_at()
+            if self.covers(seen):
+                return True
+            if not await self.cover(seen):
+                return False
+        return False
+
+    def cover_soon(self, seen: tuple[Topic, ...]) -> None:
+        """Begin to."""
+        task = self._loop.create_task(self._cover_quietly(seen))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _cover_quietly(self, seen: tuple[Topic, ...]) -> None:
+        with contextlib.suppress(LictorError):
+            await self.cover(seen)
+
+    async def confirm(self, consistent: bool) -> None:
+        """Return once what is held is as new as all that was acknowledged before. Raises `NoLeader`."""
+        await self.replica.confirm(consistent)
+
+    async def reach(self, index: int) -> None:
+        """Return once what is held is as new as that index or, where the servers do not tell in time, without."""
+        if not self.replica.active:
+            return
+        with contextlib.suppress(TimeoutError, LictorError):
+            async with asyncio.timeout(REACH_SECONDS):
+                await self.replica.reach(index)
+
+    @property
+    def knows_leader(self) -> bool:
+        """Whether the server that it comes from has a leader."""
+        return self.replica.knows_leader
+
+    @property
+    def age(self) -> float:
+        """Seconds since what is held was the newest there is; infinite for never."""
+        return self.replica.age
+
+    # -- whom to ask --------------------------------------------------------------------------------------------------
 
     def _pick(self) -> str:
         """Whom to ask. Raises `NoServers`, `RateExceeded`."""
@@ -188,6 +287,9 @@ class Client:
                 await self._found.wait()
         except TimeoutError:
             raise NoServers from None
+
+    def _whom(self) -> str:
+        return self.servers.pick(self._loop.time())
 
     def _failed(self, address: str, error: Exception) -> None:
         self.failures += 1

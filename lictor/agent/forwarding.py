@@ -14,6 +14,7 @@ import msgspec
 from lictor.model.command import Command, Numbered, Plain
 
 REQUEST = "http.request"  # a call
+RESOLVE = "dns.query"  # a call; the answer is the packet
 STREAM = "http.stream"  # the first piece is an `Answered`, the rest are the body's
 SPAN = 16  # commands that one request comes to at most
 PASSED_ON = ("x-consul-token", "authorization", "accept-encoding", "cache-control", "content-type")
@@ -38,6 +39,14 @@ class Asked(msgspec.Struct, frozen=True, array_like=True):
     low: Number = 0
 
 
+class Question(msgspec.Struct, frozen=True, array_like=True):
+    """A DNS request: its packet, the address of who asked the agent, and whether it came over TCP."""
+
+    packet: Annotated[bytes, msgspec.Meta(max_length=1 << 16)]
+    sender: Text
+    tcp: bool
+
+
 class Answered(msgspec.Struct, frozen=True, array_like=True):
     """An answer's bytes up to the value of `Date`, without what every answer of an agent has, and those after it;
     the index of the server's store behind it, and whether the server knew of no leader.
@@ -50,6 +59,7 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
+decode_question = msgspec.msgpack.Decoder(Question).decode
 decode_asked = msgspec.msgpack.Decoder(Asked).decode
 decode_answered = msgspec.msgpack.Decoder(Answered).decode
 

@@ -55,5 +55,9 @@ def _recursor(text: str) -> tuple[str, int]:
 def open_dns(agent: Agent) -> DnsServer:
     """The DNS door of an agent, not listening yet."""
     return DnsServer(
-        agent.store, dns_settings(agent), origin=agent, on_stale=agent.metrics.counter("dns.stale_queries").add
+        agent.store,
+        dns_settings(agent),
+        origin=agent,
+        on_stale=agent.metrics.counter("dns.stale_queries").add,
+        partial=agent.client,
     )

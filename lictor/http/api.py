@@ -5,13 +5,26 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
+from lictor.agent.agent import MAX_CONTACT
 from lictor.agent.logs import logger
-from lictor.http.freshness import AGE, ANY, DEFAULT, LEASE, QUORUM, STALE, STALE_MODE, Consistency, Freshness
+from lictor.http.freshness import (
+    AGE,
+    ANY,
+    DEFAULT,
+    LEADER_MODE,
+    LEASE,
+    QUORUM,
+    STALE,
+    STALE_MODE,
+    Consistency,
+    Freshness,
+)
 from lictor.http.instruments import Timings
 from lictor.http.reply import JSON, Date, Encoded, Headers, Reply, Stream, encode, header_bytes, json_bytes, text_reply
 from lictor.http.request import Request
@@ -25,6 +38,7 @@ from lictor.store.reads import near
 from lictor.store.reads.catalog import CatalogService
 from lictor.store.reads.central import centrally
 from lictor.store.store import Answer, View
+from lictor.store.watch import Topic
 
 if TYPE_CHECKING:
     from lictor.agent.agent import Agent
@@ -34,6 +48,7 @@ log = logger("agent.http")
 
 MISS: Headers = (("X-Cache", "MISS"),)
 HIT: Headers = (("X-Cache", "HIT"), ("Age", "0"))
+HELD: Headers = (("X-Cache", "HIT"),)
 ONCE_KEPT = 8192  # requests that have come once and may come again
 DISCOVERY = ("/v1/catalog", "/v1/health")  # what `discovery_max_stale` is about
 ASKED_KEPT = 4096  # requests with `?cached` that are remembered as asked before
@@ -107,7 +122,7 @@ class Reading:
             self.hash = request.get("hash") or (request.get("index") if request.index else "")
         _ = request.wait  # a wrong one is refused before anything is waited for
         if self.endpoint.cacheable and request.has("cached"):
-            request.check_cache_control()
+            _ = request.cache_control  # likewise
 
     @property
     def seconds(self) -> float:
@@ -131,19 +146,36 @@ class Reading:
 
     def unconfirmed(self, error: Exception) -> bool:
         """Whether it may be answered although it could not be confirmed: from the own store, as it is."""
-        if not self.endpoint.lenient or not isinstance(error, NoLeader):
+        if not isinstance(error, NoLeader):
+            return False
+        if not self.endpoint.lenient and not self._stale_if_error():
             return False
         self._become(STALE, AGE)
         return True
+
+    def _stale_if_error(self) -> bool:
+        """Whether the caller takes what is here where no server answers."""
+        contact, _ = self.api.agent.leader_contact()
+        return contact < MAX_CONTACT and contact / 1000 <= self.consistency.stale_if_error
 
     def _become(self, consistency: Consistency, gate: int) -> None:
         self.request.consistency = self.consistency = consistency
         self.gate, self.live = gate, gate == AGE
         self.kept = False
 
+    def looks_at(self) -> tuple[Topic, ...]:
+        """All that the read looks at, in the store as it is."""
+        view = View(self.api.agent.store)
+        with suppress(LictorError):
+            self.function(view)
+        return tuple(view.seen)
+
     def evaluate(self) -> tuple[Answer[object], bool]:
         """Run the read. Returns its answer, and whether that is past what the caller has."""
         answer = self.api.agent.store.read(self.function)
+        client = self.api.agent.client
+        if client is not None and self.endpoint.at_servers and not client.covers(answer.seen):
+            client.cover_soon(answer.seen)  # it looks at more than before
         if self.hash:
             return answer, not (isinstance(answer.value, Hashed) and answer.value.hash == self.hash)
         return answer, answer.index > self.index
@@ -248,7 +280,19 @@ class Api:
             return msgspec.structs.replace(consistency, cached=False)
         if oldest and not consistency.stated and request.path.startswith(DISCOVERY):
             return Consistency(STALE_MODE, oldest)
+        if cacheable and self.agent.client is not None and self.settings.use_cache:
+            return self._from_replica(consistency, request)
         return consistency
+
+    def _from_replica(self, consistency: Consistency, request: Request) -> Consistency:
+        """Discovery on an agent that is no server: from what it holds, unless its caller wants another freshness."""
+        if consistency.mode != LEADER_MODE or (consistency.stated and not consistency.cached):
+            return consistency
+        control = request.cache_control
+        oldest = 0.0 if control.must_revalidate else control.max_age
+        return msgspec.structs.replace(
+            consistency, cached=True, max_stale=oldest, stale_if_error=control.stale_if_error
+        )
 
     async def confirm(self, request: Request, *, cacheable: bool = False) -> None:
         """Return once an action may read the own store as its caller wishes; `request.consistency` is then what it
@@ -265,11 +309,12 @@ class Api:
         """What a caller who takes cached answers is told: a miss the first time, then a hit, whose age is none, since
         what is kept is dropped when it changes.
         """
-        if not request.has("cached") or not self.settings.use_cache:
+        held = self.agent.client is not None  # what is here came from the servers, and its age is told as it is
+        if not (held or request.has("cached")) or not self.settings.use_cache:
             return ()
         asked = hash((request.raw_path, request.raw_query))
         if asked in self._asked:
-            return HIT
+            return HELD if held else HIT
         if len(self._asked) >= ASKED_KEPT:
             self._asked.popitem(last=False)
         self._asked[asked] = None
@@ -287,7 +332,7 @@ class Api:
             if len(self._once) >= ONCE_KEPT:
                 self._once, self._once_before = set(), self._once
             return
-        if reading.request.has("cached") and reading.endpoint.cacheable:
+        if reading.endpoint.cacheable and (reading.request.has("cached") or self.agent.client is not None):
             encoded = reading.encode(answer)
         self.answers.put(key, encoded, encoded.size, answer.seen)
 

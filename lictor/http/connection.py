@@ -221,11 +221,19 @@ class Connection(asyncio.Protocol):
         if found is None or "GET" not in found[0] or request.clean_path != request.path:
             return None
         endpoint, names = found[0]["GET"]
-        if endpoint.kind in (ACTION, WRITE) or (endpoint.at_servers and api.agent.client is not None):
+        if endpoint.kind in (ACTION, WRITE):
             return None
+        client = api.agent.client
+        reading = None
+        if client is not None and endpoint.at_servers:
+            if not client.active:
+                return None
+            reading = api.prepare(endpoint, names, found[1], request)
+            if not client.covers(reading.looks_at()):
+                return None
         api.misses += 1
         self._server.requests += 1
-        return api.prepare(endpoint, names, found[1], request)
+        return reading or api.prepare(endpoint, names, found[1], request)
 
     def _read(self, data: bytes, reading: "Reading") -> None:
         """Answer from the store, or wait with what is there."""

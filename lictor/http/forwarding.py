@@ -60,6 +60,8 @@ async def forward(api: "Api", client: "Client", request: Request) -> Encoded:
         wait, settings = request.wait, api.settings
         seconds = 2 * (min(wait, settings.wait_max) if wait else settings.wait_default)
     answered = await client.request(asked(request, api.agent.node_name), seconds)
+    if request.method not in ("GET", "HEAD"):
+        await client.reach(answered.index)  # whoever has written reads it here
     return _joined(api, answered)
 
 

@@ -31,13 +31,15 @@ _LINES = b"\r\nX-Consul-Knownleader: %b\r\nX-Consul-Lastcontact: %d"
 
 class Consistency(msgspec.Struct, frozen=True):
     """A caller's wish: `leader` (the default), `stale` or `consistent`. `max_stale` bounds the age of a stale read, in
-    seconds; `stated` is whether the caller said any of it; `cached` whether a cache may answer.
+    seconds; `stated` is whether the caller said any of it; `cached` whether a cache may answer. Where no server answers
+    then, what is here will do if it is not older than `stale_if_error` seconds.
     """
 
     mode: str = LEADER_MODE
     max_stale: float = math.inf
     stated: bool = False
     cached: bool = False
+    stale_if_error: float = -1.0
 
     @property
     def aged(self) -> bool:
@@ -116,3 +118,5 @@ class Freshness:
             contact, known = self._agent.leader_contact()
             self._contact = contact / 1000 if contact < MAX_CONTACT else math.inf
             self._lines = _LINES % (b"true" if known else b"false", contact)
+            if self._agent.client is not None and contact < MAX_CONTACT:
+                self._lines += b"\r\nAge: %d" % (contact // 1000)

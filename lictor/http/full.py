@@ -13,12 +13,12 @@ from lictor.http import answering, forwarding
 from lictor.http.connection import Connection
 from lictor.http.reply import Encoded, Reply, Stream, encode, text_reply
 from lictor.http.request import Request
-from lictor.http.routes import ACTION, WRITE, Endpoint
+from lictor.http.routes import ACTION, READ, WRITE, Endpoint
 from lictor.model.errors import LictorError, TooLarge
 
 if TYPE_CHECKING:
     from lictor.agent.client import Client
-    from lictor.http.api import Api
+    from lictor.http.api import Api, Reading
     from lictor.http.server import HttpServer
 
 log = logger("agent.http")
@@ -142,6 +142,12 @@ class FullHandler:
         """Answer from what this agent holds of the servers' state, or have a server answer."""
         try:
             self.api.admit(endpoint, names, values, request)
+            held = endpoint.cacheable and self.api.settings.use_cache
+            if endpoint.kind == READ and (held or request.index or client.active):
+                reading = self.api.prepare(endpoint, names, values, request)
+                here = client.covers(reading.looks_at())
+                if here or ((held or request.index) and await client.hold(reading.looks_at)):
+                    return await self._answer(http, reading)
             if endpoint.streamed:
                 return await self._stream(http, await forwarding.forward_stream(self.api, client, request))
             return await self._send_encoded(http, await forwarding.forward(self.api, client, request))
@@ -151,13 +157,17 @@ class FullHandler:
     async def _read(
         self, http: web.BaseRequest, endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request
     ) -> web.StreamResponse:
+        try:
+            return await self._answer(http, self.api.prepare(endpoint, names, values, request))
+        except LictorError as error:
+            return await self._send(http, self.api.error_reply(error))
+
+    async def _answer(self, http: web.BaseRequest, reading: "Reading") -> web.StreamResponse:
+        """Answer a read from the own store. Raises `LictorError`."""
         connection = http.transport.get_protocol() if http.transport is not None else None
         if not isinstance(connection, Connection):
             return _Sent(keep_alive=False)
-        try:
-            encoded = await answering.answer(self.api.prepare(endpoint, names, values, request), connection)
-        except LictorError as error:
-            return await self._send(http, self.api.error_reply(error))
+        encoded = await answering.answer(reading, connection)
         if encoded is None:
             return _Sent(keep_alive=False)
         return await self._send_encoded(http, encoded)

@@ -18,6 +18,14 @@ from lictor.store.filter import parse
 MAX_PARAMETERS = 256
 
 
+class CacheControl(msgspec.Struct):
+    """What a caller says of how old an answer may be, in seconds."""
+
+    must_revalidate: bool = False
+    max_age: float = math.inf
+    stale_if_error: float = -1.0
+
+
 class Request:
     """One request. `path` is decoded, `query` holds the parameters in order, `headers` have lower-case names.
     `agent_node` is the node of the agent that its caller asked, where that is another one than this.
@@ -132,12 +140,19 @@ class Request:
         except ValueError:
             raise InvalidRequest("Invalid wait time") from None
 
-    def check_cache_control(self) -> None:
-        """Refuse a `Cache-Control` header whose ages are not numbers of seconds."""
+    @property
+    def cache_control(self) -> "CacheControl":
+        """The `Cache-Control` header. Raises `InvalidRequest` where its ages are not numbers of seconds."""
+        found = CacheControl()
         for directive in self.headers.get("cache-control", "").lower().split(","):
             name, _, value = directive.strip().partition("=")
-            if name in ("max-age", "stale-if-error") and not (value.isascii() and value.isdigit()):
-                raise InvalidRequest("Invalid Cache-Control header.")
+            if name == "must-revalidate":
+                found.must_revalidate = True
+            elif name in ("max-age", "stale-if-error"):
+                if not (value.isascii() and value.isdigit() and len(value) <= 12):
+                    raise InvalidRequest("Invalid Cache-Control header.")
+                setattr(found, name.replace("-", "_"), float(value))
+        return found
 
     @property
     def consistency(self) -> Consistency:
