@@ -144,9 +144,9 @@ class HandingIn:
         if len(self._origin):
             leaderless = None if self._has_leader() else leaderless_since
             self._origin.fail(self._origin.hopeless(now, leaderless, HARD_LIMIT), NoLeader())
-        if not self._host.node.is_leader:
-            self._origin.send_again(float("inf") if self._unsent else now - self._host.settings.election_timeout)
-            self._unsent = False
+        # A leader has passed over its own, too, where too much was waiting.
+        self._origin.send_again(float("inf") if self._unsent else now - self._host.settings.election_timeout)
+        self._unsent = False
 
     # -- what becomes of them
 
