@@ -3,6 +3,7 @@
 What the machine returned for this server's own proposals goes to those who made them.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -15,6 +16,8 @@ from lictor.raft.wal import SnapshotStore
 
 SLICE_PROPOSALS = 512  # applied in one turn of the loop
 SLICE_BYTES = 512 * 1024
+
+log = logging.getLogger("lictor.server.raft")
 
 
 class Applying:
@@ -76,7 +79,11 @@ class Applying:
             return 0
         if not entry.data:
             return 0
-        proposals = envelope.decode_entry(entry.data)
+        try:
+            proposals = envelope.decode_entry(entry.data)
+        except envelope.UNREADABLE as error:  # no server writes such a one; it must mean the same to all, and end none
+            log.error("entry %d cannot be read and changes nothing: %s", entry.index, error)
+            return 0
         fresh = [proposal for proposal in proposals if self._once.take(proposal)]
         results = self._machine.apply([proposal.body for proposal in fresh]) if fresh else []
         for proposal, result in zip(fresh, results, strict=True):

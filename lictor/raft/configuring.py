@@ -5,10 +5,12 @@ index alone, where an empty entry took its place, that it has to try again.
 """
 
 import asyncio
+import logging
 import random
 from typing import Any, Protocol
 
 from lictor.model.errors import NoLeader, NotLeader, Refused
+from lictor.raft import envelope
 from lictor.raft.applied import AppliedIndex
 from lictor.raft.consensus import ServerChange, ServerRecord
 from lictor.raft.core.membership import (
@@ -26,6 +28,8 @@ from lictor.raft.settings import RaftSettings
 
 Planned = tuple[tuple[Change, ...], tuple[ServerRecord, ...]]
 NOTHING: Planned = ((), ())
+
+log = logging.getLogger("lictor.server.raft")
 
 
 class Host(Protocol):
@@ -49,17 +53,25 @@ class Host(Protocol):
     async def settled(self) -> None: ...
 
 
-def change_in(entry: Entry) -> MembershipChange:
-    """The change that an entry holds. Raises `ValueError`."""
-    if entry.kind is EntryKind.CHANGE_V1:
-        return decode_single_change(entry.data).as_membership_change()
-    return decode_change(entry.data)
+def change_in(entry: Entry) -> tuple[MembershipChange, ChangeNote] | None:
+    """The change that an entry holds, and what travels with it; None for one that cannot be read. No server writes such
+    a one; it must mean the same to all, and end none.
+    """
+    try:
+        if entry.kind is EntryKind.CHANGE_V1:
+            change = decode_single_change(entry.data).as_membership_change()
+        else:
+            change = decode_change(entry.data)
+        return change, decode_note(change.context) if change.context else ChangeNote()
+    except envelope.UNREADABLE as error:
+        log.error("the change of servers in entry %d cannot be read and changes nothing: %s", entry.index, error)
+        return None
 
 
 def noted(entry: Entry) -> ChangeNote:
     """What travels with the change that an entry holds."""
-    context = change_in(entry).context
-    return decode_note(context) if context else ChangeNote()
+    found = change_in(entry)
+    return found[1] if found is not None else ChangeNote()
 
 
 def furthest(node: Node) -> int:
@@ -83,10 +95,13 @@ class Configuring:
 
     def apply(self, entry: Entry) -> tuple[ServerRecord, ...]:
         """Apply a change from the log. Returns the records that it put in place."""
-        note, host = noted(entry), self._host
+        found, host = change_in(entry), self._host
+        if found is None:
+            return ()
+        change, note = found
         done = self._waiting.pop(note.token, None)
         try:
-            membership = host.node.apply_change(entry.index, change_in(entry))
+            membership = host.node.apply_change(entry.index, change)
         except ChangeRefused as error:
             if done is not None and not done.done():
                 done.set_exception(Refused(str(error)))

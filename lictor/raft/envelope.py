@@ -1,9 +1,11 @@
 """What replicas send each other: messages of the consensus core, together with what leases need. Pure."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 
+from lictor.model.transport import UNREADABLE as _UNREADABLE
 from lictor.raft.core.message import Message, MessageKind
 from lictor.raft.once import Proposal
 from lictor.raft.wal import Offer
@@ -16,7 +18,9 @@ DATA = "raft.snapshot.data"
 DONE = "raft.snapshot.done"
 
 ADDRESS_MOST = 300  # characters
-TERM_LEAP = 1 << 40  # terms; no server is that far ahead of another, and terms must not run out
+TERM_LEAP = 1 << 32  # terms; no server is that far ahead of another, and terms must not run out
+MESSAGES_MOST = 4096  # in one envelope
+PROPOSALS_MOST = 65536  # in one message or entry
 
 # What servers send each other as messages. All else is between a server and its own storage, or is asked as a call.
 PEER_KINDS = frozenset(
@@ -42,7 +46,8 @@ def is_plausible(message: Message, term: int) -> bool:
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Messages of one moment from one server to another, by their numbers.
+    """Messages of one moment from one server to another, by their numbers. They are decoded one by one, so that no
+    more of what makes no sense is looked at than the first of it.
 
     `address` is where the sender can be reached. `sent` is the sender's lease clock as it sent this; `echo` the latest
     such time that it took from the receiver as its leader in the term `echo_term`, zeros for none.
@@ -54,14 +59,14 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     sent: float
     echo_term: int
     echo: float
-    messages: tuple[Message, ...]
+    messages: Annotated[tuple[msgspec.Raw, ...], msgspec.Meta(max_length=MESSAGES_MOST)]
 
 
 class Proposed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Proposals for the leader, by its number."""
 
     to: int
-    proposals: tuple[Proposal, ...]
+    proposals: Annotated[tuple[Proposal, ...], msgspec.Meta(max_length=PROPOSALS_MOST)]
 
 
 class IndexAsked(msgspec.Struct, frozen=True, array_like=True):
@@ -97,14 +102,24 @@ class Complete(msgspec.Struct, frozen=True, array_like=True):
     message: Message
 
 
-UNREADABLE = (msgspec.DecodeError, ValueError)  # what the decoders raise
+UNREADABLE = (*_UNREADABLE, ValueError)  # what the decoders raise
 
 encode = msgspec.msgpack.Encoder().encode
+
+
+def pack(
+    to: int, sender: int, address: str, sent: float, echo_term: int, echo: float, messages: Sequence[Message]
+) -> bytes:
+    """The bytes of an `Envelope`."""
+    return encode((to, sender, address, sent, echo_term, echo, messages))
+
+
 decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
+decode_message = msgspec.msgpack.Decoder(Message).decode
 decode_proposed = msgspec.msgpack.Decoder(Proposed).decode
 decode_asked = msgspec.msgpack.Decoder(IndexAsked).decode
 decode_offered = msgspec.msgpack.Decoder(Offered).decode
 decode_piece = msgspec.msgpack.Decoder(Piece).decode
 decode_complete = msgspec.msgpack.Decoder(Complete).decode
 decode_index = msgspec.msgpack.Decoder(int).decode
-decode_entry = msgspec.msgpack.Decoder(list[Proposal]).decode
+decode_entry = msgspec.msgpack.Decoder(Annotated[list[Proposal], msgspec.Meta(max_length=PROPOSALS_MOST)]).decode

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from lictor.model.errors import LictorError, NoLeader, NotLeader
+from lictor.model.seldom import Seldom
 from lictor.model.transport import Caller, Transport
 from lictor.raft import envelope
 from lictor.raft.core.node import Node, ProposalDropped
@@ -55,6 +56,7 @@ class HandingIn:
         self._awaited = awaited
         self._origin = Origin(origin)
         self._queue = LeaderQueue(host.settings.queued_bytes)
+        self._seldom = Seldom(log, lambda: asyncio.get_running_loop().time())
         self._unsent = False  # whether proposals could not leave
         self._bound: set[int] = set()  # own proposals that end with this leadership
 
@@ -132,7 +134,7 @@ class HandingIn:
         try:
             proposed = envelope.decode_proposed(body)
         except envelope.UNREADABLE as error:
-            log.warning("proposals cannot be read: from=%s error=%s", caller.address, error)
+            self._seldom.warning("unreadable", "proposals cannot be read: from=%s error=%s", caller.address, error)
             return
         host = self._host
         if host.running and proposed.to == host.number and host.node.is_leader:

@@ -6,20 +6,24 @@ still come twice. It is a function of the log: all servers drop the same origins
 """
 
 from collections import OrderedDict
+from typing import Annotated
 
 import msgspec
 
 ORIGINS = 1024  # the longest silent ones are dropped beyond that; a server has one origin each time it starts
 WAITING = 65536  # numbers that are kept of one origin above its `low`
+PROPOSAL_BYTES = 48 * 1024 * 1024  # of one body: an entry with it must fit into a message between servers
+
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
 class Proposal(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What somebody wants applied: `body` is for the machine."""
 
-    origin: int
-    number: int
-    low: int
-    body: bytes
+    origin: _Number
+    number: _Number
+    low: _Number
+    body: Annotated[bytes, msgspec.Meta(max_length=PROPOSAL_BYTES)]
 
 
 class _Origin:

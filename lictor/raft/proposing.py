@@ -12,6 +12,8 @@ from typing import Any
 from lictor.model.errors import LictorError
 from lictor.raft.once import Proposal
 
+PROPOSAL_OVERHEAD = 256  # bytes that a proposal counts for beside its body; an entry of 8 MB has 32,768 at most
+
 
 class Busy(LictorError):
     """More is waiting than a server will hold."""
@@ -106,6 +108,10 @@ class Origin:
         self._unsent = [waiting for waiting in self._waiting.values() if waiting.sent < sent_before]
 
 
+def _weight(proposal: Proposal) -> int:
+    return len(proposal.body) + PROPOSAL_OVERHEAD
+
+
 class LeaderQueue:
     """What a leader has taken and not put into its log yet; nothing that is under way there is taken a second time."""
 
@@ -126,15 +132,15 @@ class LeaderQueue:
                 continue
             self._known.add(key)
             self._queue.append(proposal)
-            self._bytes += len(proposal.body)
+            self._bytes += _weight(proposal)
 
     def take(self, limit: int) -> list[Proposal]:
         """The first ones, at most `limit` bytes of them, but one at least."""
         taken: list[Proposal] = []
         size = 0
-        while self._queue and (not taken or size + len(self._queue[0].body) <= limit):
+        while self._queue and (not taken or size + _weight(self._queue[0]) <= limit):
             proposal = self._queue.popleft()
-            size += len(proposal.body)
+            size += _weight(proposal)
             taken.append(proposal)
         self._bytes -= size
         return taken
@@ -142,7 +148,7 @@ class LeaderQueue:
     def put_back(self, proposals: list[Proposal]) -> None:
         """They could not be put into the log now."""
         self._queue.extendleft(reversed(proposals))
-        self._bytes += sum(len(proposal.body) for proposal in proposals)
+        self._bytes += sum(_weight(proposal) for proposal in proposals)
 
     def applied(self, proposal: Proposal) -> None:
         """A proposal came out of the log."""

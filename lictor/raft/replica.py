@@ -413,13 +413,18 @@ class Replica:
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def step(self, message: Message) -> None:
-        """Give the core a message."""
+        """Give the core a message of this server's own."""
+        try:
+            self.take(message)
+        except MessageRefused as error:
+            log.warning("a message of this server's own was refused: %s", error)
+
+    def take(self, message: Message) -> None:
+        """Give the core a message. Raises `MessageRefused`, and has changed nothing then."""
         try:
             self._node.step(message)
         except (ProposalDropped, StrangerAnswered):
             pass  # what is lost is sent again by whoever needs it
-        except MessageRefused as error:
-            log.warning("a message was refused: from=%s error=%s", self.address(message.sender), error)
         except InvariantBroken as error:
             self._fail(error)
         self.touch()

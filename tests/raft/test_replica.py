@@ -13,7 +13,7 @@ from lictor.model.errors import NoLeader, NotLeader, Refused
 from lictor.model.transport import Caller, OnMessage
 from lictor.raft.consensus import Peer, ServerChange
 from lictor.raft.core.message import APPEND_THREAD, APPLY_THREAD, Entry, EntryKind, Message, MessageKind
-from lictor.raft.envelope import MESSAGES, UNREADABLE, Envelope, decode_envelope, encode
+from lictor.raft.envelope import MESSAGES, UNREADABLE, decode_envelope, encode, pack
 from lictor.raft.settings import RaftSettings
 from tests.raft.replicas import QUICK, Cluster, soon, until
 
@@ -138,8 +138,8 @@ async def test_messages_that_no_server_sends_another_end_none(three: Cluster) ->
         ]
         for message in forged:
             for address in ("stranger:1", "x" * 10_000):
-                envelope = Envelope(to, message.sender, address, 0.0, 0, 0.0, (message,))
-                stranger.send(place.address, MESSAGES, encode(envelope))
+                body = pack(to, message.sender, address, 0.0, 0, 0.0, (message,))
+                stranger.send(place.address, MESSAGES, body)
     for place in three.places:
         await soon(place.replica.propose(b"after", 30.0))
     await three.same(4)

@@ -141,16 +141,25 @@ class Log:
     def match_candidate(self, index: int, term: int) -> tuple[int, int]:
         """The highest index, and its term, at which a log whose entry `index` is of `term` might match this one.
 
-        Terms never decrease along a log: entries here with a higher term cannot be in the other one up to there.
+        Terms never decrease along a log: entries here with a higher term cannot be in the other one up to there. It
+        takes few steps in a log of any length, for whoever asks may ask often.
         """
-        while index > 0:
-            found = self.term(index)
-            if found is None:
-                return index, 0
-            if found <= term:
-                return index, found
-            index -= 1
-        return 0, 0
+        if index <= 0:
+            return 0, 0
+        found = self.term(index)
+        if found is None or found <= term:
+            return index, found or 0
+        low, high = self.first_index() - 1, index  # the term at `high` is too high
+        lowest = self.term(low)
+        if lowest is None or lowest > term:
+            return max(0, low - 1), 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            if (self.term(middle) or 0) <= term:
+                low = middle
+            else:
+                high = middle
+        return low, self.term(low) or 0
 
     def commit(self, index: int) -> None:
         """Everything up to `index` is committed."""

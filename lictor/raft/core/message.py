@@ -10,7 +10,7 @@ Sizes are counted as payload bytes plus `ENTRY_OVERHEAD` an entry, an estimate o
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -21,6 +21,10 @@ APPEND_THREAD: Final = (1 << 64) - 1
 APPLY_THREAD: Final = (1 << 64) - 2
 NO_LIMIT: Final = (1 << 64) - 1
 ENTRY_OVERHEAD: Final = 16
+ENTRIES_MOST: Final = 1 << 17  # in one message that is decoded; those of 1 MB of `log_bytes` are half as many
+
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+"""A term or an index as it is decoded: never negative, and far from where arithmetic on it would end."""
 
 
 class EntryKind(IntEnum):
@@ -34,8 +38,8 @@ class EntryKind(IntEnum):
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A place in the log. A proposal has neither term nor index until a leader gives it both."""
 
-    term: int = 0
-    index: int = 0
+    term: Count = 0
+    index: Count = 0
     kind: EntryKind = EntryKind.NORMAL
     data: bytes = b""
 
@@ -46,8 +50,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     `data` is for the shell: the state itself where it is small, or else what is needed to find and fetch it.
     """
 
-    index: int
-    term: int
+    index: Count
+    term: Count
     membership: Membership
     data: bytes = b""
 
@@ -125,15 +129,15 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     kind: MessageKind
     to: int
     sender: int
-    term: int = 0
-    log_term: int = 0
-    index: int = 0
-    entries: tuple[Entry, ...] = ()
-    commit: int = 0
+    term: Count = 0
+    log_term: Count = 0
+    index: Count = 0
+    entries: Annotated[tuple[Entry, ...], msgspec.Meta(max_length=ENTRIES_MOST)] = ()
+    commit: Count = 0
     vote: int = NOBODY
     snapshot: Snapshot | None = None
     reject: bool = False
-    hint: int = 0
+    hint: Count = 0
     context: bytes = b""
     responses: "tuple[Message, ...]" = ()
 

@@ -28,8 +28,6 @@ from lictor.raft.core.message import (
     BLANK_STATE,
     LOCAL_KINDS,
     NOBODY,
-    RESPONSE_KINDS,
-    TERMLESS_KINDS,
     Entry,
     EntryKind,
     Message,
@@ -39,16 +37,9 @@ from lictor.raft.core.ready import ReadState, Ready, Status
 from lictor.raft.core.state import ProposalDropped, Raft
 from lictor.raft.core.step import step, tick
 from lictor.raft.core.storage import Storage
+from lictor.raft.core.vetting import MessageRefused, StrangerAnswered, vet
 
 __all__ = ["MessageRefused", "Node", "ProposalDropped", "StrangerAnswered"]
-
-
-class MessageRefused(ValueError):
-    """A message that no server would send; the connection it came from is not to be trusted."""
-
-
-class StrangerAnswered(LookupError):
-    """An answer from a server that is not a member, perhaps not any more. To be dropped."""
 
 
 class Node:
@@ -131,30 +122,8 @@ class Node:
                     f"{kind.name} is between a server and its own storage, but {message.sender} sent it"
                 )
         else:
-            self._check(message)
+            vet(self._raft, message)
         step(self._raft, message)
-
-    def _check(self, message: Message) -> None:
-        kind = message.kind
-        if kind in RESPONSE_KINDS and message.sender not in self._raft.tracker.progress:
-            raise StrangerAnswered(f"{kind.name} from {message.sender}, which is not a member")
-        if message.sender == NOBODY or (message.term == 0 and kind not in TERMLESS_KINDS):
-            raise MessageRefused(f"{kind.name} without sender or term")
-        if kind is MessageKind.APPEND and message.entries:
-            first, last = message.entries[0], message.entries[-1]
-            if first.index != message.index + 1 or last.index != message.index + len(message.entries):
-                raise MessageRefused(f"APPEND after {message.index} carries entries {first.index} to {last.index}")
-            if not message.log_term <= first.term <= last.term <= message.term:
-                raise MessageRefused(f"APPEND of term {message.term} carries terms {first.term} to {last.term}")
-        elif kind is MessageKind.APPEND_RESPONSE:
-            end = self.last_index
-            if self.is_leader and message.term == self.term and message.index > end:
-                raise MessageRefused(f"APPEND_RESPONSE for {message.index}, but the leader's log ends at {end}")
-        elif message.snapshot is not None:
-            try:
-                message.snapshot.membership.check()
-            except ValueError as error:
-                raise MessageRefused(f"snapshot {message.snapshot.index}: {error}") from error
 
     def unreachable(self, peer: int) -> None:
         """What was sent to a server lately may be lost."""

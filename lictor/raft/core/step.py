@@ -21,11 +21,12 @@ from lictor.raft.core.state import ProposalDropped, Raft
 
 LEADERS_KINDS: Final = frozenset({MessageKind.APPEND, MessageKind.HEARTBEAT, MessageKind.SNAPSHOT})
 VOTE_KINDS: Final = frozenset({MessageKind.VOTE, MessageKind.PRE_VOTE})
+VOTE_ANSWERS: Final = frozenset({MessageKind.VOTE_RESPONSE, MessageKind.PRE_VOTE_RESPONSE})
 
 
 def step(raft: Raft, message: Message) -> None:
     """Deal with a message. Raises `ProposalDropped`."""
-    if message.reject and message.context:
+    if message.reject and message.context and message.kind in VOTE_ANSWERS:
         election.learn_commit(raft, message)  # true in any term
     if message.term > raft.term:
         if not _enter_term(raft, message):
