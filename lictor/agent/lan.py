@@ -25,13 +25,16 @@ from lictor.agent.config.join_sources import JoinSource
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.joining import NotFoundThere, Place, places, problems_text, read_address
 from lictor.agent.keyring_file import open_keyring, save_keyring
+from lictor.agent.logs import logger
 from lictor.agent.persistence import make_folder
 from lictor.agent.pool_tags import SERVER, pool_tags
-from lictor.agent.pools import RECONNECT
+from lictor.agent.pools import KEY_OPERATIONS, RECONNECT, KeyringState
+from lictor.gossip import key_queries
 from lictor.gossip.asking import GossipError
 from lictor.gossip.codec import WireError
 from lictor.gossip.effects import JoinRefused
-from lictor.gossip.keyring import Keyring
+from lictor.gossip.key_queries import KeyOperation
+from lictor.gossip.keyring import Keyring, KeyringError, decode_key
 from lictor.gossip.messages import Address
 from lictor.gossip.pool import Pool, PoolConfig
 from lictor.gossip.pool_events import Change, EventReceived, KeyringChanged, MemberChanged, PoolEvent
@@ -46,6 +49,11 @@ from lictor.model.member import ALIVE, Member
 
 RECLAIM = 30.0  # seconds after a node's failure before another one may have its name
 FOLDER = "serf"
+_OPERATIONS = dict(
+    zip(KEY_OPERATIONS, (KeyOperation.LIST, KeyOperation.INSTALL, KeyOperation.USE, KeyOperation.REMOVE), strict=True)
+)
+
+log = logger("agent.gossip")
 
 Event = Callable[[str, bytes, int], None]
 """Is told a user event: its name, its payload and its Lamport time."""
@@ -290,11 +298,20 @@ class LanPool:
                 if self.on_event is not None:
                     self.on_event(user.name, user.payload, user.l_time)
             case KeyringChanged():
-                path = self._file("keyring", self._folder)
-                if path is not None and not self._config.disable_keyring_file:
-                    save_keyring(path, self._keyring)
+                self._save_keys()
             case _:
                 pass
+
+    def _save_keys(self) -> None:
+        path = self._file("keyring", self._folder)
+        if path is None or self._config.disable_keyring_file:
+            return
+        try:
+            save_keyring(path, self._keyring)
+        except OSError as error:
+            log.error(
+                "the gossip keys cannot be kept, and are lost with the next start", file=str(path), error=str(error)
+            )
 
     def _note(self, change: Change, member: PoolMember) -> None:
         node_id = member.tags.get("id", "")
@@ -315,6 +332,27 @@ class LanPool:
     def _tell(self) -> None:
         self._telling = False
         self.on_change()
+
+    async def keys(self, operation: str, key: str, relays: int) -> KeyringState:
+        """Have every member do one of `KEY_OPERATIONS` with a key in base64, and wait for their answers."""
+        datacenter = self._config.datacenter
+        if self._pool is None:
+            return KeyringState(self.wan, datacenter, {}, {}, 0, {}, "gossip is not running")
+        payload = b""
+        if operation != "list" and self._keyring.primary is not None:
+            try:
+                payload = key_queries.request(decode_key(key))
+            except KeyringError as error:
+                return KeyringState(self.wan, datacenter, {}, {}, 0, {}, str(error))
+        nodes = self._pool.serf.swim.alive_count()
+        pending = await self._pool.query(_OPERATIONS[operation].value, payload, relay_factor=relays, enough=nodes)
+        found = key_queries.result(pending, nodes)
+        problem = ""
+        if found.errors:
+            problem = f"{found.errors}/{nodes} nodes reported failure"
+        elif found.responses < nodes:
+            problem = f"{found.responses}/{nodes} nodes reported success"
+        return KeyringState(self.wan, datacenter, found.keys, found.primary_keys, nodes, found.messages, problem)
 
     # -- coordinates --------------------------------------------------------------------------------------------------
 

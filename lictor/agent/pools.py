@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from lictor.agent.config.join_sources import JoinSource
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.logs import logger
@@ -30,6 +32,23 @@ SETTLED = 60.0  # seconds in which whoever is alive is heard of
 ACQUAINT_INTERVAL = 10.0  # seconds between two looks at who is missing in a pool
 
 log = logger("agent")
+
+
+KEY_OPERATIONS = ("list", "install", "use", "remove")
+
+
+class KeyringState(msgspec.Struct, frozen=True):
+    """How an operation on the gossip keys went in one pool: on how many members each key is (the primary one), what
+    members said, and what was wrong.
+    """
+
+    wan: bool
+    datacenter: str
+    keys: dict[str, int]
+    primary_keys: dict[str, int]
+    nodes: int
+    messages: dict[str, str]
+    error: str = ""
 
 
 class Pools:
@@ -158,6 +177,14 @@ class Pools:
         for pool in self.running():
             pool.reload(config)
         self._config = config
+
+    async def keys(self, operation: str, key: str, relays: int, *, local: bool) -> list[KeyringState]:
+        """Have every member do one of `KEY_OPERATIONS` with a gossip key, with `local` those of the datacenter's pool
+        alone. `relays` is through how many others each answer comes besides.
+        """
+        await self.ready()
+        pools = [pool for pool in (self.wan if not local else None, self.lan) if pool is not None]
+        return list(await asyncio.gather(*(pool.keys(operation, key, relays) for pool in pools)))
 
     # -- members ------------------------------------------------------------------------------------------------------
 

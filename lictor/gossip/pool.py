@@ -88,6 +88,7 @@ class Pool(asyncio.DatagramProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._left = asyncio.Event()
+        self._closed = asyncio.Event()
         self._queries: dict[int, asyncio.Event] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -198,6 +199,10 @@ class Pool(asyncio.DatagramProtocol):
             self.do(lambda serf, now: serf.receive(content, source, now))
         except WireError as error:
             self._log.error("%s from=%s:%d", error, addr[0], addr[1])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket for datagrams is closed."""
+        self._closed.set()
 
     def error_received(self, exc: Exception) -> None:
         """A datagram could not be delivered, which the core notices by itself."""
@@ -386,6 +391,7 @@ class Pool(asyncio.DatagramProtocol):
         if self._datagrams is not None:
             self._datagrams.close()
             self._datagrams = None
+            await self._closed.wait()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -6,15 +6,14 @@ import msgspec
 
 from lictor.http.api import Api
 from lictor.http.autopilot_json import health_json, state_json
-from lictor.http.bodies import boolean, read_record, unsigned_parameter, whole
+from lictor.http.bodies import read_record, unsigned_parameter
 from lictor.http.reply import Reply, json_reply
 from lictor.http.request import Request
 from lictor.http.routes import Family, ReadFunction
 from lictor.model.authorizer import READ, WRITE
 from lictor.model.command import SettingWrite
 from lictor.model.duration import format_nanoseconds, parse_nanoseconds
-from lictor.model.errors import InvalidRequest, NoLeader, Refused
-from lictor.model.service_rules import multierror
+from lictor.model.errors import InvalidRequest, NoLeader
 from lictor.server.autopilot_config import SETTING, AutopilotConfig
 from lictor.server.leadership import Leadership
 from lictor.server.server import Server
@@ -23,7 +22,6 @@ from lictor.store.store import View
 
 family = Family(at_servers=True)
 
-MAX_RELAYS = 5
 _AUTOPILOT_FAILED = "Bad request: Error parsing autopilot config: "
 
 
@@ -162,78 +160,6 @@ async def autopilot_state(api: Api, request: Request) -> Any:
     """Autopilot's whole picture of the servers."""
     request.require("operator", "", READ)
     return state_json(await _leadership(api).autopilot_state())
-
-
-# -- gossip keys ------------------------------------------------------------------------------------------------------
-
-
-class KeyBody(msgspec.Struct, frozen=True, rename="pascal"):
-    """The body of a change of the keyring."""
-
-    key: str = ""
-    token: str = ""
-    relay_factor: int = 0
-    local_only: bool = False
-
-
-@family.action("GET", "/v1/operator/keyring")
-async def list_keys(api: Api, request: Request) -> Any:
-    """The gossip keys in use."""
-    local = _local_only(request)
-    request.require("keyring", "", READ)
-    raise _no_encryption(api, "Keyring is empty (encryption not enabled)", local=local)
-
-
-def _change_key(api: Api, request: Request) -> Refused:
-    read_record(request, KeyBody, "Bad request: Request decode failed: ")
-    if _local_only(request):
-        raise InvalidRequest("Bad request: Invalid use of local-only: local-only can only be set for list requests")
-    request.require("keyring", "", WRITE)
-    return _no_encryption(api, "No keyring to modify (encryption not enabled)", local=False)
-
-
-@family.action("POST", "/v1/operator/keyring")
-async def install_key(api: Api, request: Request) -> Any:
-    """Give every member a further key."""
-    raise _change_key(api, request)
-
-
-@family.action("PUT", "/v1/operator/keyring")
-async def use_key(api: Api, request: Request) -> Any:
-    """Make every member encrypt with a key."""
-    raise _change_key(api, request)
-
-
-@family.action("DELETE", "/v1/operator/keyring")
-async def remove_key(api: Api, request: Request) -> Any:
-    """Take a key from every member."""
-    raise _change_key(api, request)
-
-
-def _local_only(request: Request) -> bool:
-    """Check the parameters of the keyring; returns whether only the LAN of this agent is asked."""
-    factor, local = request.get("relay-factor"), request.get("local-only")
-    if factor:
-        try:
-            relays = whole(factor)
-        except ValueError as error:
-            raise InvalidRequest(f"Bad request: Error parsing relay factor: {error}") from None
-        if not 0 <= relays <= MAX_RELAYS:
-            raise InvalidRequest(f"Bad request: Invalid relay-factor: Relay factor must be in range: [0, {MAX_RELAYS}]")
-    try:
-        return boolean(local) if local else False
-    except ValueError as error:
-        raise InvalidRequest(f"Bad request: Error parsing local-only: {error}") from None
-
-
-def _no_encryption(api: Api, problem: str, *, local: bool) -> Refused:
-    """What every member of both pools answers while gossip is not encrypted."""
-    node, datacenter = api.agent.node_name, api.agent.datacenter
-    problems = []
-    if not local:
-        problems += ["WAN error: 1/1 nodes reported failure", f"{node}.{datacenter}: {problem}"]
-    problems += [f"{datacenter} (LAN) error: 1/1 nodes reported failure", f"{node}: {problem}"]
-    return Refused(multierror(problems))
 
 
 # -- usage ------------------------------------------------------------------------------------------------------------
