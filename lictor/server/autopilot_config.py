@@ -25,7 +25,8 @@ class AutopilotConfig(msgspec.Struct, frozen=True, rename="pascal"):
 
 class Rules(msgspec.Struct, frozen=True):
     """What is decided by. `contact` and `stabilization` are in seconds, `trailing` in entries of the log; versions are
-    read from the meta under `version_tag`, or where that is empty from the program.
+    read from the meta under `version_tag`, or where that is empty from the program; a server's redundancy zone is its
+    meta under `zone_tag`, and there are none where that is empty.
     """
 
     cleanup: bool = True
@@ -35,6 +36,7 @@ class Rules(msgspec.Struct, frozen=True):
     stabilization: float = 10.0
     migrate: bool = True
     version_tag: str = ""
+    zone_tag: str = ""
 
 
 def rules(store: Store) -> Rules:
@@ -51,6 +53,7 @@ def rules(store: Store) -> Rules:
         parse_duration(config.server_stabilization_time),
         not config.disable_upgrade_migration,
         config.upgrade_version_tag,
+        config.redundancy_zone_tag,
     )
 
 

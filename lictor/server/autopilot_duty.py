@@ -12,8 +12,9 @@ from lictor.model.member import ALIVE
 from lictor.model.transport import Transport, Unreachable
 from lictor.raft.consensus import ServerChange, ServerRecord
 from lictor.server import hello as hellos
-from lictor.server.autopilot import NEVER, Plan, Seen, State, judge, plan
+from lictor.server.autopilot import Plan, plan
 from lictor.server.autopilot_config import SETTING, rules
+from lictor.server.autopilot_state import NEVER, Seen, State, judge
 from lictor.server.hello import Hello
 from lictor.server.members import Members
 from lictor.server.reconcile import Listed, listed
@@ -89,7 +90,7 @@ class Autopilot:
             if healthy.get(server.seen.id) not in (None, server.healthy):
                 word = "healthy" if server.healthy else "unhealthy"
                 log.info("a server has become %s: server=%s address=%s", word, server.seen.node, server.seen.address)
-        await self._carry_out(plan(state, current, loop.time()), state)
+        await self._carry_out(plan(state), state)
 
     async def _look(self) -> list[Seen]:
         """All servers of the configuration, the others as they answer now."""

@@ -22,6 +22,7 @@ from lictor.server import autopilot_config, tombstones
 from lictor.server.agents import NO_GOSSIP, Agents
 from lictor.server.autopilot_config import AutopilotConfig
 from lictor.server.autopilot_duty import Autopilot
+from lictor.server.autopilot_state import State
 from lictor.server.coordinate_batches import CoordinateBatches
 from lictor.server.duties import Duties, log
 from lictor.server.hello import Hello
@@ -77,8 +78,8 @@ class Leadership:
         first_entries: Sequence[ConfigWrite] = (),
         peer_removed: Callable[[str], None] | None = None,
         heartbeat: float = 0.0,
-    ) -> None:
         agents: Callable[[], Agents] = lambda: NO_GOSSIP,
+    ) -> None:
         self._server = server
         self._consensus = server.consensus
         self._members_changed = members_changed
@@ -116,11 +117,11 @@ class Leadership:
         self._reconcile.soon()
         self._members_changed()
 
-    # -- on any server ------------------------------------------------------------------------------------------------
     def agents_changed(self) -> None:
         """Gossip knows something new of the datacenter's agents."""
         self._reconcile.soon()
 
+    # -- on any server ------------------------------------------------------------------------------------------------
 
     async def renew_session(self, session_id: str) -> Session | None:
         """Begin a session's TTL anew. Returns the session, None where there is none. Raises `NoLeader`."""

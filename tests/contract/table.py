@@ -53,8 +53,8 @@ MISSING: tuple[tuple[str, str], ...] = (
     ),
     (
         "Operator",
-        "Autopilot works as in releases since 1.10, with upgrade migration, which the reference keeps for its paid "
-        "edition; redundancy zones are stored and change nothing. `/v1/operator/raft/transfer-leader` is there as "
+        "Autopilot works as in releases since 1.10, with redundancy zones, upgrade migration and read "
+        "replicas, which the reference keeps for its paid edition. `/v1/operator/raft/transfer-leader` is there as "
         "in releases since 1.15. A server that was removed while it runs is kept out for two minutes. Keys for "
         "gossip cannot be listed or changed: there is none.",
     ),

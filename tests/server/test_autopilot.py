@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lictor.model.member import ALIVE, FAILED
-from lictor.server.autopilot import NEVER, Judged, Plan, Seen, State, judge, plan
+from lictor.server.autopilot import Plan, plan
 from lictor.server.autopilot_config import Rules
+from lictor.server.autopilot_state import NEVER, Judged, Seen, State, judge
+from lictor.server.autopilot_upgrade import Status, upgrade
 
 RULES = Rules()
 LONG = 1000.0  # seconds for which everything has been as it is
@@ -33,11 +35,11 @@ def state(*servers: Seen, rules: Rules = RULES, for_seconds: float = LONG) -> St
     """The state where these servers have been so for some time, and autopilot has run for long."""
     found = judge(None, servers, rules, 0.0, 0.0)
     lasting = tuple(msgspec.structs.replace(one, since=LONG - for_seconds) for one in found.servers)
-    return State(lasting, 0.0)
+    return State(lasting, 0.0, LONG, rules)
 
 
 def planned(*servers: Seen, rules: Rules = RULES, for_seconds: float = LONG) -> Plan:
-    decided = plan(state(*servers, rules=rules, for_seconds=for_seconds), rules, LONG)
+    decided = plan(state(*servers, rules=rules, for_seconds=for_seconds))
     return msgspec.structs.replace(decided, reason="")
 
 
@@ -127,10 +129,10 @@ def test_a_stable_server_is_promoted(given: dict[str, Any], for_seconds: float, 
 def test_a_new_leader_does_not_make_those_wait_that_it_has_not_known_for_long() -> None:
     servers = [leader(), server("b"), server("c", voter=False)]
     young = judge(None, servers, RULES, 100.0, 0.0)
-    assert plan(young, RULES, 102.0).promote == ("c",)
-    joined_later = State((*young.servers[:2], msgspec.structs.replace(young.servers[2], since=108.0)), 100.0)
-    assert plan(joined_later, RULES, 112.0).promote == ()
-    assert plan(joined_later, RULES, 118.0).promote == ("c",)
+    assert plan(judge(young, servers, RULES, 102.0, 0.0)).promote == ("c",)
+    joined_later = (*young.servers[:2], msgspec.structs.replace(young.servers[2], since=108.0))
+    assert plan(State(joined_later, 100.0, 112.0, RULES)).promote == ()
+    assert plan(State(joined_later, 100.0, 118.0, RULES)).promote == ("c",)
 
 
 def test_a_voter_that_is_a_read_replica_loses_its_vote_where_a_majority_stays() -> None:
@@ -271,6 +273,145 @@ def test_one_that_never_said_its_version_is_not_taken_for_an_old_one() -> None:
     assert planned(leader(), server("b"), silent, rules=Rules(cleanup=False)) == Plan()
 
 
+@pytest.mark.parametrize(
+    ("servers", "status"),
+    [
+        ([leader(), server("b"), server("c")], Status.IDLE),
+        ([leader(), server("b"), server("c"), waiting("d")], Status.AWAIT_NEW_VOTERS),
+        ([leader(), server("b"), server("c"), *(waiting(name) for name in "def")], Status.PROMOTING),
+        ([leader(), server("b"), server("c"), *(new(name) for name in "def")], Status.LEADER_TRANSFER),
+        ([server("a"), server("b"), server("c"), *(new(name, leader=name == "d") for name in "def")], Status.DEMOTING),
+        ([server("a"), leader("b", version="1.1.0"), new("c")], Status.AWAIT_NEW_SERVERS),
+        (
+            [*(server(name, voter=False) for name in "abc"), leader("d", version="1.1.0"), new("e")],
+            Status.AWAIT_NEW_SERVERS,
+        ),
+        (
+            [server("a", voter=False), leader("d", version="1.1.0"), new("e"), new("f")],
+            Status.AWAIT_SERVER_REMOVAL,
+        ),
+    ],
+)
+def test_the_status_of_a_migration(servers: list[Seen], status: Status) -> None:
+    found = upgrade(state(*servers))
+    assert (found.status, found.target) == (status, "1.0.0" if status is Status.IDLE else "1.1.0")
+    assert upgrade(state(*servers, rules=Rules(migrate=False))).status is Status.DISABLED
+
+
+def test_the_target_is_told_by_the_build_where_the_interface_is_the_same() -> None:
+    found = upgrade(state(leader(build="2.0"), server("b", build="2.1"), server("c", build="2.0")))
+    assert (found.target, [one.seen.id for one in found.new]) == ("1.0.0+2.1", ["b"])
+    tagged = upgrade(state(leader(meta={"v": "7"}), server("b", meta={"v": "8"}), rules=Rules(version_tag="v")))
+    assert tagged.target == "8"
+
+
+# -- redundancy zones -------------------------------------------------------------------------------------------------
+
+ZONES = Rules(zone_tag="az")
+
+
+def zoned(name: str, **given: Any) -> Seen:
+    """A voter of the zone that the first letter of its name stands for; fields can be given."""
+    return server(name, meta={"az": f"zone {name[0]}"}, **given)
+
+
+def standby(name: str, **given: Any) -> Seen:
+    return zoned(name, **{"voter": False, **given})
+
+
+def lost(name: str, **given: Any) -> Seen:
+    return zoned(name, **{"status": FAILED, "contact": NEVER, **given})
+
+
+LEADS = zoned("a1", leader=True, contact=0.0)
+KEPT = msgspec.structs.replace(ZONES, cleanup=False)
+
+
+def test_of_each_zone_one_server_votes() -> None:
+    joining = [standby("b1"), standby("b2", last_index=1001), standby("c1"), standby("c2", status=FAILED)]
+    assert planned(LEADS, standby("a2"), *joining, rules=KEPT) == Plan(promote=("b2", "c1"))
+    settled = [LEADS, standby("a2"), standby("b1"), zoned("b2"), zoned("c1"), standby("c2")]
+    assert planned(*settled, rules=ZONES) == Plan()
+    assert planned(*settled, rules=Rules()) == Plan(promote=("a2", "b1", "c2"))
+
+
+def test_a_server_without_a_zone_votes_whatever_others_do() -> None:
+    servers = [LEADS, zoned("b1"), zoned("c1"), standby("c2"), server("d", voter=False)]
+    assert planned(*servers, rules=ZONES) == Plan(promote=("d",))
+
+
+def test_a_failed_voter_is_replaced_by_its_zone_mate() -> None:
+    servers = [LEADS, standby("a2"), zoned("b1"), standby("b2"), lost("c1"), standby("c2")]
+    assert planned(*servers, rules=KEPT) == Plan(promote=("c2",))
+    servers[-1] = zoned("c2")
+    assert planned(*servers, rules=KEPT) == Plan(demote=("c1",))
+    servers[-2] = standby("c1")  # it is back
+    assert planned(*servers, rules=KEPT) == Plan()
+
+
+def test_the_mate_need_not_wait_until_the_dead_server_is_removed() -> None:
+    servers = [LEADS, zoned("b1"), lost("c1"), standby("c2")]
+    found = judge(None, servers, ZONES, LONG - 2, 0.0)
+    lasting = [*found.servers[:2], found.servers[2], msgspec.structs.replace(found.servers[3], since=0.0)]
+    assert plan(State(tuple(lasting), 0.0, LONG, ZONES)).promote == ("c2",)
+
+
+def test_a_voter_that_only_missed_a_look_is_not_replaced() -> None:
+    servers = [LEADS, zoned("b1"), zoned("c1", contact=5.0), standby("c2")]
+    assert planned(*servers, rules=KEPT, for_seconds=9.9) == Plan()
+    found = state(*servers, rules=KEPT, for_seconds=10.0)
+    assert plan(found).promote == ("c2",)
+
+
+def test_when_a_whole_zone_is_lost_another_s_standby_votes_until_it_is_back() -> None:
+    servers = [LEADS, standby("a2"), zoned("b1"), standby("b2", last_index=1001), lost("c1"), lost("c2", voter=False)]
+    assert planned(*servers, rules=KEPT) == Plan(promote=("b2",))
+    servers[3] = zoned("b2")
+    assert planned(*servers, rules=KEPT) == Plan(demote=("c1",))
+    servers[4] = lost("c1", voter=False)
+    assert planned(*servers, rules=KEPT) == Plan()
+    servers[5] = standby("c2")
+    assert planned(*servers, rules=KEPT) == Plan(promote=("c2",))
+    servers[5] = zoned("c2")
+    assert planned(*servers, rules=KEPT) == Plan(demote=("b2",))
+
+
+def test_two_zones_keep_three_voters_where_there_were_three() -> None:
+    assert planned(LEADS, zoned("a2"), zoned("b1"), rules=ZONES) == Plan()
+    assert planned(LEADS, zoned("a2"), zoned("b1"), zoned("b2"), rules=ZONES).demote in (("a2",), ("b2",))
+
+
+def test_the_leader_keeps_its_vote() -> None:
+    servers = [zoned("a1", last_index=1001), zoned("a2", leader=True, contact=0.0), zoned("b1"), zoned("c1")]
+    assert planned(*servers, rules=ZONES) == Plan(demote=("a1",))
+
+
+def test_servers_of_a_newer_version_take_over_zone_by_zone() -> None:
+    old = [LEADS, standby("a2"), zoned("b1"), standby("b2"), zoned("c1"), standby("c2")]
+    newer = [standby(f"{zone}{number}", version="1.1.0") for zone in "abc" for number in (8, 9)]
+    assert planned(*old, *newer[:5], rules=ZONES) == Plan(promote=("a8", "b8", "c8"))
+    assert planned(*old, *newer[:4], rules=ZONES) == Plan(), "a zone has no server of the newer version yet"
+    found = upgrade(state(*old, *newer[:4], rules=ZONES))
+    assert found.status is Status.AWAIT_NEW_VOTERS
+    servers = [*old, *newer]
+    for _ in range(20):
+        decided = planned(*servers, rules=ZONES)
+        if decided == Plan():
+            break
+        servers = _after(servers, decided)
+    assert [one.id for one in servers if one.voter] == ["a8", "b8", "c8"]
+    assert upgrade(state(*servers, rules=ZONES)).status is Status.AWAIT_SERVER_REMOVAL
+    servers = [lost(one.id, version="1.1.0") if one.id == "b8" else one for one in servers]
+    assert planned(*servers, rules=KEPT) == Plan(promote=("b9",)), "an old server does not vote again"
+
+
+def test_optimistic_tolerance_counts_the_standbys() -> None:
+    servers = [LEADS, standby("a2"), zoned("b1"), standby("b2"), zoned("c1"), standby("c2")]
+    found = state(*servers, rules=ZONES)
+    assert (found.failure_tolerance, found.optimistic_failure_tolerance) == (1, 4)
+    assert state(*servers).optimistic_failure_tolerance == 1
+
+
 # -- whatever happens -------------------------------------------------------------------------------------------------
 
 
@@ -288,9 +429,12 @@ def clusters(draw: st.DrawFn) -> tuple[list[Seen], Rules]:
                 contact=0.0 if alive else NEVER,
                 version=draw(st.sampled_from(["1.0.0", "1.1.0"])),
                 read_replica=draw(st.integers(0, 5)) == 0,
+                meta=draw(st.sampled_from([{}, {"zone": "x"}, {"zone": "y"}, {"zone": "z"}])),
             )
         )
-    return servers, Rules(min_quorum=draw(st.integers(0, 4)), migrate=draw(st.booleans()))
+    zone_tag = draw(st.sampled_from(["", "zone"]))
+    cleanup = draw(st.booleans())
+    return servers, Rules(cleanup, min_quorum=draw(st.integers(0, 4)), migrate=draw(st.booleans()), zone_tag=zone_tag)
 
 
 @given(clusters())
@@ -301,7 +445,7 @@ def test_a_plan_keeps_a_majority_and_comes_to_an_end(cluster: tuple[list[Seen], 
         voters = [one for one in before.servers if one.seen.voter]
         if sum(one.healthy for one in voters) < len(voters) // 2 + 1:
             return  # nothing could be agreed on
-        decided = plan(before, rules, LONG)
+        decided = plan(before)
         if not (decided.remove or decided.promote or decided.demote or decided.transfer):
             return
         servers = _after(servers, decided)

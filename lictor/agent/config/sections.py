@@ -218,7 +218,7 @@ class Autopilot(msgspec.Struct, frozen=True):
     min_quorum: Annotated[int, S("Fewest servers that clean-up leaves.")] = 0
     server_stabilization_time: Annotated[Duration, S("Health needed before a new server votes.")] = 10.0
     disable_upgrade_migration: Annotated[bool, S("Promote servers of a newer version like any others.")] = False
-    redundancy_zone_tag: Annotated[str, S("Accepted; redundancy zones are not supported.")] = ""
+    redundancy_zone_tag: Annotated[str, S("Node meta key that holds a server's redundancy zone.")] = ""
     upgrade_version_tag: Annotated[str, S("Node meta key that holds a server's version.")] = ""
 
 

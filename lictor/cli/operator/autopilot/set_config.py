@@ -44,7 +44,7 @@ def flags() -> FlagSet:
     flags.duration("last-contact-threshold", 0, "How long a healthy server may be without contact to the leader.")
     flags.uint("max-trailing-logs", 0, "How many log entries a healthy server may be behind the leader.")
     flags.uint("min-quorum", 0, "How many servers must remain when dead ones are removed.")
-    flags.string("redundancy-zone-tag", "", "Accepted for compatibility; zones are not used.")
+    flags.string("redundancy-zone-tag", "", "Node meta key that holds a server's redundancy zone.")
     flags.duration("server-stabilization-time", 0, "How long a new server must be healthy before it may vote.")
     flags.string("upgrade-version-tag", "", "Node meta key that holds a server's version.")
     return flags

@@ -73,10 +73,35 @@ def lines(state: dict[str, Any]) -> Iterator[str]:
     if state.get("ReadReplicas"):
         yield "Read Replicas:"
         yield from (f"   {server}" for server in state["ReadReplicas"])
+    if state.get("RedundancyZones"):
+        yield "Redundancy Zones:"
+        for name, zone in sorted(state["RedundancyZones"].items()):
+            yield f"   {name}:"
+            yield f"      Failure Tolerance: {zone['FailureTolerance']}"
+            yield from _listed("      Voters:", zone.get("Voters"))
+            yield from _listed("      Servers:", zone.get("Servers"))
+    if state.get("Upgrade"):
+        yield from _upgrade(state["Upgrade"])
     yield "Servers:"
     for server_id, server in sorted((state.get("Servers") or {}).items()):
         yield f"   {server_id}"
         yield from _server(server)
+
+
+def _upgrade(upgrade: dict[str, Any]) -> Iterator[str]:
+    yield "Upgrade:"
+    yield f"   Status:         {upgrade['Status']}"
+    yield f"   Target Version: {upgrade.get('TargetVersion', '')}"
+    for label, version in (("Target Version", "TargetVersion"), ("Other Version", "OtherVersion")):
+        for role, field in (("Voters", "Voters"), ("Non-Voters", "NonVoters"), ("ReadReplicas", "ReadReplicas")):
+            if upgrade.get(version + field):
+                yield from _listed(f"   {label} {role}:", upgrade[version + field])
+
+
+def _listed(title: str, servers: list[str] | None) -> Iterator[str]:
+    yield title
+    indent = " " * (len(title) - len(title.lstrip()) + 3)
+    yield from (f"{indent}{server}" for server in servers or ())
 
 
 def _server(server: dict[str, Any]) -> Iterator[str]:
