@@ -17,6 +17,7 @@ from typing import BinaryIO
 from lictor.cli.command import Io, reason
 
 GRACE_SECONDS = 5.0
+WAKING_SECONDS = 1.0
 SIGNAL_NAMES = {
     1: "hangup",
     2: "interrupt",
@@ -110,7 +111,28 @@ def interruptible(
 
     before = {number: signal.signal(number, received) for number in signals}
     try:
-        yield
+        with attentive():
+            yield
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def attentive() -> Iterator[None]:
+    """While inside, a signal is noticed within a second, whatever is waited for.
+
+    Python runs a signal's handler between two of its steps. A signal that comes when a step is about to wait, for an
+    agent's answer or for a program's end, does not end the wait, which may last for minutes. So the process is woken
+    again and again. For the main thread; where the process's timer is somebody else's, nothing is done.
+    """
+    if signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, lambda _number, _frame: None)
+    signal.setitimer(signal.ITIMER_REAL, WAKING_SECONDS, WAKING_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lictor.cli import api
+from lictor.cli import api, child
 from lictor.cli.command import CommandError, Io
 from lictor.model.goflags import FlagSet
 
@@ -34,7 +34,7 @@ def run(args: list[str], io: Io) -> int:
     query = {"loglevel": options["log-level"], "logjson": "true" if options["log-json"] else None}
     started = False
     try:
-        with client.stream("/v1/agent/monitor", query) as pieces:
+        with child.attentive(), client.stream("/v1/agent/monitor", query) as pieces:
             started = True
             for piece in pieces:
                 io.stdout.write(piece)

@@ -5,40 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 60.0
-PORTS = ("http", "dns", "server", "serf-lan", "serf-wan", "grpc")
-
-
-def free_ports() -> dict[str, int]:
-    """Ports that are free now, all different."""
-    held = [socket.socket() for _ in PORTS]
-    try:
-        for opened in held:
-            opened.bind(("127.0.0.1", 0))
-        return {name: opened.getsockname()[1] for name, opened in zip(PORTS, held, strict=True)}
-    finally:
-        for opened in held:
-            opened.close()
-
-
-def eventually(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a condition to be true, and return its value."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"expected in the end: {what}")
+from tests.patience import PATIENCE, eventually
+from tests.ports import agent_ports
 
 
 class Process:
@@ -47,7 +21,7 @@ class Process:
     def __init__(self, folder: Path, *flags: str) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self.ports = free_ports()
+        self.ports = agent_ports()
         self.node_id = str(uuid.uuid4())
         self.flags = flags
         self.environment: dict[str, str] = {}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.processes import PATIENCE, Process, eventually
+from tests.agent.processes import Process
+from tests.patience import PATIENCE, eventually
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from lictor.model.node import Node
 from lictor.model.service import NodeService
 from lictor.store import commands
 from lictor.store.store import Store
+from tests.patience import soon
 
 NODE = Node("", "n1", "127.0.0.1", "dc1")
 
@@ -49,43 +50,36 @@ def put(local: LocalState, *names: str) -> None:
         local.put_service(ServiceRegistration(NodeService(id=name, service=name)))
 
 
-async def until(condition: object, what: str) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def test_a_start_compares_everything() -> None:
     local, servers, anti_entropy = build()
     commands.apply(servers.store, Register(NODE, NodeService(id="stray", service="stray")), 0.0)
     put(local, "web")
     anti_entropy.start()
-    await until(lambda: servers.services() == {"web"}, "the catalog is in line")
+    await soon(lambda: servers.services() == {"web"}, "the catalog is in line")
     await anti_entropy.close()
 
 
 async def test_a_change_is_sent_when_it_is_told() -> None:
     local, servers, anti_entropy = build()
     anti_entropy.start()
-    await until(lambda: not local.pending(), "the node is there")
+    await soon(lambda: not local.pending(), "the node is there")
     put(local, "web")
     anti_entropy.trigger()
-    await until(lambda: servers.services() == {"web"}, "the service is there")
+    await soon(lambda: servers.services() == {"web"}, "the service is there")
     await anti_entropy.close()
 
 
 async def test_a_change_told_while_others_are_sent_is_not_forgotten() -> None:
     local, servers, anti_entropy = build()
     anti_entropy.start()
-    await until(lambda: not local.pending(), "the node is there")
+    await soon(lambda: not local.pending(), "the node is there")
     for number in range(20):
         put(local, f"s{number}")
         anti_entropy.trigger()
         # Into the middle of the sending, at another turn each time.
         for _ in range(number % 5):
             await asyncio.sleep(0)
-    await until(lambda: len(servers.services()) == 20, "all services are there")
+    await soon(lambda: len(servers.services()) == 20, "all services are there")
     await anti_entropy.close()
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from lictor.raft.wal.frame import frame
 from lictor.raft.wal.segment import Segment
-from tests.agent.processes import PATIENCE, Process, eventually
+from tests.agent.processes import Process
+from tests.patience import PATIENCE, eventually
 
 
 @pytest.fixture

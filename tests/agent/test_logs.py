@@ -17,6 +17,7 @@ import pytest
 
 from lictor.agent.log_stream import LogReader
 from lictor.agent.logs import HIDDEN, TRACE, LogConfig, LogError, LogSystem, log_path, logger, read_level
+from tests.patience import PATIENCE
 
 log = logger("agent.http")
 
@@ -158,7 +159,7 @@ def test_a_reader_gets_its_own_level_and_format() -> None:
                 log.trace("no")
                 chunks = [await anext(reader)]
                 asyncio.get_running_loop().call_soon(lambda: log.info("two"))
-                chunks.append(await asyncio.wait_for(anext(reader), 30))
+                chunks.append(await asyncio.wait_for(anext(reader), PATIENCE))
             assert stream.getvalue() == ""
             assert not log.enabled(logging.DEBUG)
             return chunks
@@ -197,7 +198,7 @@ def test_lines_reach_a_syslog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path = str(tmp_path / "log")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(path)
-        server.settimeout(30)
+        server.settimeout(PATIENCE)
         monkeypatch.setattr("lictor.agent.logs.SYSLOG_ADDRESSES", (path,))
         with logging_to(LogConfig(syslog=True, syslog_facility="local3")):
             log.warn("hello", a=1)

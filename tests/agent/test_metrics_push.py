@@ -11,6 +11,7 @@ from lictor.agent.metrics import Metrics, Telemetry
 from lictor.agent.metrics_format import summary
 from lictor.agent.metrics_push import MetricsPush
 from lictor.agent.metrics_runtime import publish_runtime
+from tests.patience import PATIENCE
 
 START = 1_700_000_000.0
 
@@ -29,7 +30,7 @@ class Clock:
 def udp() -> tuple[socket.socket, str]:
     channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     channel.bind(("127.0.0.1", 0))
-    channel.settimeout(30)
+    channel.settimeout(PATIENCE)
     return channel, f"127.0.0.1:{channel.getsockname()[1]}"
 
 
@@ -72,7 +73,7 @@ async def test_statsite_gets_lines_over_tcp() -> None:
         metrics.sample("s").add(1.5)
         clock.now += 10
         await push.push()
-        assert await asyncio.wait_for(received, 30) == b"consul.s:1.5|ms\n"
+        assert await asyncio.wait_for(received, PATIENCE) == b"consul.s:1.5|ms\n"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:99999", "no-such-host.invalid:8125"])

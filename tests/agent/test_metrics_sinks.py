@@ -6,13 +6,14 @@ import socket
 from lictor.agent.config.sections import Telemetry
 from lictor.agent.metrics import Metrics
 from lictor.agent.metrics_sinks import MetricsSinks
+from tests.patience import PATIENCE
 
 
 def receiver() -> tuple[socket.socket, str]:
     """A socket for datagrams, and its address."""
     channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     channel.bind(("127.0.0.1", 0))
-    channel.settimeout(30)
+    channel.settimeout(PATIENCE)
     return channel, f"127.0.0.1:{channel.getsockname()[1]}"
 
 
@@ -43,7 +44,7 @@ async def test_statsite_gets_a_stream() -> None:
         metrics.counter("requests").add()
         port = server.sockets[0].getsockname()[1]
         await MetricsSinks(metrics, Telemetry(statsite_address=f"127.0.0.1:{port}")).tick(1010.0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             assert await received.get() == b"consul.requests:1|c\n"
 
 

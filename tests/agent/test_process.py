@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.agent.processes import PATIENCE, Process, eventually, free_ports
+from tests.agent.processes import Process
+from tests.patience import PATIENCE, eventually
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -170,7 +172,7 @@ def test_entries_of_the_configuration_are_stored_once(agent: Process) -> None:
 def test_a_reload_shows_the_certificate_that_the_files_hold_now(agent: Process, tmp_path: Path) -> None:
     folder = tmp_path / "tls"
     folder.mkdir()
-    agent.ports["https"] = free_ports()["http"]
+    agent.ports["https"] = free_port()
     make_certificate(folder)
     configure(agent, tls={"https": {"cert_file": f"{folder}/cert.pem", "key_file": f"{folder}/key.pem"}})
     agent.start()

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from lictor.agent.remote_exec import EXIT_NOT_STARTED, MAX_RUNNING, PIECE_BYTES, LedgerError, RemoteExec
+from tests.patience import PATIENCE, soon
 
-DEADLINE = 60.0
 EVENT = b'{"Prefix":"_rexec","Session":"s1"}'
 NODE = "_rexec/s1/n1"
 
@@ -64,9 +64,7 @@ async def remote(store: Store) -> AsyncIterator[RemoteExec]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():
-            await asyncio.sleep(0.005)
+    await soon(condition, "what the test waits for")
 
 
 async def finished(store: Store) -> str:
@@ -164,8 +162,8 @@ async def test_whatever_the_event_or_the_job_holds_nothing_is_raised(store: Stor
         store.entries["_rexec/s1/job"] = value
         remote.handle(EVENT)
         tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("remote exec")]
-        await asyncio.wait_for(asyncio.gather(*tasks), DEADLINE)
+        await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
     store.unreachable = True
     remote.handle(EVENT)
     tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("remote exec")]
-    await asyncio.wait_for(asyncio.gather(*tasks), DEADLINE)
+    await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from lictor.agent.systemd import Notifier
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(params=["path", "abstract"])
 def listener(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[socket.socket, str]:
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     request.addfinalizer(channel.close)
-    channel.settimeout(30)
+    channel.settimeout(PATIENCE)
     if request.param == "path":
         name = str(tmp_path / "notify")
         channel.bind(name)

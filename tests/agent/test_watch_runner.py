@@ -15,8 +15,7 @@ from aiohttp import web
 
 from lictor.agent.watch import WatchPlan, parse_agent_watch
 from lictor.agent.watch_runner import WatchRunner
-
-DEADLINE = 60.0
+from tests.patience import soon
 
 
 class Registry:
@@ -80,9 +79,7 @@ async def watches(registry: Registry) -> AsyncIterator[WatchRunner]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():
-            await asyncio.sleep(0.005)
+    await soon(condition, "what the test waits for")
 
 
 def script(code: str, *args: str, **more: Any) -> WatchPlan:
@@ -134,10 +131,15 @@ async def test_handlers_of_one_watch_never_overlap(registry: Registry, watches: 
         "os.unlink(p); open(sys.argv[1]+'/out','a').write('ok\\n')"
     )
     await watches.start([script(code, str(tmp_path))])
-    for number in range(20):
-        registry.change(str(number))
-        await asyncio.sleep(0.01)
-    await until(lambda: len(lines(tmp_path / "out")) >= 3)
+    changes = 0
+
+    def run_thrice() -> bool:
+        nonlocal changes
+        registry.change(str(changes))
+        changes += 1
+        return len(lines(tmp_path / "out")) >= 3
+
+    await until(run_thrice)
 
 
 async def test_a_failing_handler_or_agent_does_not_end_the_watch(

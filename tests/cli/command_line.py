@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from lictor.cli.command import Io
 from lictor.cli.main import main
+from tests.patience import PATIENCE
 
-DEADLINE = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,7 +38,7 @@ class CommandLine:
         """Run the command (or another program that takes the same arguments) to its end."""
         process = self.start(*args, cwd=cwd, program=program)
         try:
-            out, err = process.communicate(stdin, timeout=DEADLINE)
+            out, err = process.communicate(stdin, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()

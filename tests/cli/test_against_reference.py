@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tests.cli.command_line import CommandLine, Outcome, here
 from tests.cli.sessions import FILES, SESSIONS
 from tests.contract import player, servers
 from tests.contract.servers import Server
+from tests.patience import eventually
 
 REFERENCE = os.environ.get("LICTOR_REFERENCE_CONSUL", "")
 
@@ -104,14 +104,13 @@ def play(name: str, program: str, server: Server, folder: Path) -> list[Outcome]
 
 def until_catalog_knows(server: Server) -> None:
     """Wait until the catalog shows what the agent has: registration takes a moment to get there."""
-    deadline = time.monotonic() + servers.START_SECONDS
-    while True:
+
+    def known() -> bool:
         local = set(server.api.get("/v1/agent/services").json() or {})
         node = server.api.get(f"/v1/catalog/node/{servers.NODE}").json() or {}
-        if set(node.get("Services", {})) - {"consul"} == local:
-            return
-        assert time.monotonic() < deadline, "the agent's services did not reach the catalog"
-        time.sleep(0.01)
+        return set(node.get("Services", {})) - {"consul"} == local
+
+    eventually(known, "the agent's services are in the catalog")
 
 
 def settled(words: list[str], outcome: Outcome, server: Server) -> Outcome:

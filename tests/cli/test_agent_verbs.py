@@ -7,15 +7,15 @@ import json
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command_line import DEADLINE, CommandLine, here
+from tests.cli.command_line import CommandLine, Outcome, here
 from tests.contract import servers
 from tests.contract.servers import NODE, NotAvailable, Server
+from tests.patience import PATIENCE, eventually
 
 
 @pytest.fixture(params=["lictor", "reference"])
@@ -56,12 +56,13 @@ def test_list_peers_shows_who_leads(agent: Server, cli: CommandLine) -> None:
 
 
 def test_the_health_of_the_servers(cli: CommandLine) -> None:
-    deadline = time.monotonic() + DEADLINE
-    # A server counts as healthy only when the leader has looked at it, some seconds after the start.
-    while (outcome := here("operator", "autopilot", "health", env=cli.env)).code == 2:
-        assert outcome.out.startswith("Healthy:            false\n")
-        assert time.monotonic() < deadline, "the server never became healthy"
-        time.sleep(0.1)
+    def asked() -> Outcome | None:
+        """The first answer but that it is not healthy; it is when the leader has looked at it, after some seconds."""
+        outcome = here("operator", "autopilot", "health", env=cli.env)
+        assert outcome.code != 2 or outcome.out.startswith("Healthy:            false\n")
+        return None if outcome.code == 2 else outcome
+
+    outcome = eventually(asked, "the server is healthy")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith("Healthy:            true\nFailure Tolerance:  0\n\nNode")
     shown = json.loads(here("operator", "autopilot", "health", "-format=json", env=cli.env).out)
@@ -95,25 +96,24 @@ def test_a_damaged_snapshot_changes_nothing(cli: CommandLine, tmp_path: Path) ->
 
 def first_line(process: subprocess.Popen[str], command: CommandLine) -> str:
     """The first line that a monitor shows. The agent is given something to log until the monitor listens."""
-    assert process.stdout is not None
-    deadline = time.monotonic() + DEADLINE
-    while not select.select([process.stdout], [], [], 0.2)[0]:
-        assert time.monotonic() < deadline, "the monitor shows nothing"
+    printed = process.stdout
+    assert printed is not None
+
+    def shown() -> bool:
+        if select.select([printed], [], [], 0.2)[0]:
+            return True
         assert here("reload", env=command.env).code == 0
-    return process.stdout.readline()
+        return False
+
+    eventually(shown, "the monitor shows something")
+    return printed.readline()
 
 
 def test_monitor_shows_the_log_until_interrupted(cli: CommandLine) -> None:
     process = cli.start("monitor", "-log-level=debug")
     assert "[" in first_line(process, cli)
-    for _ in range(30):  # whoever interrupts a busy machine's program presses twice
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(2)
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    assert process.wait(1) == 0
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 0
 
 
 def test_monitor_says_that_the_agent_ended(own: tuple[Server, CommandLine]) -> None:
@@ -121,7 +121,7 @@ def test_monitor_says_that_the_agent_ended(own: tuple[Server, CommandLine]) -> N
     process = command.start("monitor", "-log-level=debug")
     assert "[" in first_line(process, command)
     server.kill()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert out.endswith("\nThe log has ended: the agent has exited or crashed.\n")
     assert err == ""
@@ -130,7 +130,7 @@ def test_monitor_says_that_the_agent_ended(own: tuple[Server, CommandLine]) -> N
 def test_leave_ends_the_agent(own: tuple[Server, CommandLine]) -> None:
     server, command = own
     assert command.run("leave") == (0, "Graceful leave complete\n", "")
-    assert server.process.wait(60) == 0
+    assert server.process.wait(PATIENCE) == 0
     again = command.run("leave")
     assert again.code == 1
     assert again.err.startswith("Error leaving: Put ") and "Is the agent running there?" in again.err

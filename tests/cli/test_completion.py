@@ -11,6 +11,7 @@ import pytest
 
 from lictor.cli.completion import candidates
 from tests.cli.command_line import ROOT, here
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -89,5 +90,5 @@ def test_bash_completes_with_the_script(tmp_path: Path) -> None:
     program.chmod(0o755)
     script = 'complete -C lictor lictor; COMP_LINE="lictor kv g" COMP_POINT=11 lictor; complete -p lictor'
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=env, timeout=60, check=True)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=env, timeout=PATIENCE, check=True)
     assert done.stdout.splitlines()[0] == "get"

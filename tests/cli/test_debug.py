@@ -11,7 +11,7 @@ import pytest
 
 from lictor.cli import debug
 from tests.cli.command_line import CommandLine, here
-from tests.cli.test_watch import until
+from tests.patience import PATIENCE, eventually
 
 
 @pytest.fixture(autouse=True)
@@ -56,9 +56,9 @@ def test_the_directory_can_be_left_and_the_targets_chosen(cli: CommandLine, tmp_
 
 def test_an_interrupt_keeps_what_was_recorded(cli: CommandLine, tmp_path: Path) -> None:
     process = cli.start("debug", "-duration=10m", "-interval=10m", "-output=z", cwd=tmp_path)
-    until(lambda: (tmp_path / "z" / "metrics.json").exists())
+    eventually(lambda: (tmp_path / "z" / "metrics.json").exists(), "it records")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     with tarfile.open(tmp_path / "z.tar.gz") as tar:
         assert "z/metrics.json" in tar.getnames()

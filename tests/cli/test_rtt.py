@@ -7,8 +7,8 @@ import pytest
 from lictor.model.coordinate import distance
 from lictor.model.coordinate_entry import Coord
 from tests.cli.command_line import CommandLine, here
-from tests.cli.test_watch import until
 from tests.contract.servers import NODE, Server
+from tests.patience import eventually
 
 
 def test_the_distance_is_that_of_the_vectors_plus_heights_and_adjustments() -> None:
@@ -21,7 +21,8 @@ def test_the_distance_is_that_of_the_vectors_plus_heights_and_adjustments() -> N
 
 def wait_for_coordinate(agent: Server) -> None:
     """Agents report their coordinates some seconds after they start."""
-    until(lambda: any(entry["Node"] == NODE for entry in agent.api.request("GET", "/v1/coordinate/nodes").json() or []))
+    path = "/v1/coordinate/nodes"
+    eventually(lambda: any(entry["Node"] == NODE for entry in agent.api.get(path).json() or []), "a coordinate")
 
 
 @pytest.mark.parametrize("nodes", [[NODE], [NODE, NODE]])

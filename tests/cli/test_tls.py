@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.cli.command_line import here
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -130,8 +131,8 @@ def test_two_agents_trust_each_other_with_these_certificates() -> None:
     client = ssl.create_default_context(cafile="consul-agent-ca.pem")
     client.load_cert_chain("dc1-client-consul-0.pem", "dc1-client-consul-0-key.pem")
     left, right = socket.socketpair()
-    left.settimeout(60)
-    right.settimeout(60)
+    left.settimeout(PATIENCE)
+    right.settimeout(PATIENCE)
 
     def serve() -> None:
         with server.wrap_socket(left, server_side=True) as secured:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command_line import DEADLINE, CommandLine
+from tests.cli.command_line import CommandLine
 from tests.contract.servers import NODE, Server
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "this did not happen in time"
-        time.sleep(0.01)
+from tests.patience import PATIENCE, eventually
 
 
 def put(agent: Server, key: str, value: str) -> None:
@@ -72,14 +65,14 @@ def test_a_child_runs_at_each_change_until_a_signal_comes(
     def lines() -> list[str]:
         return out.read_text().splitlines() if out.exists() else []
 
-    until(lambda: len(lines()) == 2)
+    eventually(lambda: len(lines()) == 2, "the program ran with what there was")
     assert lines()[0] == "null"
     put(agent, key, "a")
-    until(lambda: len(lines()) == 4)
+    eventually(lambda: len(lines()) == 4, "it ran again")
     entry = json.loads(lines()[2])
     assert (entry["Value"], str(entry["ModifyIndex"])) == ("YQ==", lines()[3])
     process.send_signal(signal.SIGTERM)
-    assert process.wait(DEADLINE) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 def test_a_failing_child_ends_the_watch(cli: CommandLine) -> None:

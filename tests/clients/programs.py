@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,11 +54,3 @@ def running(command: Sequence[str], folder: Path, env: dict[str, str] | None = N
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(30)
-
-
-def free_port() -> int:
-    """A TCP port that is free now."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port

@@ -9,6 +9,7 @@ import pytest
 
 from tests.clients.programs import needed
 from tests.contract.servers import NODE, Server
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +41,8 @@ def services(agent: Server) -> Iterator[Server]:
 
 def dig(server: Server, *arguments: str) -> str:
     """What dig prints."""
-    command = ["dig", "@127.0.0.1", "-p", str(server.ports["dns"]), "+time=5", "+tries=2", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    command = ["dig", "@127.0.0.1", "-p", str(server.ports["dns"]), "+time=30", "+tries=4", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "malformed" not in done.stdout.lower(), done.stdout
     return done.stdout

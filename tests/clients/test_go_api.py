@@ -12,6 +12,7 @@ import pytest
 
 from tests.clients.programs import fetched, needed
 from tests.contract.servers import NODE, Server
+from tests.patience import PATIENCE
 
 SOURCE = Path(__file__).with_name("go_api")
 BUILD_SECONDS = 80.0
@@ -34,7 +35,7 @@ def test_what_the_go_client_does(agent: Server, program: Path) -> None:
         [program, f"127.0.0.1:{agent.ports['http']}", NODE],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=5 * PATIENCE,
         check=False,
         env=environment,
     )

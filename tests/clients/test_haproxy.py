@@ -10,18 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.clients.programs import free_port, needed, running
-from tests.contract.client import eventually
+from tests.clients.programs import needed, running
 from tests.contract.servers import Server
+from tests.patience import PATIENCE, eventually
+from tests.ports import free_port
 
 CONFIGURATION = """
 global
     log stdout format raw local0
 defaults
     mode http
-    timeout connect 2s
-    timeout client 5s
-    timeout server 5s
+    timeout connect 20s
+    timeout client 60s
+    timeout server 60s
 resolvers agent
     nameserver one 127.0.0.1:{dns}
     accepted_payload_size 8192
@@ -73,7 +74,7 @@ def test_servers_come_and_go_with_their_registrations(agent: Server, tmp_path: P
         found = set()
         for _ in range(6):
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{door}/", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{door}/", timeout=PATIENCE) as answer:
                     found.add(answer.read().decode())
             except OSError:
                 found.add("nobody")
@@ -86,12 +87,12 @@ def test_servers_come_and_go_with_their_registrations(agent: Server, tmp_path: P
     with answering("one") as one, answering("two") as two, running([haproxy, "-f", "haproxy.cfg"], tmp_path) as log:
         try:
             register("one", one)
-            eventually(lambda: answers() == {"one"}, "the first instance answers", 20)
+            eventually(lambda: answers() == {"one"}, "the first instance answers")
             register("two", two)
-            eventually(lambda: answers() == {"one", "two"}, "both instances answer in turn", 20)
+            eventually(lambda: answers() == {"one", "two"}, "both instances answer in turn")
             agent.api.put("/v1/agent/service/deregister/one")
-            eventually(lambda: answers() == {"two"}, "the second instance answers alone", 20)
+            eventually(lambda: answers() == {"two"}, "the second instance answers alone")
             agent.api.put("/v1/agent/service/maintenance/two?enable=true")
-            eventually(lambda: answers() == {"nobody"}, "an instance in maintenance is not asked", 20)
+            eventually(lambda: answers() == {"nobody"}, "an instance in maintenance is not asked")
         except AssertionError as error:
             raise AssertionError(f"{error}; HAProxy says: {log.read_text()[-2000:]}") from None

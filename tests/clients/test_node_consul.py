@@ -10,6 +10,7 @@ import pytest
 
 from tests.clients.programs import fetched, needed
 from tests.contract.servers import NODE, Server
+from tests.patience import PATIENCE
 
 SCRIPT = Path(__file__).with_name("node_consul.mjs")
 
@@ -32,7 +33,7 @@ def test_every_call_of_the_package(either: Server, package: Path) -> None:
         [node, str(SCRIPT), str(package), str(either.ports["http"]), NODE],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=5 * PATIENCE,
         check=False,
     )
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]

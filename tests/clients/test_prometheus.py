@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
-from tests.clients.programs import fetched, free_port, needed, running
-from tests.contract.client import eventually
+from tests.clients.programs import fetched, needed, running
 from tests.contract.servers import NODE, Server
+from tests.patience import PATIENCE, eventually, settles
+from tests.ports import free_port
 
 INSTALL = "Debian's package prometheus"
 SOURCE = Path(__file__).with_name("go_prometheus")
@@ -33,7 +34,7 @@ tags: [scraped]
 refresh_interval: 1s
 """
 CONFIGURATION = """
-global: {{scrape_interval: 500ms, scrape_timeout: 400ms}}
+global: {{scrape_interval: 1s, scrape_timeout: 1s}}
 scrape_configs:
   - job_name: services
     {discovery}
@@ -94,7 +95,9 @@ def discovery(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("discovery")
     configuration = folder / "try.yml"
     configuration.write_text("scrape_configs: [{job_name: a, consul_sd_configs: [{server: '127.0.0.1:1'}]}]")
-    tried = subprocess.run([promtool, "check", "config", configuration], capture_output=True, timeout=30, check=False)
+    tried = subprocess.run(
+        [promtool, "check", "config", configuration], capture_output=True, timeout=PATIENCE, check=False
+    )
     if tried.returncode == 0:
         return []
     go = needed("go", "Go 1.23 or newer; this Prometheus is built without consul_sd_configs")
@@ -130,7 +133,7 @@ def prometheus(agent: Server, discovery: list[str], tmp_path: Path) -> Iterator[
                 return False
 
         try:
-            eventually(ready, "Prometheus serves", 30)
+            eventually(ready, "Prometheus serves")
         except AssertionError as error:
             raise AssertionError(f"{error}; its log ends: {log.read_text()[-2000:]}") from None
         yield address
@@ -138,7 +141,7 @@ def prometheus(agent: Server, discovery: list[str], tmp_path: Path) -> Iterator[
 
 def ask(address: str, path: str) -> Any:
     """Prometheus' answer to a GET."""
-    with urllib.request.urlopen(address + path, timeout=10) as answer:
+    with urllib.request.urlopen(address + path, timeout=PATIENCE) as answer:
         return json.load(answer)["data"]
 
 
@@ -158,7 +161,7 @@ def test_targets_come_and_go_with_their_registrations(agent: Server, prometheus:
             found = targets(prometheus, "services")
             return found.keys() == set(identities) and all(t["health"] == "up" for t in found.values())
 
-        eventually(lambda: up("web-1"), "the scraped service without the canary's tag is up", 30)
+        eventually(lambda: up("web-1"), "the scraped service without the canary's tag is up")
         labels = targets(prometheus, "services")["web-1"]["labels"]
         expected = {
             "instance": f"127.0.0.1:{first}",
@@ -172,21 +175,19 @@ def test_targets_come_and_go_with_their_registrations(agent: Server, prometheus:
         assert {name: labels.get(name) for name in expected} == expected
 
         register(agent, "web-2", second)
-        eventually(lambda: up("web-1", "web-2"), "a second instance appears", 10)
-        eventually(lambda: len(ask(prometheus, "/query?query=answered_total")["result"]) == 2, "both were scraped", 10)
+        eventually(lambda: up("web-1", "web-2"), "a second instance appears")
+        eventually(lambda: len(ask(prometheus, "/query?query=answered_total")["result"]) == 2, "both were scraped")
         assert agent.api.put("/v1/agent/service/deregister/web-1").status == 200
-        eventually(lambda: up("web-2"), "the first instance disappears", 10)
+        eventually(lambda: up("web-2"), "the first instance disappears")
         for identity in ("web-2", "web-canary", "web-unscraped"):
             agent.api.put(f"/v1/agent/service/deregister/{identity}")
 
 
 def test_the_agents_own_metrics_are_scraped(prometheus: str) -> None:
-    def scraped() -> bool:
-        found = list(targets(prometheus, "agent").values())
-        assert not any(target["health"] == "down" for target in found), found
-        return [target["health"] for target in found] == ["up"]
+    def scraped() -> list[tuple[str, str]]:
+        return [(found["health"], found["lastError"]) for found in targets(prometheus, "agent").values()]
 
-    eventually(scraped, "the agent is scraped", 20)
+    settles(scraped, [("up", "")], "the agent is scraped")
 
 
 def test_promtool_finds_nothing_wrong_with_the_metrics(agent: Server) -> None:
@@ -195,7 +196,7 @@ def test_promtool_finds_nothing_wrong_with_the_metrics(agent: Server) -> None:
     answer = agent.api.get("/v1/agent/metrics?format=prometheus")
     assert answer.status == 200
     done = subprocess.run(
-        [promtool, "check", "metrics"], input=answer.body, capture_output=True, timeout=30, check=False
+        [promtool, "check", "metrics"], input=answer.body, capture_output=True, timeout=PATIENCE, check=False
     )
     # What it says of names that do not end in a unit is advice about names, and Consul's are what they are.
     assert done.returncode in (0, 3), done.stderr.decode()

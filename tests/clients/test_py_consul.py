@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.client import eventually
 from tests.contract.servers import NODE, Server
+from tests.patience import PATIENCE, eventually
 
 consul = pytest.importorskip("consul", reason="py-consul is not installed")
 aio = pytest.importorskip("consul.aio", reason="py-consul is not installed")
@@ -407,7 +407,7 @@ def test_blocking_health_query_returns_at_the_change(c: Any, either: Server, nam
     with meanwhile(
         either, lambda other: other.catalog.register(name, "10.0.0.9", service={"Service": name, "Port": 1})
     ):
-        newer, found = c.health.service(name, index=index, wait="20s")
+        newer, found = c.health.service(name, index=index, wait="5m")
     assert int(newer) > int(index) and [i["Service"]["Port"] for i in found] == [1]
     again, found = c.health.service(name, index=newer, wait="100ms")
     assert again == newer and len(found) == 1
@@ -445,7 +445,7 @@ def test_blocking_kv_query_returns_at_the_change(c: Any, either: Server, name: s
     c.kv.put(name, "before")
     index, _ = c.kv.get(name)
     with meanwhile(either, lambda other: other.kv.put(name, "after")):
-        newer, pair = c.kv.get(name, index=index, wait="20s")
+        newer, pair = c.kv.get(name, index=index, wait="5m")
     assert pair["Value"] == b"after" and int(newer) == pair["ModifyIndex"]
     c.kv.delete(name)
 
@@ -541,7 +541,7 @@ def test_events(c: Any, either: Server, name: str) -> None:
         c.event.fire(name, tag="orphan")
     index, _ = c.event.list(name)
     with meanwhile(either, lambda other: other.event.fire(name, "again")):
-        newer, events = c.event.list(name, index=index, wait="20s")
+        newer, events = c.event.list(name, index=index, wait="5m")
     assert newer != index and [e["Payload"] for e in events] == [b"the payload", b"again"]
 
 
@@ -626,7 +626,7 @@ def test_operator(c: Any, either: Server) -> None:
         cas=index,
     )
     health = eventually(
-        lambda: (h := c.operator.autopilot_health())["Healthy"] and h, "the server has been there long enough", 30
+        lambda: (h := c.operator.autopilot_health())["Healthy"] and h, "the server has been there long enough"
     )
     assert [(s["Name"], s["Leader"], s["Voter"]) for s in health["Servers"]] == [(NODE, True, True)]
     with pytest.raises(errors.ConsulException, match="keyring is empty|No keyring|[Kk]eyring"):
@@ -665,6 +665,6 @@ def test_leave_ends_the_agent(either: Server) -> None:
         c = consul.Consul(port=own.ports["http"])
         assert c.agent.leave() is True
         c.http.session.close()
-        assert own.process.wait(30) == 0
+        assert own.process.wait(PATIENCE) == 0
     finally:
         own.stop()

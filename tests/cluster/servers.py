@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.agent.processes import PATIENCE, eventually, free_ports
+from tests.patience import PATIENCE, eventually
+from tests.ports import agent_ports
 
 QUICK = 'performance { raft_multiplier = 1 leave_drain_time = "100ms" }'
 
@@ -22,13 +23,15 @@ QUICK = 'performance { raft_multiplier = 1 leave_drain_time = "100ms" }'
 class Server:
     """One server, named `name`, with its folder under `folder`. `start` it any number of times."""
 
+    role: tuple[str, ...] = ("-server",)
+
     def __init__(self, folder: Path, name: str, *flags: str, host: str = "127.0.0.1") -> None:
         self.name = name
         self.folder = folder / name
         self.folder.mkdir()
         self.data = self.folder / "data"
         self.host = host
-        self.ports = free_ports()
+        self.ports = agent_ports()
         self.node_id = str(uuid.uuid4())
         self.flags = list(flags)
         self.process: subprocess.Popen[bytes] | None = None
@@ -40,12 +43,12 @@ class Server:
 
     def move(self) -> None:
         """Have other ports at the next start."""
-        self.ports = free_ports()
+        self.ports = agent_ports()
 
     def spawn(self, *more: str) -> subprocess.Popen[bytes]:
         """Begin a run, without waiting for anything."""
-        arguments = [sys.executable, "-m", "lictor", "agent", "-server", f"-node={self.name}", f"-bind={self.host}"]
-        arguments += [f"-data-dir={self.data}", f"-node-id={self.node_id}", "-hcl", QUICK]
+        arguments = [sys.executable, "-m", "lictor", "agent", *self.role, f"-node={self.name}"]
+        arguments += [f"-bind={self.host}", f"-data-dir={self.data}", f"-node-id={self.node_id}", "-hcl", QUICK]
         arguments += [f"-{name}-port={port}" for name, port in self.ports.items()]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("CONSUL_", "LICTOR_"))}
         with (self.folder / "log").open("ab") as log:
@@ -145,6 +148,12 @@ class Server:
         """The configuration's servers by name, as this server knows them; empty where it cannot tell."""
         status, body = self.ask("GET", "/v1/operator/raft/configuration?stale")
         return {peer["Node"]: peer for peer in json.loads(body)["Servers"]} if status == 200 else {}
+
+
+class ClientAgent(Server):
+    """One agent that is no server."""
+
+    role = ()
 
 
 class Cluster:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.processes import PATIENCE, eventually
 from tests.cluster.servers import Server, cluster
 from tests.contract.dig import ask, question
+from tests.patience import PATIENCE, eventually
 
 IMPATIENT = 'performance { rpc_hold_timeout = "1s" } '
 FRESH = "dns_config { allow_stale = false }"

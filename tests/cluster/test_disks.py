@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tests.agent.processes import PATIENCE, eventually
 from tests.agent.small_disk import small_disk
 from tests.cluster.servers import cluster
+from tests.patience import PATIENCE, eventually
 
 ALL = ("a", "b", "c")
 VALUE = 500_000  # bytes

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.agent.processes import eventually, free_ports
 from tests.cluster.servers import Cluster, Server, cluster
+from tests.patience import PATIENCE, eventually
+from tests.ports import agent_ports
 
 NAMES = ("a", "b", "c")
 REFERENCE = os.environ.get("LICTOR_REFERENCE_CONSUL", "")
@@ -173,7 +174,7 @@ def run(program: list[str], address: str, *args: str) -> tuple[int, str, str]:
         env={**clean, "CONSUL_HTTP_ADDR": address},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
@@ -238,7 +239,7 @@ def started(shared: Cluster) -> list[Cluster]:
 
 
 def _reference(folder: Path) -> Iterator[str]:
-    ports = [free_ports() for _ in NAMES]
+    ports = [agent_ports() for _ in NAMES]
     running = []
     try:
         for name, own in zip(NAMES, ports, strict=True):

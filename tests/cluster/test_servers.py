@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.agent.processes import PATIENCE, eventually
 from tests.cluster.servers import Server, cluster
+from tests.patience import PATIENCE, eventually
 from tests.rpc.certificates import Authority, authority
 
 ALL = ("a", "b", "c")

@@ -9,13 +9,12 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-# A request that takes longer than this has hung; blocking cases wait less.
-TIMEOUT_SECONDS = 30.0
+from tests.patience import PATIENCE
 
 # What a URL may hold unescaped. Everything else in a case's path (spaces, quotes, braces, non-ASCII) is escaped, so
 # that a filter can be written the way a person writes it.
@@ -62,7 +61,7 @@ class Api:
         path: str,
         body: str | bytes | dict[str, Any] | list[Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float = TIMEOUT_SECONDS,
+        timeout: float = PATIENCE,
     ) -> Answer:
         """Sends one request. A dict or list body goes as JSON. Raises OSError when the server cannot be reached."""
         if isinstance(body, dict | list):
@@ -97,15 +96,3 @@ class Api:
     def delete(self, path: str) -> Answer:
         """DELETE."""
         return self.request("DELETE", path)
-
-
-def eventually(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
-    """Asks until the condition gives something true and returns that. Raises AssertionError with `what` at the end."""
-    deadline = time.monotonic() + seconds
-    while True:
-        result = condition()
-        if result:
-            return result
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(0.02)

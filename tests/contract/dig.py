@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from dnslib import CLASS, EDNS0, QTYPE, RCODE, RR, DNSHeader, DNSQuestion, DNSRecord
 
-TIMEOUT_SECONDS = 5.0
-TRIES = 3
+from tests.patience import PATIENCE
+
+# Seconds until a datagram that brought no answer is sent again.
+AGAIN = 5.0
+TRIES = int(PATIENCE / AGAIN)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def ask(port: int, message: DNSRecord, tcp: bool = False) -> DnsAnswer:
 def _over_udp(port: int, packed: bytes) -> bytes:
     for attempt in range(TRIES):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            udp.settimeout(TIMEOUT_SECONDS)
+            udp.settimeout(AGAIN)
             udp.connect(("127.0.0.1", port))
             udp.send(packed)
             try:
@@ -60,7 +63,7 @@ def _over_udp(port: int, packed: bytes) -> bytes:
 
 
 def _over_tcp(port: int, packed: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS) as tcp:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as tcp:
         tcp.sendall(len(packed).to_bytes(2, "big") + packed)
         with tcp.makefile("rb") as stream:
             size = int.from_bytes(stream.read(2), "big")

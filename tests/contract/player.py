@@ -12,8 +12,8 @@ from tests.contract.client import Answer
 from tests.contract.normal import Normaliser
 from tests.contract.scenario import Scenario, Step
 from tests.contract.servers import NODE, Server
+from tests.patience import Waiting
 
-UNTIL_SECONDS = 15.0
 _BUILT_IN_NODES = (NODE,)
 _BUILT_IN_CHECKS = ("serfHealth",)
 
@@ -35,15 +35,16 @@ def play(scenario: Scenario, server: Server) -> list[list[str]]:
 
 
 def _take(step: Step, server: Server, remembered: dict[str, str], normaliser: Normaliser) -> list[str]:
-    deadline = time.monotonic() + UNTIL_SECONDS
+    waiting = Waiting()
     until = [_dense(fill(text, remembered)) for text in step.until]
     while True:
         text, shown = _once(step, server, remembered, normaliser)
         if all(wanted in _dense(text) for wanted in until):
             return shown()
-        if time.monotonic() > deadline:
-            return [*shown(), f"(within {UNTIL_SECONDS:.0f} s it did not hold {' and '.join(step.until)})"]
-        time.sleep(0.02)
+        pause = waiting.pause()
+        if pause is None:
+            return [*shown(), f"(it never held {' and '.join(step.until)})"]
+        time.sleep(pause)
 
 
 def _dense(text: str) -> str:

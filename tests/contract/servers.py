@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.contract.client import Answer, Api
+from tests.patience import PATIENCE, Waiting
+from tests.ports import agent_ports
 
 NODE = "contract"
-START_SECONDS = 30.0
 # How long an agent may take to end by itself; the reference sometimes takes many seconds.
 GRACE_SECONDS = 2.0
 ATTEMPTS = 3
-PORT_NAMES = ("http", "dns", "server", "serf-lan", "serf-wan", "grpc")
 
 # One configuration a profile. "plain" is what a new user has; "tuned" changes what the configuration can change. The
 # agents of "disk" are servers with a data directory; the others run with `-dev`.
@@ -94,7 +93,7 @@ class Server:
     def kill(self) -> None:
         """Ends this process without a warning, as a power cut does."""
         self.process.kill()
-        self.process.wait(START_SECONDS)
+        self.process.wait(PATIENCE)
 
     def restart(self) -> None:
         """Starts a killed agent again with the same ports, configuration and data. Raises AssertionError."""
@@ -109,7 +108,7 @@ class Server:
             self.process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(START_SECONDS)
+            self.process.wait(PATIENCE)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -123,29 +122,6 @@ def command(kind: str) -> list[str]:
     if not os.access(path, os.X_OK):
         raise NotAvailable(f"LICTOR_REFERENCE_CONSUL={path} cannot be run")
     return [path]
-
-
-def _free_ports() -> dict[str, int]:
-    """Ports that are free for TCP and UDP now; all are held at once, so that no two are the same."""
-    held: list[socket.socket] = []
-    ports: dict[str, int] = {}
-    try:
-        while len(ports) < len(PORT_NAMES):
-            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            held.append(tcp)
-            tcp.bind(("127.0.0.1", 0))
-            port = tcp.getsockname()[1]
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            held.append(udp)
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            ports[PORT_NAMES[len(ports)]] = port
-    finally:
-        for opened in held:
-            opened.close()
-    return ports
 
 
 def start(kind: str, profile: str) -> Server:
@@ -165,7 +141,7 @@ def start(kind: str, profile: str) -> Server:
 
 
 def _launch(prefix: list[str], kind: str, profile: str) -> Server:
-    ports = _free_ports()
+    ports = agent_ports()
     node_id = str(uuid.uuid4())
     folder = Path(tempfile.mkdtemp(prefix=f"contract-{kind}-"))
     configuration = folder / "contract.json"
@@ -187,14 +163,14 @@ def _spawn(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
 
 def _wait_until_ready(server: Server) -> str | None:
     """None when it serves; else what is wrong. Only reads, until the agent is known to be ours."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+    waiting = Waiting()
+    while (pause := waiting.pause()) is not None:
         if server.process.poll() is not None:
             return f"it ended with code {server.process.returncode}"
         if _ready(server):
             return None
-        time.sleep(0.02)
-    return f"not ready within {START_SECONDS} s"
+        time.sleep(pause)
+    return "it never became ready"
 
 
 def _ready(server: Server) -> bool:
@@ -214,6 +190,6 @@ def _ready(server: Server) -> bool:
 
 def _ask(server: Server, path: str) -> Answer | None:
     try:
-        return server.api.request("GET", path, timeout=5.0)
+        return server.api.request("GET", path)
     except OSError:
         return None

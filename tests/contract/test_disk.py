@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.client import eventually
 from tests.contract.conftest import Servers
 from tests.contract.covers import covers
 from tests.contract.servers import NODE, Server
+from tests.patience import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_graceful_end_keeps_it_as_well(disk: Server, name: str) -> None:
     """SIGTERM instead of a kill."""
     disk.api.put(f"/v1/kv/{name}", "kept")
     disk.process.terminate()
-    disk.process.wait(30)
+    disk.process.wait(PATIENCE)
     disk.restart()
     assert eventually(lambda: disk.api.get(f"/v1/kv/{name}?raw").text == "kept", "the key is there")
 

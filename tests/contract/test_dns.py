@@ -9,8 +9,8 @@ import pytest
 from dnslib import QTYPE, DNSRecord
 
 from tests.contract import dig
-from tests.contract.client import eventually
 from tests.contract.servers import Server
+from tests.patience import PATIENCE, eventually
 
 # More instances than fit in 512 bytes, and than the limit of a UDP answer.
 INSTANCES = 40
@@ -98,7 +98,7 @@ def test_names_in_the_answer_are_compressed(server: Server, name: str) -> None:
 def test_several_questions_over_one_connection(server: Server, name: str) -> None:
     """A TCP connection serves more than one."""
     register(server, name, 1)
-    with socket.create_connection(("127.0.0.1", server.ports["dns"]), 5) as tcp:
+    with socket.create_connection(("127.0.0.1", server.ports["dns"]), PATIENCE) as tcp:
         for _ in range(3):
             message = dig.question(f"{name}.service.consul")
             packed = message.pack()
@@ -131,7 +131,7 @@ def test_malformed_packets_do_not_stop_it(server: Server, seed: int) -> None:
             for _ in range(source.randint(1, 8)):
                 changed[source.randrange(len(changed))] = source.randrange(256)
             udp.send(bytes(changed[: source.randint(0, len(changed))]))
-    with socket.create_connection(("127.0.0.1", server.ports["dns"]), 5) as tcp:
+    with socket.create_connection(("127.0.0.1", server.ports["dns"]), PATIENCE) as tcp:
         tcp.sendall(b"\xff\xff" + source.randbytes(50))
     assert query(server, "consul.service.consul").records("A") == ["127.0.0.1"]
     assert query(server, "consul.service.consul", tcp=True).records("A") == ["127.0.0.1"]

@@ -7,9 +7,10 @@ import socket
 
 import pytest
 
-from tests.contract.client import Api, eventually
+from tests.contract.client import Api
 from tests.contract.covers import covers
 from tests.contract.servers import Server
+from tests.patience import PATIENCE, eventually
 
 
 def place(api: Api, node: str, service: str, seconds: float) -> None:
@@ -69,13 +70,14 @@ def test_too_many_connections_of_one_client_are_refused(own: Server) -> None:
     """`limits.http_max_conns_per_client` is 200; the others go on working, and closing makes room again."""
     with contextlib.ExitStack() as stack:
         opened = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", own.ports["http"]), 5)) for _ in range(200)
+            stack.enter_context(socket.create_connection(("127.0.0.1", own.ports["http"]), PATIENCE))
+            for _ in range(200)
         ]
         # Each is known to be accepted once it has answered.
         for connection in opened:
             connection.sendall(b"GET /v1/status/leader HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-        with socket.create_connection(("127.0.0.1", own.ports["http"]), 5) as refused:
+        with socket.create_connection(("127.0.0.1", own.ports["http"]), PATIENCE) as refused:
             with contextlib.suppress(ConnectionError):
                 refused.sendall(b"GET /v1/status/leader HTTP/1.1\r\nHost: x\r\n\r\n")
             try:
@@ -99,7 +101,7 @@ def answers(api: Api) -> bool:
 @pytest.mark.parametrize("request_line", ["GET /v1/kv/a HTTP/1.0", "GET /v1/kv/a HTTP/1.1"])
 def test_old_and_new_http(server: Server, request_line: str) -> None:
     """HTTP/1.0 clients are answered and the connection is closed."""
-    with socket.create_connection(("127.0.0.1", server.ports["http"]), 5) as tcp:
+    with socket.create_connection(("127.0.0.1", server.ports["http"]), PATIENCE) as tcp:
         tcp.sendall(f"{request_line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         data = b""
         while piece := tcp.recv(65536):
@@ -112,7 +114,7 @@ def test_old_and_new_http(server: Server, request_line: str) -> None:
 )
 def test_what_is_not_http_is_refused(server: Server, garbage: bytes) -> None:
     """The connection gets a 400 or is closed, and the server goes on."""
-    with socket.create_connection(("127.0.0.1", server.ports["http"]), 5) as tcp:
+    with socket.create_connection(("127.0.0.1", server.ports["http"]), PATIENCE) as tcp:
         tcp.sendall(garbage)
         tcp.shutdown(socket.SHUT_WR)
         try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.client import Api, eventually
+from tests.contract.client import Api
 from tests.contract.covers import covers
 from tests.contract.servers import NODE, Server
+from tests.patience import eventually
 
 
 @pytest.mark.newer("the header came after the reference")

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.contract.client import Api, eventually
+from tests.contract.client import Api
 from tests.contract.covers import covers
 from tests.contract.servers import Server
+from tests.patience import eventually
 
 
 def fill(api: Api, name: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jepsen import sandbox
-from tests.agent.processes import eventually
+from tests.patience import eventually
 
 PATIENCE = 280  # seconds that a run may take on a machine that stalls; it then ends with all its processes
 ROOT = Path(__file__).parent.parent.parent

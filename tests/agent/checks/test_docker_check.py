@@ -15,6 +15,7 @@ from aiohttp.base_protocol import BaseProtocol
 from lictor.agent.checks.clients import Clients
 from lictor.agent.checks.docker import DockerCheck, demultiplex
 from lictor.agent.checks.result import Result
+from tests.patience import PATIENCE
 
 
 def frame(stream: int, payload: bytes) -> bytes:
@@ -84,13 +85,13 @@ async def host(engine: Engine, tmp_path: Path) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize(("program", "status"), [("succeeds", "passing"), ("warns", "warning"), ("fails", "critical")])
 async def test_the_exit_status_decides(clients: Clients, host: str, engine: Engine, program: str, status: str) -> None:
-    result = await DockerCheck("web", (program, "an argument"), host).probe(clients)
+    result = await DockerCheck("web", (program, "an argument"), host, timeout=PATIENCE).probe(clients)
     assert result == Result(status, "out\nerr\n")
     assert engine.created[0]["Cmd"] == [program, "an argument"]
 
 
 async def test_long_output_shows_its_end(clients: Clients, host: str) -> None:
-    result = await DockerCheck("web", ("chatty",), host, output_max_size=10).probe(clients)
+    result = await DockerCheck("web", ("chatty",), host, output_max_size=10, timeout=PATIENCE).probe(clients)
     assert result == Result("passing", "Captured 10 of 1000007 bytes\n...\nxxxthe end")
 
 
@@ -104,17 +105,17 @@ async def test_long_output_shows_its_end(clients: Clients, host: str) -> None:
     ],
 )
 async def test_a_container_that_cannot_be_used(clients: Clients, host: str, container: str, output: str) -> None:
-    assert await DockerCheck(container, ("true",), host).probe(clients) == Result("critical", output)
+    assert await DockerCheck(container, ("true",), host, timeout=PATIENCE).probe(clients) == Result("critical", output)
 
 
 async def test_an_answer_that_cannot_be_read(clients: Clients, host: str) -> None:
-    result = await DockerCheck("garbled", ("true",), host).probe(clients)
+    result = await DockerCheck("garbled", ("true",), host, timeout=PATIENCE).probe(clients)
     assert result.status == "critical"
     assert result.output.startswith("create exec failed for container garbled: the answer cannot be parsed: ")
 
 
 async def test_a_program_that_has_no_exit_status(clients: Clients, host: str) -> None:
-    result = await DockerCheck("web", ("runs",), host).probe(clients)
+    result = await DockerCheck("web", ("runs",), host, timeout=PATIENCE).probe(clients)
     assert result == Result("critical", "inspect exec failed for container web: the program has not exited")
 
 
@@ -125,7 +126,7 @@ async def test_a_program_that_hangs(clients: Clients, host: str) -> None:
 
 async def test_a_machine_without_an_engine(clients: Clients, tmp_path: Path) -> None:
     path = tmp_path / "none.sock"
-    result = await DockerCheck("web", ("true",), f"unix://{path}").probe(clients)
+    result = await DockerCheck("web", ("true",), f"unix://{path}", timeout=PATIENCE).probe(clients)
     assert result == Result(
         "critical",
         f"create exec failed for container web: dial unix {path}: connect: no such file or directory",
@@ -133,7 +134,7 @@ async def test_a_machine_without_an_engine(clients: Clients, tmp_path: Path) -> 
 
 
 async def test_an_engine_address_of_no_known_form(clients: Clients) -> None:
-    result = await DockerCheck("web", ("true",), "ssh://host").probe(clients)
+    result = await DockerCheck("web", ("true",), "ssh://host", timeout=PATIENCE).probe(clients)
     assert result == Result("critical", "unable to parse docker host `ssh://host`")
 
 

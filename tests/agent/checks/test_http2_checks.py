@@ -24,7 +24,8 @@ from lictor.agent.checks.grpc import GrpcCheck
 from lictor.agent.checks.h2ping import H2PingCheck
 from lictor.agent.checks.result import Result
 from tests.agent.checks.conftest import Certificates
-from tests.agent.checks.listening import closed_port, listening, says_nothing
+from tests.agent.checks.listening import closed_port, in_time, listening, says_nothing
+from tests.patience import PATIENCE
 
 
 async def _health(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
@@ -33,7 +34,7 @@ async def _health(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
     if service == "unheard-of":
         await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service, 100% sure")
     if service == "slow":
-        await asyncio.sleep(30)
+        await asyncio.Event().wait()
     return b"\x08" + bytes([{"": 1, "up": 1, "down": 2, "odd": 3}[service]])
 
 
@@ -68,25 +69,31 @@ async def _grpc_server(certificates: Certificates | None, method: str = "Check")
 async def test_grpc_health(clients: Clients, service: str, status: str, output: str) -> None:
     async with _grpc_server(None) as address:
         target = address + service
-        assert await GrpcCheck(target).probe(clients) == Result(status, output.format(target))
+        assert await GrpcCheck(target, timeout=PATIENCE).probe(clients) == Result(status, output.format(target))
 
 
 async def test_grpc_timeout(clients: Clients) -> None:
     async with _grpc_server(None) as address:
-        result = await GrpcCheck(address + "/slow", timeout=0.5).probe(clients)
-    assert result == Result("critical", "rpc error: code = DeadlineExceeded desc = context deadline exceeded")
+        wanted = Result("critical", "rpc error: code = DeadlineExceeded desc = context deadline exceeded")
+
+        async def probe(seconds: float) -> Result:
+            return await GrpcCheck(address + "/slow", timeout=seconds).probe(clients)
+
+        assert await in_time(probe, 0.5, wanted.__eq__) == wanted
 
 
 async def test_grpc_without_a_health_service(clients: Clients) -> None:
     async with _grpc_server(None, method="Watch") as address:
-        result = await GrpcCheck(address).probe(clients)
+        result = await GrpcCheck(address, timeout=PATIENCE).probe(clients)
     assert result == Result("critical", "rpc error: code = Unimplemented desc = Method not found!")
 
 
 async def test_grpc_with_tls(clients: Clients, certificates: Certificates) -> None:
     async with _grpc_server(certificates) as address:
-        good = await GrpcCheck(address + "/up", TlsSettings(ca_file=certificates.ca_file)).probe(clients)
-        bad = await GrpcCheck(address + "/up", TlsSettings()).probe(clients)
+        good = await GrpcCheck(address + "/up", TlsSettings(ca_file=certificates.ca_file), timeout=PATIENCE).probe(
+            clients
+        )
+        bad = await GrpcCheck(address + "/up", TlsSettings(), timeout=PATIENCE).probe(clients)
     assert good == Result("passing", f"gRPC check {address}/up: success")
     assert bad.output == (
         "rpc error: code = Unavailable desc = connection error: desc = "
@@ -96,7 +103,7 @@ async def test_grpc_with_tls(clients: Clients, certificates: Certificates) -> No
 
 async def test_grpc_refused(clients: Clients) -> None:
     async with closed_port() as address:
-        result = await GrpcCheck(address).probe(clients)
+        result = await GrpcCheck(address, timeout=PATIENCE).probe(clients)
     assert result.output == (
         "rpc error: code = Unavailable desc = connection error: desc = "
         f'"transport: Error while dialing dial tcp {address}: connect: connection refused"'
@@ -112,7 +119,7 @@ async def _speaks_http1(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 @pytest.mark.parametrize("kind", ["grpc", "h2ping"])
 async def test_a_server_of_another_protocol(clients: Clients, kind: str) -> None:
     async with listening(_speaks_http1) as address:
-        check = GrpcCheck(address, timeout=5) if kind == "grpc" else H2PingCheck(address, None, 5)
+        check = GrpcCheck(address, timeout=PATIENCE) if kind == "grpc" else H2PingCheck(address, None, PATIENCE)
         result = await check.probe(clients)
     assert result.status == "critical"
     assert "malformed HTTP/2 response" in result.output
@@ -133,7 +140,7 @@ async def test_random_bytes_end_in_a_critical_result(clients: Clients, kind: str
 
     async with listening(babble) as address:
         for _ in range(200):
-            check = GrpcCheck(address, timeout=5) if kind == "grpc" else H2PingCheck(address, None, 5)
+            check = GrpcCheck(address, timeout=PATIENCE) if kind == "grpc" else H2PingCheck(address, None, PATIENCE)
             assert (await check.probe(clients)).status == "critical"
 
 
@@ -158,26 +165,34 @@ async def _answers_pings(reader: asyncio.StreamReader, writer: asyncio.StreamWri
 
 async def test_h2ping_in_the_clear(clients: Clients) -> None:
     async with listening(_answers_pings) as address:
-        assert await H2PingCheck(address, None).probe(clients) == Result("passing", "HTTP2 ping was successful")
+        assert await H2PingCheck(address, None, timeout=PATIENCE).probe(clients) == Result(
+            "passing", "HTTP2 ping was successful"
+        )
 
 
 async def test_h2ping_speaks_tls_unless_told_otherwise(clients: Clients, certificates: Certificates) -> None:
     async with listening(_answers_pings, certificates.server_context("h2")) as address:
         trusting = TlsSettings(ca_file=certificates.ca_file)
-        assert await H2PingCheck(address, trusting).probe(clients) == Result("passing", "HTTP2 ping was successful")
-        assert await H2PingCheck(address).probe(clients) == Result(
+        assert await H2PingCheck(address, trusting, timeout=PATIENCE).probe(clients) == Result(
+            "passing", "HTTP2 ping was successful"
+        )
+        assert await H2PingCheck(address, timeout=PATIENCE).probe(clients) == Result(
             "critical", f"Failed to dial to {address}: x509: certificate signed by unknown authority"
         )
 
 
 async def test_h2ping_without_an_answer(clients: Clients) -> None:
     async with listening(says_nothing) as address:
-        result = await H2PingCheck(address, None, 0.2).probe(clients)
-    assert result == Result("critical", "HTTP2 ping failed: context deadline exceeded")
+        wanted = Result("critical", "HTTP2 ping failed: context deadline exceeded")
+
+        async def probe(seconds: float) -> Result:
+            return await H2PingCheck(address, None, seconds).probe(clients)
+
+        assert await in_time(probe, 0.2, wanted.__eq__) == wanted
 
 
 async def test_h2ping_refused(clients: Clients) -> None:
     async with closed_port() as address:
-        result = await H2PingCheck(address, None).probe(clients)
+        result = await H2PingCheck(address, None, timeout=PATIENCE).probe(clients)
     expected = f"Failed to dial to {address}: dial tcp {address}: connect: connection refused"
     assert result == Result("critical", expected)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from lictor.model.errors import InvalidRequest, NotFound, Refused
 from lictor.model.service_definition import CheckDefinition
 from tests.agent.checks.listening import listening, says_nothing
 from tests.agent.checks.virtual_time import run_virtually
+from tests.patience import PATIENCE, soon
 
 WALL = 1_700_000_000.0
 """Unix time at the loop's time 0."""
@@ -407,10 +407,8 @@ def test_probes_run_on_the_loop_of_production() -> None:
     async def story() -> None:
         async with listening(says_nothing) as address, agent() as here:
             for number in range(100):
-                here.add(f"check-{number}", CheckDefinition(tcp=address, interval=1))
-            deadline = time.monotonic() + 30
-            while len(here.pushed) < 100 and time.monotonic() < deadline:
-                await asyncio.sleep(0.01)
+                here.add(f"check-{number}", CheckDefinition(tcp=address, interval=1, timeout=PATIENCE))
+            await soon(lambda: len(here.pushed) >= 100, "all are pushed")
             assert {push[2:] for push in here.pushed} == {("passing", f"TCP connect {address}: Success")}
             assert len(here.pushed) == 100
 
@@ -422,10 +420,8 @@ async def test_closing_ends_programs_that_run(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     async with agent() as here:
         script = f"echo $$ > {told}.new; mv {told}.new {told}; sleep 600"
-        here.add("a", CheckDefinition(script_args=("sh", "-c", script), interval=1))
-        deadline = time.monotonic() + 30
-        while not told.exists() and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        here.add("a", CheckDefinition(script_args=("sh", "-c", script), interval=1, timeout=PATIENCE))
+        await soon(told.exists, "the program runs")
         pid = int(told.read_text())
     assert not Path(f"/proc/{pid}").exists()
     assert here.pushed == []

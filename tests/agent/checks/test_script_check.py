@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -14,24 +13,25 @@ from lictor.agent.checks.clients import Clients
 from lictor.agent.checks.os_service import OsServiceCheck
 from lictor.agent.checks.result import Result
 from lictor.agent.checks.script import ScriptCheck
+from tests.agent.checks.listening import in_time
+from tests.patience import PATIENCE, soon
 
 
-def shell(script: str, timeout: float = 30.0, output_max_size: int = 4096) -> ScriptCheck:
+def shell(script: str, timeout: float = PATIENCE, output_max_size: int = 4096) -> ScriptCheck:
     """A check that runs `script` with sh."""
     return ScriptCheck(("sh", "-c", script), timeout, output_max_size)
 
 
 async def gone(pid: int) -> bool:
-    """Whether process `pid` ends within ten seconds; a zombie that its new parent has not collected has ended."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
+    """Whether process `pid` ends; a zombie that its new parent has not collected has ended."""
+
+    def ended() -> bool:
         try:
-            if re.search(r"^State:\s+[ZX]", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE):
-                return True
+            return bool(re.search(r"^State:\s+[ZX]", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
         except (FileNotFoundError, ProcessLookupError):
             return True
-        await asyncio.sleep(0.01)
-    return False
+
+    return bool(await soon(ended, f"process {pid} ends"))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ async def test_the_exit_status_decides(clients: Clients, script: str, status: st
 
 
 async def test_arguments_reach_the_program_as_they_are(clients: Clients) -> None:
-    check = ScriptCheck(("printf", "%s|", "a b", "$HOME", "; exit 1", "é"))
+    check = ScriptCheck(("printf", "%s|", "a b", "$HOME", "; exit 1", "é"), timeout=PATIENCE)
     assert await check.probe(clients) == Result("passing", "a b|$HOME|; exit 1|é|")
 
 
@@ -70,18 +70,23 @@ async def test_long_output_shows_its_end(clients: Clients) -> None:
     ],
 )
 async def test_a_program_that_cannot_be_started(clients: Clients, program: str, output: str) -> None:
-    assert await ScriptCheck((program,)).probe(clients) == Result("critical", output)
+    assert await ScriptCheck((program,), timeout=PATIENCE).probe(clients) == Result("critical", output)
 
 
 async def test_an_argument_no_program_can_be_given(clients: Clients) -> None:
-    result = await ScriptCheck(("echo", "a\0b")).probe(clients)
+    result = await ScriptCheck(("echo", "a\0b"), timeout=PATIENCE).probe(clients)
     assert result == Result("critical", "fork/exec echo: invalid argument")
 
 
 async def test_a_program_that_outlasts_its_timeout_is_killed_with_its_children(clients: Clients) -> None:
-    result = await shell("sleep 600 & echo $! $$; wait", timeout=2.0).probe(clients)
+    words = re.compile(r"Timed out \([0-9ms.]+s\) running check\n\n(\d+) (\d+)\n")
+
+    async def probe(seconds: float) -> Result:
+        return await shell("sleep 600 & echo $! $$; wait", timeout=seconds).probe(clients)
+
+    result = await in_time(probe, 1.0, lambda result: words.fullmatch(result.output))
     assert result.status == "critical"
-    said = re.fullmatch(r"Timed out \(2s\) running check\n\n(\d+) (\d+)\n", result.output)
+    said = words.fullmatch(result.output)
     assert said is not None, result.output
     assert await gone(int(said[1])) and await gone(int(said[2]))
 
@@ -97,17 +102,20 @@ async def test_a_grandchild_that_holds_the_output_open_counts_as_still_running(c
 
 
 async def test_endless_output_is_bounded(clients: Clients) -> None:
-    result = await shell("yes", timeout=1.0, output_max_size=10).probe(clients)
+    words = re.compile(r"Timed out \([0-9ms.]+s\) running check\n\nCaptured 10 of \d+ bytes\n\.\.\.\n[y\n]{10}")
+
+    async def probe(seconds: float) -> Result:
+        return await shell("yes", timeout=seconds, output_max_size=10).probe(clients)
+
+    result = await in_time(probe, 1.0, lambda result: words.fullmatch(result.output))
     assert result.status == "critical"
-    assert re.fullmatch(r"Timed out \(1s\) running check\n\nCaptured 10 of \d+ bytes\n\.\.\.\n[y\n]{10}", result.output)
+    assert words.fullmatch(result.output), result.output
 
 
 async def test_a_cancelled_run_leaves_no_process(clients: Clients, tmp_path: Path) -> None:
     told = tmp_path / "pid"
     task = asyncio.create_task(shell(f"echo $$ > {told}.new; mv {told}.new {told}; sleep 600").probe(clients))
-    deadline = time.monotonic() + 20
-    while not told.exists() and time.monotonic() < deadline:
-        await asyncio.sleep(0.01)
+    await soon(told.exists, "the program runs")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -119,9 +127,9 @@ async def test_nothing_is_left_open(clients: Clients) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         await shell("echo x").probe(clients)
-        await ScriptCheck(("no-such-program",)).probe(clients)
+        await ScriptCheck(("no-such-program",), timeout=PATIENCE).probe(clients)
         await ScriptCheck(("sleep", "600"), timeout=0.05).probe(clients)
-    assert len(os.listdir("/proc/self/fd")) <= before
+    await soon(lambda: len(os.listdir("/proc/self/fd")) <= before, "as many files are open as before")
 
 
 def _stand_in(folder: Path, answer: str) -> str:
@@ -155,17 +163,17 @@ async def test_a_unit_s_state(
     clients: Clients, tmp_path: Path, load: str, active: str, sub: str, expected: Result
 ) -> None:
     systemctl = _stand_in(tmp_path, f"LoadState={load}\nActiveState={active}\nSubState={sub}")
-    assert await OsServiceCheck("web", systemctl=systemctl).probe(clients) == expected
+    assert await OsServiceCheck("web", systemctl=systemctl, timeout=PATIENCE).probe(clients) == expected
 
 
 async def test_a_machine_without_systemd_is_told_plainly(clients: Clients) -> None:
-    result = await OsServiceCheck("web", systemctl="/nonexistent/systemctl").probe(clients)
+    result = await OsServiceCheck("web", systemctl="/nonexistent/systemctl", timeout=PATIENCE).probe(clients)
     expected = "OS services cannot be checked here: /nonexistent/systemctl: no such file or directory"
     assert result == Result("critical", expected)
 
 
 @pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd runs here")
 async def test_a_machine_that_systemd_does_not_run(clients: Clients) -> None:
-    result = await OsServiceCheck("web").probe(clients)
+    result = await OsServiceCheck("web", timeout=PATIENCE).probe(clients)
     assert result.status == "critical"
     assert result.output.startswith("OS services cannot be checked here: ")

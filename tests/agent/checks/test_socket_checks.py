@@ -16,40 +16,49 @@ from lictor.agent.checks.result import Result
 from lictor.agent.checks.tcp import TcpCheck
 from lictor.agent.checks.udp import UdpCheck
 from tests.agent.checks.conftest import Certificates
-from tests.agent.checks.listening import closed_port, listening, says_nothing
+from tests.agent.checks.listening import closed_port, in_time, listening, says_nothing
+from tests.patience import PATIENCE
 
 
 async def test_tcp_passes_when_somebody_listens(clients: Clients) -> None:
     async with listening(says_nothing) as address:
-        assert await TcpCheck(address).probe(clients) == Result("passing", f"TCP connect {address}: Success")
+        assert await TcpCheck(address, timeout=PATIENCE).probe(clients) == Result(
+            "passing", f"TCP connect {address}: Success"
+        )
 
 
 async def test_tcp_by_name(clients: Clients) -> None:
     async with listening(says_nothing) as address:
         named = address.replace("127.0.0.1", "localhost")
-        assert await TcpCheck(named).probe(clients) == Result("passing", f"TCP connect {named}: Success")
+        assert await TcpCheck(named, timeout=PATIENCE).probe(clients) == Result(
+            "passing", f"TCP connect {named}: Success"
+        )
 
 
 async def test_tcp_fails_when_nobody_listens(clients: Clients) -> None:
     async with closed_port() as address:
         expected = Result("critical", f"dial tcp {address}: connect: connection refused")
-        assert await TcpCheck(address).probe(clients) == expected
+        assert await TcpCheck(address, timeout=PATIENCE).probe(clients) == expected
 
 
 async def test_tcp_with_tls(clients: Clients, certificates: Certificates) -> None:
     async with listening(says_nothing, certificates.server_context()) as address:
         trusting = TlsSettings(ca_file=certificates.ca_file)
-        assert await TcpCheck(address, trusting).probe(clients) == Result(
+        assert await TcpCheck(address, trusting, timeout=PATIENCE).probe(clients) == Result(
             "passing", f"TCP+TLS connect {address}: Success"
         )
-        distrusting = await TcpCheck(address, TlsSettings()).probe(clients)
+        distrusting = await TcpCheck(address, TlsSettings(), timeout=PATIENCE).probe(clients)
         assert distrusting == Result("critical", "x509: certificate signed by unknown authority")
 
 
 async def test_tcp_with_tls_where_the_handshake_never_ends(clients: Clients) -> None:
     async with listening(says_nothing) as address:
-        result = await TcpCheck(address, TlsSettings(), timeout=0.3).probe(clients)
-    assert result == Result("critical", f"dial tcp {address}: i/o timeout")
+        wanted = Result("critical", f"dial tcp {address}: i/o timeout")
+
+        async def probe(seconds: float) -> Result:
+            return await TcpCheck(address, TlsSettings(), timeout=seconds).probe(clients)
+
+        assert await in_time(probe, 0.3, wanted.__eq__) == wanted
 
 
 @pytest.mark.parametrize(
@@ -65,7 +74,7 @@ async def test_tcp_with_tls_where_the_handshake_never_ends(clients: Clients) -> 
     ],
 )
 async def test_an_address_that_cannot_be_dialled(clients: Clients, address: str, text: str) -> None:
-    assert await TcpCheck(address).probe(clients) == Result("critical", text)
+    assert await TcpCheck(address, timeout=PATIENCE).probe(clients) == Result("critical", text)
 
 
 @given(st.text(max_size=30))
@@ -100,7 +109,7 @@ class _Datagrams(asyncio.DatagramProtocol):
             self.transport.sendto(self.reply, addr)
 
 
-@pytest.mark.parametrize(("reply", "timeout"), [(b"pong", 10.0), (b"", 0.2)], ids=["answered", "silent"])
+@pytest.mark.parametrize(("reply", "timeout"), [(b"pong", PATIENCE), (b"", 0.2)], ids=["answered", "silent"])
 async def test_udp_passes_with_an_answer_and_with_silence(clients: Clients, reply: bytes, timeout: float) -> None:
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(lambda: _Datagrams(reply), ("127.0.0.1", 0))
@@ -115,10 +124,10 @@ async def test_udp_passes_with_an_answer_and_with_silence(clients: Clients, repl
 
 async def test_udp_fails_when_the_port_is_closed(clients: Clients) -> None:
     async with closed_port(socket.SOCK_DGRAM) as address:
-        result = await UdpCheck(address, "ping", 5.0).probe(clients)
+        result = await UdpCheck(address, "ping", PATIENCE).probe(clients)
     assert result == Result("critical", f"read udp {address}: read: connection refused")
 
 
 async def test_udp_to_a_name_that_does_not_exist(clients: Clients) -> None:
-    result = await UdpCheck("name.invalid:53").probe(clients)
+    result = await UdpCheck("name.invalid:53", timeout=PATIENCE).probe(clients)
     assert result == Result("critical", "dial udp: lookup name.invalid: no such host")

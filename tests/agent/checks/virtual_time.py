@@ -1,6 +1,6 @@
 """An event loop on virtual time: instead of waiting it moves its clock to the next timer, so that hours of timers pass
-in moments. Sockets on loopback within the process work, since what they are sent is there at once; threads and other
-processes are not waited for.
+in moments. Sockets on loopback within the process work, since what they are sent is there almost at once; threads and
+other processes are not waited for.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+LOOPBACK = 0.002  # seconds in which what was sent to a socket of this process arrives
 
 
 class _JumpingSelector(selectors.DefaultSelector):
     jump: Callable[[float], None]
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
+        sockets = len(self.get_map()) > 1  # besides the loop's own
+        ready = super().select(0) or (super().select(LOOPBACK) if sockets and timeout != 0 else [])
         if not ready and timeout is None:
             raise RuntimeError("nothing will ever happen: no timer is set and no socket is ready")
         if not ready and timeout is not None:

@@ -15,7 +15,7 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-const deadline = 10 * time.Second
+const deadline = 2 * time.Minute
 
 var (
 	client *api.Client

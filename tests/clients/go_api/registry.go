@@ -70,12 +70,12 @@ func serviceAndSidecar() {
 	check(meta.LastContentHash == one.ContentHash && one.ContentHash != "", "hash %q %q", meta.LastContentHash, one.ContentHash)
 
 	// Waits for the service's content to become something else.
+	_, meta, err = a.Service(name+"-1", nil)
+	must(err)
 	started := time.Now()
 	time.AfterFunc(300*time.Millisecond, func() {
 		a.ServiceRegister(&api.AgentServiceRegistration{Name: name, ID: name + "-1", Port: 81})
 	})
-	_, meta, err = a.Service(name+"-1", nil)
-	must(err)
 	changed, _, err := a.Service(name+"-1", &api.QueryOptions{WaitHash: meta.LastContentHash, WaitTime: deadline})
 	must(err)
 	check(changed.Port == 81 && time.Since(started) < deadline, "after the change %+v", changed)

@@ -82,11 +82,11 @@ func transactions() {
 
 func sessions() {
 	s := client.Session()
-	id, _, err := s.Create(&api.SessionEntry{Name: "a", TTL: "10s", Behavior: api.SessionBehaviorDelete, LockDelay: time.Second}, nil)
+	id, _, err := s.Create(&api.SessionEntry{Name: "a", TTL: "60s", Behavior: api.SessionBehaviorDelete, LockDelay: time.Second}, nil)
 	must(err)
 	info, _, err := s.Info(id, nil)
 	must(err)
-	check(info.TTL == "10s" && info.LockDelay == time.Second && info.Node == node && len(info.NodeChecks) == 1, "session %+v", info)
+	check(info.TTL == "60s" && info.LockDelay == time.Second && info.Node == node && len(info.NodeChecks) == 1, "session %+v", info)
 	renewed, _, err := s.Renew(id, nil)
 	must(err)
 	check(renewed.ID == id, "renewed %+v", renewed)
@@ -97,7 +97,7 @@ func sessions() {
 	check(len(list) > 0 && len(onNode) > 0, "lists %v %v", list, onNode)
 	done := make(chan struct{})
 	ended := make(chan error, 1)
-	go func() { ended <- s.RenewPeriodic("10s", id, nil, done) }()
+	go func() { ended <- s.RenewPeriodic("60s", id, nil, done) }()
 	close(done)
 	must(<-ended)
 	info, _, err = s.Info(id, nil)
@@ -115,7 +115,7 @@ func sessions() {
 func lock() {
 	name := fresh()
 	options := func(value string) *api.LockOptions {
-		return &api.LockOptions{Key: name, Value: []byte(value), SessionTTL: "10s", LockDelay: time.Millisecond}
+		return &api.LockOptions{Key: name, Value: []byte(value), SessionTTL: "60s", LockDelay: time.Millisecond}
 	}
 	first, err := client.LockOpts(options("first"))
 	must(err)
@@ -171,14 +171,14 @@ func semaphore() {
 	prefix := fresh()
 	var holders []*api.Semaphore
 	for range 2 {
-		s, err := client.SemaphoreOpts(&api.SemaphoreOptions{Prefix: prefix, Limit: 2, SessionTTL: "10s"})
+		s, err := client.SemaphoreOpts(&api.SemaphoreOptions{Prefix: prefix, Limit: 2, SessionTTL: "60s"})
 		must(err)
 		lost, err := s.Acquire(nil)
 		must(err)
 		check(lost != nil, "no slot")
 		holders = append(holders, s)
 	}
-	third, err := client.SemaphoreOpts(&api.SemaphoreOptions{Prefix: prefix, Limit: 2, SessionTTL: "10s",
+	third, err := client.SemaphoreOpts(&api.SemaphoreOptions{Prefix: prefix, Limit: 2, SessionTTL: "60s",
 		SemaphoreTryOnce: true, SemaphoreWaitTime: 200 * time.Millisecond})
 	must(err)
 	lost, err := third.Acquire(nil)
