@@ -106,6 +106,7 @@ class Configuring:
             if done is not None and not done.done():
                 done.set_exception(Refused(str(error)))
             return ()
+        host.roster.index = entry.index
         host.roster.put(note.records)
         host.roster.keep(membership.members)
         if done is not None and not done.done():

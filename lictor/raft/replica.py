@@ -290,7 +290,7 @@ class Replica:
             raise Refused("this server belongs to a cluster already")
         if self._number not in [server.number for server in servers]:
             raise Refused("this server is not among those that form the cluster")
-        roster = Roster(servers, cluster_of(servers))
+        roster = Roster(servers, cluster_of(servers), 1)
         snapshot = Snapshot(1, 1, opening.voters(roster.records), roster.encode())
         # Others may have formed already and ask for a vote: what is promised meanwhile must not be forgotten.
         self._deaf = True
@@ -375,7 +375,7 @@ class Replica:
                 known.put(noted(entry).records)
                 tail.append(Entry(entry.term, entry.index))
         membership, records = opening.successors(servers, known, self._number, self._record())
-        roster = Roster(records, self._roster.cluster)
+        roster = Roster(records, self._roster.cluster, commit)
         snapshot = Snapshot(commit, self._view.term(commit) or 1, membership, roster.encode())
         await self._begin_after(snapshot, roster, tail)
         log.warning("the configuration was replaced: servers=%s", ", ".join(record.address for record in records))

@@ -15,6 +15,7 @@ class _Kept(msgspec.Struct, frozen=True, array_like=True):
 
     cluster: str = ""
     records: tuple[ServerRecord, ...] = ()
+    index: int = 0
 
 
 _decode_kept = msgspec.msgpack.Decoder(_Kept).decode
@@ -40,22 +41,25 @@ def cluster_of(founders: Iterable[ServerRecord]) -> str:
 
 
 class Roster:
-    """Records by number, and the name of the cluster. `changes` counts those of records."""
+    """Records by number, and the name of the cluster. `index` is that of the log's latest change of the configuration;
+    `changes` counts those of records.
+    """
 
-    def __init__(self, records: Iterable[ServerRecord] = (), cluster: str = "") -> None:
+    def __init__(self, records: Iterable[ServerRecord] = (), cluster: str = "", index: int = 0) -> None:
         self.records: dict[int, ServerRecord] = {record.number: record for record in records}
         self.cluster = cluster
+        self.index = index
         self.changes = 0
 
     @classmethod
     def decode(cls, data: bytes) -> "Roster":
         """From `encode`. Raises `ValueError`."""
         kept = _decode_kept(data) if data else _Kept()
-        return cls(kept.records, kept.cluster)
+        return cls(kept.records, kept.cluster, kept.index)
 
     def encode(self) -> bytes:
         """As bytes; equal rosters give equal bytes."""
-        return _encode(_Kept(self.cluster, tuple(self.records[number] for number in sorted(self.records))))
+        return _encode(_Kept(self.cluster, tuple(self.records[number] for number in sorted(self.records)), self.index))
 
     def put(self, records: Iterable[ServerRecord]) -> None:
         """Add or replace records."""

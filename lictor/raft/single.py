@@ -142,7 +142,7 @@ class SingleVoter:
             "last_snapshot_index": "0",
             "last_snapshot_term": "0",
             "latest_configuration": f"[{{Suffrage:Voter ID:{me.id} Address:{me.address}}}]",
-            "latest_configuration_index": "0",
+            "latest_configuration_index": "1",
             "num_peers": "0",
             "protocol_version": "3",
             "protocol_version_max": "3",

@@ -45,7 +45,7 @@ def stats(node: Node, roster: Roster, view: LogView, *, applied: int, pending: i
         "last_snapshot_index": str(latest.index if latest is not None else 0),
         "last_snapshot_term": str(latest.term if latest is not None else 0),
         "latest_configuration": f"[{servers}]",
-        "latest_configuration_index": "0",
+        "latest_configuration_index": str(roster.index),
         "num_peers": str(max(0, len(voters) - 1)),
         "protocol_version": "3",
         "protocol_version_max": "3",

@@ -208,6 +208,37 @@ async def test_a_new_server_joins_as_a_learner_and_is_promoted(three: Cluster) -
     assert not late.replica.blank
 
 
+async def test_each_server_tells_the_index_of_the_latest_configuration(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(QUICK, snapshot_threshold=20, snapshot_interval=0.05, trailing=1)
+    cluster = Cluster(tmp_path, settings)
+    await cluster.form("a", "b", "c")
+
+    def indexes() -> set[int]:
+        return {int(place.replica.stats()["latest_configuration_index"]) for place in cluster.places}
+
+    assert indexes() == {1}
+    leader = await cluster.leader()
+    for n in range(5):
+        await soon(leader.replica.propose(b"%d" % n, 30.0))
+    late = cluster.place("d")
+    await late.start()
+    await soon(leader.replica.change(ServerChange.ADD_LEARNER, late.record(), 30.0))
+    await until(lambda: len(indexes()) == 1, "all four to know of the change")
+    (changed,) = indexes()
+    assert 5 < changed <= leader.replica.applied
+    for n in range(60):
+        await soon(leader.replica.propose(b"%d" % n, 30.0))
+    await cluster.same(65)
+    latest = [lambda place=place: int(place.replica.stats()["last_snapshot_index"]) for place in cluster.places]
+    await until(lambda: all(index() > changed for index in latest), "snapshots with the change in them")
+    for place in cluster.places:
+        await place.stop()
+    for place in cluster.places:
+        await place.start()
+    assert indexes() == {changed}
+    await cluster.stop()
+
+
 async def test_a_server_that_lost_its_folder_takes_its_own_place(three: Cluster) -> None:
     leader = await three.leader()
     await soon(leader.replica.propose(b"x", 30.0))
