@@ -12,6 +12,7 @@ FLOORS = {
     "raft": 1,
     "gossip": 1,
     "rpc": 1,
+    "client": 1,
     "store": 2,
     "server": 3,
     "agent": 4,

@@ -231,9 +231,17 @@ class _Process:
         if config.listen.dns:
             self.dns = open_dns(self.agent)
             await self.dns.start(sorted({(e.host, e.port) for e in config.listen.dns}))
+        await self._publish_lookups()
         await self._watch([parse_agent_watch(watch) for watch in config.watches])
         if not config.disable_remote_exec:
             self._allow_remote_exec()
+
+    async def _publish_lookups(self) -> None:
+        """Let programs of this machine look services up by themselves, in a file named by the agent's address."""
+        from lictor.agent.lookup_map import open_lookup_map
+
+        address = own_address(self.http.addresses) if self.http is not None else None
+        self.agent.lookup_map = await open_lookup_map(self.agent, address)
 
     def _allow_remote_exec(self) -> None:
         """Let `lictor exec` run programs here; what they print is written through the agent's own door."""
@@ -284,6 +292,8 @@ class _Process:
             await self.http.close()
         if self.dns is not None:
             await self.dns.close()
+        if self.agent.lookup_map is not None:
+            await self.agent.lookup_map.close()
         await self.agent.close()
 
     async def _reload_on_signal(self) -> None:

@@ -19,10 +19,13 @@ import json
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from lictor.cli.command import CommandError, Io, reason
+from lictor.client.address import DEFAULT_ADDRESS, tls_context
+from lictor.client.address import Address as Address
+from lictor.client.address import parse_address as parse_address
 from lictor.model.environment import env, env_bool
 from lictor.model.goflags import COMMAND_OPTIONS, HTTP_API_OPTIONS, FlagSet
 
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     import ssl
     from email.message import Message
 
-DEFAULT_ADDRESS = "127.0.0.1:8500"
 CONNECT_TIMEOUT = 30.0
 """Seconds to wait for a connection. An answer is waited for without limit, since a query may block."""
 
@@ -96,24 +98,6 @@ class Response:
         """X-Consul-Index: what a blocking query passes as `index` the next time; 0 when absent."""
         value = self.headers.get("X-Consul-Index", "")
         return int(value) if value.isascii() and value.isdigit() else 0
-
-
-class Address(NamedTuple):
-    """Where the agent listens: host and port, or the path of a unix socket; `prefix` goes before every path."""
-
-    scheme: str
-    host: str
-    port: int
-    socket_path: str
-    prefix: str
-
-    @property
-    def authority(self) -> str:
-        """host:port as URLs and error texts show it."""
-        if self.socket_path:
-            return quote(self.socket_path, safe="")
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}" if self.port else host
 
 
 # -- flags -------------------------------------------------------------------------------------------------------------
@@ -193,33 +177,6 @@ def connect(flags: FlagSet, io: Io) -> Client:
         raise CommandError(f"Error connecting to Consul agent: {error}") from None
 
 
-def parse_address(text: str, tls: bool = False) -> Address:
-    """`host:port`, `http://host:port/prefix`, `https://...` or `unix:///path`; raises ValueError for anything else.
-
-    `tls` makes the scheme https where text has none or says http.
-    """
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest = "http", text
-    if scheme == "unix":
-        return Address("https" if tls else "http", "localhost", 0, rest, "")
-    if scheme not in ("http", "https"):
-        raise ValueError(f"Unknown protocol scheme: {scheme}")
-    if tls:
-        scheme = "https"
-    authority, _, prefix = rest.partition("/")
-    host, colon, port = authority.rpartition(":")
-    if authority.endswith("]") or not colon:
-        host, port = authority, ""
-    host = host.removeprefix("[").removesuffix("]")
-    if not host:
-        host = "127.0.0.1"
-    if port and not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise ValueError(f'invalid port "{port}" in address "{text}": use host:port, such as {DEFAULT_ADDRESS}')
-    prefix = prefix.rstrip("/")
-    return Address(scheme, host, int(port or 0), "", f"/{prefix}" if prefix else "")
-
-
 def _setting(flags: FlagSet, io: Io, flag: str, variable: str) -> str:
     """What the flag says, else what the environment says, else ""."""
     given: str = flags[flag] if flag in flags.names() else ""
@@ -249,41 +206,13 @@ def _token(flags: FlagSet, io: Io) -> str:
 
 def _tls_context(flags: FlagSet, io: Io) -> ssl.SSLContext:
     """Certificates and trust for https; raises ValueError naming the file that cannot be used."""
-    import os
-    import ssl
-
-    ca_file = _setting(flags, io, "ca-file", "CACERT")
-    ca_path = _setting(flags, io, "ca-path", "CAPATH")
-    cert = _setting(flags, io, "client-cert", "CLIENT_CERT")
-    key = _setting(flags, io, "client-key", "CLIENT_KEY")
-    context = ssl.create_default_context() if not (ca_file or ca_path) else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        files = [ca_file] if ca_file else []
-        if ca_path and not ca_file:
-            files = sorted(entry.path for entry in os.scandir(ca_path) if entry.is_file())
-    except OSError as error:
-        raise ValueError(f"Error loading CA File: open {ca_path}: {reason(error)}") from None
-    for path in files:
-        try:
-            context.load_verify_locations(path)
-        except ssl.SSLError:
-            raise ValueError(f"Error loading CA File: Couldn't parse PEM in: {path}") from None
-        except OSError as error:
-            raise ValueError(f"Error loading CA File: open {path}: {reason(error)}") from None
-    if bool(cert) != bool(key):
-        raise ValueError("both client cert and client key must be provided")
-    if cert:
-        try:
-            context.load_cert_chain(cert, key)
-        except ssl.SSLError as error:
-            raise ValueError(f"cannot use {cert} with {key}: {error.reason or error}") from None
-        except OSError as error:
-            missing = cert if not os.path.exists(cert) else key
-            raise ValueError(f"open {missing}: {reason(error)}") from None
-    if env_bool("HTTP_SSL_VERIFY", io.env) is False:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+    return tls_context(
+        _setting(flags, io, "ca-file", "CACERT"),
+        _setting(flags, io, "ca-path", "CAPATH"),
+        _setting(flags, io, "client-cert", "CLIENT_CERT"),
+        _setting(flags, io, "client-key", "CLIENT_KEY"),
+        verify=env_bool("HTTP_SSL_VERIFY", io.env) is not False,
+    )
 
 
 # -- the client --------------------------------------------------------------------------------------------------------
