@@ -34,7 +34,7 @@ CHUNK_BYTES = 128 * 1024  # a chunk that has so many is not added to
 _LASTING = ("numbered_answers", "numbered_origins")
 _ARRAY = struct.Struct(">BI")  # how MessagePack begins an array: its longest form, and how many there are
 
-_ROW_TYPES: dict[str, Any] = {
+ROW_TYPES: dict[str, Any] = {
     "nodes": Node,
     "services": Instance,
     "checks": Check,
@@ -50,7 +50,7 @@ _ROW_TYPES: dict[str, Any] = {
     "numbered_origins": NumberedOrigin,
     "restoring": tuple[str, int, bytes],
 }
-_DECODERS = {name: msgspec.msgpack.Decoder(types.GenericAlias(list, (row,))) for name, row in _ROW_TYPES.items()}
+_DECODERS = {name: msgspec.msgpack.Decoder(types.GenericAlias(list, (row,))) for name, row in ROW_TYPES.items()}
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -225,7 +225,7 @@ def decode(state: bytes) -> tuple[Header, dict[str, list[Any]]]:
     pieces = _pieces(state)
     try:
         header = _header(next(pieces, b""))
-        rows: dict[str, list[Any]] = {name: [] for name in _ROW_TYPES}
+        rows: dict[str, list[Any]] = {name: [] for name in ROW_TYPES}
         for piece in pieces:
             name, encoded = _chunk(piece)
             rows[name].extend(_DECODERS[name].decode(encoded))
@@ -288,6 +288,22 @@ async def load_pieces(store: Store, pieces: Iterable[bytes]) -> None:
     for table in reading.store.tables.values():
         for _ in table.dismantle():
             await asyncio.sleep(0)
+
+
+def check_pieces(pieces: Iterable[bytes]) -> None:
+    """See that the pieces of a snapshot, cut anywhere, can be loaded. Blocks: it is for a thread. Raises
+    `InvalidRequest`.
+    """
+    reading = _Reading()
+    try:
+        for piece in pieces:
+            for _ in reading.take(piece):
+                pass
+        reading.end()
+    finally:
+        for table in reading.store.tables.values():
+            for _ in table.dismantle():
+                pass
 
 
 def keep_part(store: Store, token: str, number: int, data: bytes) -> None:

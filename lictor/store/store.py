@@ -204,6 +204,8 @@ class Store:
         self._touching: dict[Topic, bool] = {}
         self._pending: dict[Topic, bool] = {}
         self._replaced = False
+        self.flushed: list[Callable[[], None]] = []
+        """Called at the end of each flush: the index may have moved."""
 
     @property
     def tables(self) -> dict[str, Table[Any, Any]]:
@@ -263,6 +265,12 @@ class Store:
 
     def flush(self) -> int:
         """Tell the dependents of all that was touched since the last flush; returns how many were told."""
+        count = self._tell()
+        for flushed in self.flushed:
+            flushed()
+        return count
+
+    def _tell(self) -> int:
         if self._replaced:
             self._replaced = False
             self._pending.clear()

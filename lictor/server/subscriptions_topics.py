@@ -1,0 +1,178 @@
+"""The topics that client agents follow at this server. However many follow one, it is looked at once after a change,
+and what has changed is encoded once. Pure.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lictor.store import partial
+from lictor.store.partial_messages import CHUNK_BYTES, Change, Start, encode, packed
+from lictor.store.store import Store
+from lictor.store.watch import Dependent, Topic
+
+if TYPE_CHECKING:
+    from lictor.server.subscriptions_session import Session
+
+_ROWS_AT_ONCE = 256  # that are encoded before their size is looked at
+
+
+class Followed(Dependent):
+    """A topic that somebody follows: its rows as all of its `sessions` have been told, or will be next."""
+
+    __slots__ = ("_chunks", "_store", "_told", "index", "rows", "sessions", "topic", "version")
+
+    def __init__(self, store: Store, topic: Topic, rows: partial.Rows, told: Callable[["Followed"], None]) -> None:
+        self.seen = ()
+        self.topic = topic
+        self.rows = rows
+        self.index = partial.index_of(store, topic)
+        self.version = partial.version_of(store, topic, rows)
+        self.sessions: dict[Session, None] = {}
+        self._store = store
+        self._told = told
+        self._chunks: list[msgspec.Raw] = []
+        store.watches.add(self, partial.watched(topic))
+
+    def changed(self) -> None:
+        self._told(self)
+
+    def look(self) -> bytes | None:
+        """Look at the topic again: a `Change`, or None where there is none. Raises `OverflowError` where it has grown
+        so that it is not worth following.
+        """
+        store, topic = self._store, self.topic
+        store.watches.add(self, partial.watched(topic))
+        rows = partial.rows_of(store, topic)
+        if rows is None:
+            raise OverflowError
+        found = partial.difference(store, self.rows, rows)
+        index, version = partial.index_of(store, topic), partial.version_of(store, topic, rows)
+        same = not found and index == self.index and version == self.version
+        self.rows, self.index, self.version = rows, index, version
+        if same:
+            return None
+        self._chunks = []
+        return encode(Change(topic, index, version, packed(found.put), packed(found.left), packed(found.gone)))
+
+    def start(self) -> list[msgspec.Raw]:
+        """The topic as it is, in `Start`s."""
+        if not self._chunks:
+            parts = list(_parts(self.rows))
+            last = len(parts) - 1
+            self._chunks = [
+                msgspec.Raw(encode(Start(self.topic, self.index, self.version, number == last, part)))
+                for number, part in enumerate(parts)
+            ]
+        return self._chunks
+
+    def forget_start(self) -> None:
+        """Let go of what was kept of `start`."""
+        self._chunks = []
+
+    def close(self) -> None:
+        """Nobody follows it any more."""
+        self._store.watches.discard(self)
+
+
+def _parts(rows: partial.Rows) -> Iterator[dict[str, msgspec.Raw]]:
+    """Rows in encoded parts of about one size; at least one, which may be empty."""
+    part: dict[str, msgspec.Raw] = {}
+    size = 0
+    for name, table in rows.items():
+        listed = list(table.values())
+        step = _ROWS_AT_ONCE
+        at = 0
+        while at < len(listed):
+            raw = encode(listed[at : at + step])
+            if len(raw) > CHUNK_BYTES and step > 1:
+                step = max(1, step // 4)
+                continue
+            if name in part or size + len(raw) > CHUNK_BYTES:
+                if part:
+                    yield part
+                part, size = {}, 0
+            part[name] = msgspec.Raw(raw)
+            size += len(raw)
+            at += step
+    yield part
+
+
+class Topics:
+    """All topics that are followed. `told` is called when one of them has changed, and none had since `look`.
+
+    `looks` counts looks at a topic after a change, `changes` what they found.
+    """
+
+    def __init__(self, store: Store, told: Callable[[], None]) -> None:
+        self._store = store
+        self._told = told
+        self._open: dict[Topic, Followed] = {}
+        self._dirty: dict[Followed, None] = {}
+        self._started: dict[Followed, None] = {}
+        self.looks = 0
+        self.changes = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, topic: Topic) -> Followed | None:
+        """A topic as it is followed, None where it is not worth following; nothing may be dirty."""
+        found = self._open.get(topic)
+        if found is None:
+            rows = partial.rows_of(self._store, topic)
+            if rows is None:
+                return None
+            found = self._open[topic] = Followed(self._store, topic, rows, self._changed)
+        return found
+
+    def start(self, followed: Followed) -> list[msgspec.Raw]:
+        """A topic as it is, in `Start`s; kept until `forget_starts`, for others who begin now."""
+        self._started[followed] = None
+        return followed.start()
+
+    def leave(self, followed: Followed, session: "Session") -> None:
+        """A session follows a topic no more."""
+        followed.sessions.pop(session, None)
+        if not followed.sessions:
+            self.close(followed)
+
+    def close(self, followed: Followed) -> None:
+        """A topic is followed no more."""
+        followed.close()
+        self._dirty.pop(followed, None)
+        self._started.pop(followed, None)
+        if self._open.get(followed.topic) is followed:
+            del self._open[followed.topic]
+
+    def look(self) -> list[tuple[Followed, bytes | None]]:
+        """Look at all topics that may have changed: those that have with their `Change`, and with None those that are
+        too large to be followed any more.
+        """
+        found: list[tuple[Followed, bytes | None]] = []
+        while self._dirty:
+            dirty, self._dirty = self._dirty, {}
+            for followed in dirty:
+                self.looks += 1
+                try:
+                    change = followed.look()
+                except OverflowError:
+                    found.append((followed, None))
+                    continue
+                if change is not None:
+                    self.changes += 1
+                    found.append((followed, change))
+        return found
+
+    def forget_starts(self) -> None:
+        """Let go of encoded topics that may not be asked for again."""
+        started, self._started = self._started, {}
+        for followed in started:
+            followed.forget_start()
+
+    def _changed(self, followed: Followed) -> None:
+        first = not self._dirty
+        self._dirty[followed] = None
+        if first:
+            self._told()
