@@ -89,8 +89,9 @@ def _rank(member: dict[str, Any]) -> tuple[bool, str, str]:
 
 
 def _address(member: dict[str, Any]) -> str:
+    """Host and port; the host alone for a server that has not told its port of gossip yet."""
     host = f"[{member['Addr']}]" if ":" in member["Addr"] else member["Addr"]
-    return f"{host}:{member['Port']}"
+    return f"{host}:{member['Port']}" if member["Port"] else str(host)
 
 
 def short(members: list[dict[str, Any]]) -> list[list[str]]:

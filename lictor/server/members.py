@@ -27,6 +27,7 @@ class Known(msgspec.Struct, frozen=True):
     address: str
     status: int
     hello: Hello | None = None
+    datacenter: str = ""
 
     @property
     def shown(self) -> tuple[object, ...]:
@@ -59,10 +60,11 @@ class Members:
 
     def follow(self, peers: Iterable[Peer], now: float) -> None:
         """Take over the servers of the configuration. `now` is in seconds of any steady clock."""
-        own, before = self.own_id, self._shown()
+        me, before = self._me(), self._shown()
+        own, datacenter = me.id, me.datacenter
         configured = {peer.id: peer for peer in peers if peer.id != own}
         for peer in configured.values():
-            known = Known(peer.id, peer.node, peer.address, UNKNOWN)
+            known = Known(peer.id, peer.node, peer.address, UNKNOWN, datacenter=datacenter)
             tracked = self._others.get(peer.id)
             if tracked is None or tracked.known.status == LEFT:
                 self._others[peer.id] = _Tracked(known)
@@ -117,7 +119,7 @@ class Members:
     def servers(self) -> list[Known]:
         """Every server, this one included, in order of their names."""
         me = self._me()
-        own = Known(me.id, me.node, me.address, ALIVE, me)
+        own = Known(me.id, me.node, me.address, ALIVE, me, me.datacenter)
         found = [own, *(tracked.known for tracked in self._others.values())]
         return sorted(found, key=lambda known: (known.node, known.id))
 
@@ -139,7 +141,7 @@ def as_member(known: Known) -> Member:
     hello = known.hello
     tags = {
         "acls": "0",
-        "dc": hello.datacenter if hello is not None else "",
+        "dc": hello.datacenter if hello is not None else known.datacenter,
         "ft_fs": "1",
         "ft_si": "1",
         "id": known.id,

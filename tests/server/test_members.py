@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from lictor.cli.members import short
 from lictor.model.member import ALIVE, FAILED, LEFT
 from lictor.raft.consensus import Peer
 from lictor.server.hello import Hello
@@ -114,6 +115,16 @@ def test_a_server_is_shown_as_a_member() -> None:
     assert (shown.name, shown.addr, shown.port, shown.status) == ("b", "10.0.0.1", 8301, ALIVE)
     assert (shown.tags["role"], shown.tags["id"], shown.tags["port"]) == ("consul", "id-b", str(ord("b")))
     assert (shown.tags["dc"], shown.tags["read_replica"]) == ("dc1", "1")
+
+
+def test_a_server_that_was_not_heard_yet_is_shown_as_far_as_it_is_known() -> None:
+    watched = Watched("a", "b")
+    shown = as_member(watched.members.servers()[1])
+    assert (shown.name, shown.addr, shown.port, shown.status) == ("b", "10.0.0.1", 0, UNKNOWN)
+    assert (shown.tags["dc"], shown.tags["port"]) == ("dc1", str(ord("b")))
+    member = {"Name": "b", "Addr": shown.addr, "Port": 0, "Status": 0, "Tags": {**shown.tags, "segment": "<all>"}}
+    assert short([member])[1][:4] == ["b", "10.0.0.1", "none", "server"]
+    assert short([{**member, "Port": 8301}])[1][1] == "10.0.0.1:8301"
 
 
 def test_servers_ask_each_other() -> None:
