@@ -180,16 +180,19 @@ def join_problem(
     """Why a server must not join under a record; empty if it may. Pure.
 
     A server that lost its raft folder comes back under its node id with another number, and takes the place of what it
-    was; but nobody takes the place of a server that is alive.
+    was; but nobody takes the place of a server that is alive. Whoever was at the address is not, since the one that
+    asks must answer there: it may come back at once.
     """
     for peer in peers:
-        alive = peer.id == leader_id or seconds_silent(peer.id) < ALIVE
+        leads = peer.id == leader_id
+        alive = leads or (seconds_silent(peer.id) < ALIVE and peer.address != record.address)
         if peer.number == record.number or not alive:
             continue
+        wait = "" if leads else f"; one that has ended can be replaced {ALIVE:.0f} seconds later, by itself"
         if peer.id == record.id:
-            return f"a server with the node id {record.id} is alive at {peer.address}: give each its own"
+            return f"a server with the node id {record.id} is alive at {peer.address}: give each its own{wait}"
         if peer.node.lower() == record.node.lower():
-            return f"the node name {record.node} belongs to another server, at {peer.address}: give each its own"
+            return f"the node name {record.node} belongs to another server, at {peer.address}: give each its own{wait}"
         if peer.address == record.address:
             return f"the address {record.address} belongs to another server, {peer.node}: give each its own"
     return ""
