@@ -160,6 +160,7 @@ def _formation_settings(config: RuntimeConfig, meta: dict[str, str]) -> Formatio
         alone=config.bootstrap or config.bootstrap_expect == 1,
         read_replica=config.read_replica,
         join=_places_of_calls(config),
+        gossip=len(_places_of_calls(config)) < len(config.join_lan),
         port=config.ports.server,
         retry_interval=config.retry_interval,
         retry_max=config.retry_max,

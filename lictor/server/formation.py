@@ -225,6 +225,7 @@ class Formation:
                 formed=self._formed,
                 waited=waited,
                 silent=self._search.silent(),
+                lonely=self._search.lonely,
             )
             if plan.step is Step.RELEASE:
                 self._notices.show(plan.step.value, plan.reason)

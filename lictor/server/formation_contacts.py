@@ -140,6 +140,11 @@ class Contacts:
         return all(contact.sight is not None or contact.trouble for contact in self._all.values() if contact.configured)
 
     @property
+    def lonely(self) -> bool:
+        """Whether configuration names this server's own address, and no other is known."""
+        return bool(self._self) and not self._all
+
+    @property
     def met_anybody(self) -> bool:
         """Whether any address of the configuration ever answered, this server's own included."""
         return bool(self._self) or any(contact.sight is not None for contact in self._all.values())

@@ -90,11 +90,12 @@ def plan_blank(
     formed: bool = False,
     waited: float = 0.0,
     silent: Sequence[str] = (),
+    lonely: bool = False,
 ) -> Plan:
     """What a blank server should do. `sights` are recent, one for each server; `promised_at` is when the promise was
     given or the process began, whichever was later; `formed` whether any server said that the promised cluster is
     there; `waited` for how many seconds enough servers have been seen without a cluster coming of it; `silent` tells of
-    addresses that do not answer.
+    addresses that do not answer; `lonely` whether the configuration names no other address than this server's own.
     """
     if standing.promise is not None:
         return _plan_bound(own, standing.promise, sights, promised_at, formed)
@@ -106,6 +107,7 @@ def plan_blank(
         return _plan_join(clustered, strange)
     waiting = f"; no answer from {', '.join(silent)}" if silent else ""
     waiting += f"; {'; '.join(strange)}" if strange else ""
+    waiting += "; retry_join names only this server: name the others too" if lonely and not others else ""
     if standing.joining:
         return Plan(Step.WAIT, f"this server has asked to join a cluster, and no server of it answers{waiting}")
     if own.read_replica:

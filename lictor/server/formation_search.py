@@ -98,6 +98,11 @@ class Search:
         """The addresses of the configuration that do not answer, and why."""
         return self._contacts.silent()
 
+    @property
+    def lonely(self) -> bool:
+        """Whether the configuration names no other address than this server's own."""
+        return self._contacts.lonely and not self._settings.gossip
+
     def answering(self, now: float) -> tuple[str, ...]:
         """Where servers answered of late."""
         return self._contacts.answering(now)

@@ -58,6 +58,12 @@ def test_the_first_in_order_of_node_ids_founds_when_all_that_are_expected_are_th
     assert (found.step, [server.node for server in found.servers]) == (Step.FOUND, ["a", "b", "c"])
     assert plan(sight("c")).step is Step.WAIT
     assert "expecting 3 servers, see 2: a, c" in plan(sight("c")).reason
+
+
+def test_a_server_that_is_told_to_join_only_itself_says_so() -> None:
+    hint = "retry_join names only this server: name the others too"
+    assert plan(lonely=True).reason.endswith(f"expecting 3 servers, see 1: a; {hint}")
+    assert hint not in plan().reason and hint not in plan(sight("c"), lonely=True).reason
     waiting = plan(sight("a"), sight("c"), me=own("b"))
     assert (waiting.step, "waiting for a to found" in waiting.reason) == (Step.WAIT, True)
 
