@@ -5,6 +5,8 @@ digests over the proposals says in a few bytes what was applied up to a position
 
 - *one leader a term*: no two servers lead the same term;
 - *one lease*: nobody leads a later term while a leader's lease lasts;
+- *one vote*: no server votes for two in one term, nor has forgotten, when it starts again, whom it told that it votes
+  for;
 - *one history*: at each position all servers apply the same proposal, after a restart and from a snapshot as well; so
   what one server applied is never lost;
 - *once*: no proposal is applied at two positions;
@@ -12,6 +14,7 @@ digests over the proposals says in a few bytes what was applied up to a position
 - *fresh reads*: whoever answers a default or consistent read holds everything that was acknowledged, or read so by
   anybody, before the read was asked for;
 - *linearizability* of each key's and each lock's history, by the checker, which knows nothing of positions;
+- *nothing stuck*: when all is well again, what servers have proposed is applied soon;
 - *nothing lost*: every acknowledged write that nothing replaced is there at the end.
 """
 
@@ -81,11 +84,26 @@ class Observer:
         self._chain: dict[int, tuple[bytes, str]] = {0: (b"", "nobody")}
         self._applied: dict[bytes, int] = {}
         self._stores: dict[int, tuple[bytes, str]] = {}
+        self._votes: dict[int, tuple[int, int]] = {}  # the latest term that a server voted in, and for whom
 
     def leads(self, who: str, term: int) -> None:
         """A server acted as leader of a term."""
         if self.leaders.setdefault(term, who) != who:
             self._fail(f"term {term} has two leaders: {self.leaders[term]} and {who}")
+
+    def votes(self, who: str, number: int, term: int, candidate: int) -> None:
+        """A server told a candidate that it votes for it; both by their numbers."""
+        latest, chosen = self._votes.get(number, (0, 0))
+        if term == latest and candidate != chosen:
+            self._fail(f"{who} votes for {candidate} in term {term}, in which it voted for {chosen}")
+        if term >= latest:
+            self._votes[number] = (term, candidate)
+
+    def remembers(self, who: str, number: int, term: int, vote: int) -> None:
+        """A server has started with what it has on disk."""
+        latest, chosen = self._votes.get(number, (0, 0))
+        if term < latest or (term == latest and vote != chosen):
+            self._fail(f"{who} starts in term {term} with a vote for {vote}, and voted for {chosen} in term {latest}")
 
     def applies(self, who: str, position: int, digest: bytes, proposal: bytes) -> None:
         """A server applied a proposal, and is at a position now."""
@@ -166,6 +184,12 @@ class WatchedMachine:
         self._observer.images += 1
         self._observer.compare(self._who, self.position, self._store)
         return _MarkedImage(self._machine.image(), self.position, self._digest)
+
+    def check(self, pieces: Iterator[bytes]) -> None:
+        head = b""
+        while len(head) < _MARK:
+            head += next(pieces)
+        self._machine.check(chain((head[_MARK:],), pieces))
 
     async def load(self, pieces: Iterator[bytes]) -> None:
         head = b""

@@ -150,12 +150,17 @@ class Client:
         weights = [workload.kinds[name] for name in names]
         while not workload.done:
             await asyncio.sleep(chance.expovariate(1 / workload.pause))
-            await doing[chance.choices(names, weights)[0]]()
+            if self._cluster.quiet:
+                await self._get(f"register/{chance.randrange(workload.keys)}", "default")
+            else:
+                await doing[chance.choices(names, weights)[0]]()
 
     # -- asking a server ----------------------------------------------------------------------------------------------
 
     def _server(self) -> Host:
-        return self._chance.choice(self._cluster.hosts)
+        """Any; more often one that takes itself for the leader, above all one that others do not."""
+        leaders = self._cluster.leaders()
+        return leaders[0] if leaders and self._chance.random() < 0.2 else self._chance.choice(self._cluster.hosts)
 
     async def _ask(self, work: Callable[[Process], Awaitable[Any]]) -> Any:
         """An answer, after which everything up to the server's position is known. Raises `Unavailable`, `Lost`,

@@ -9,7 +9,11 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+
 from lictor.raft.consensus import ServerRecord
+from lictor.raft.core.message import Message, MessageKind
+from lictor.raft.envelope import MESSAGES
 from lictor.raft.settings import RaftSettings
 from lictor.server.autopilot_config import AutopilotConfig
 from tests.simulation.checks import Counts, Observer
@@ -19,6 +23,9 @@ from tests.simulation.network import Network
 from tests.simulation.process import LATENCY, Lost, Process, Unavailable, Work
 
 EPOCH: Final = 1_700_000_000.0  # where wall clocks begin, in seconds since 1970
+VOTE_BYTES: Final = 400  # no envelope with a vote is longer
+
+_decode: Final = msgspec.msgpack.Decoder(tuple[int, int, str, float, int, float, tuple[Message, ...]]).decode
 
 
 class Host:
@@ -136,7 +143,10 @@ class Cluster:
         self.expect = 0
         self.counts = Counts()
         self.network = Network(loop, random.Random(chance.getrandbits(32)), note, self.look)
+        self.network.sent = self._overhear
         self.observer = Observer(fail, note)
+        self.traps: list[Callable[[Message], None]] = []  # told of each vote that is asked for, or given
+        self.quiet = 0  # how many want clients to write nothing for a while
         self.hosts: list[Host] = []
         slowest = chance.uniform(0.8, 0.96)
         self._rates = (slowest, slowest * 1.249) if chance.random() < 0.7 else (1.0, 1.0)
@@ -174,6 +184,18 @@ class Cluster:
                 self.loop.later(0.0, process.hang_up, number, owner=process.owner)
             raise Lost from None
 
+    def _overhear(self, who: str, method: str, body: bytes) -> None:
+        """A server sends a message: see whom it votes for."""
+        if method != MESSAGES or len(body) > VOTE_BYTES:
+            return
+        for message in _decode(body)[-1]:
+            if message.kind is MessageKind.VOTE_RESPONSE and not message.reject:
+                self.observer.votes(who, message.sender, message.term, message.to)
+            elif message.kind is not MessageKind.VOTE:
+                continue
+            for trap in list(self.traps):
+                trap(message)
+
     def look(self) -> None:
         """See who leads, and whose lease lasts, at this moment."""
         leading: list[tuple[int, str]] = []
@@ -204,6 +226,10 @@ class Cluster:
             peer.voter and peer.number == host.number for peer in process.replica.peers()
         )
 
-    def up(self) -> list[Host]:
-        """The hosts whose server runs."""
-        return [host for host in self.hosts if host.process is not None]
+    def voters(self) -> list[Host]:
+        """The hosts whose server runs and is a voter, as the leader sees it."""
+        leaders = self.leaders()
+        if not leaders or leaders[-1].process is None:
+            return []
+        numbers = {peer.number for peer in leaders[-1].process.replica.peers() if peer.voter}
+        return [host for host in self.hosts if host.process and host.process.up and host.number in numbers]

@@ -14,6 +14,7 @@ from typing import Final
 from lictor.model.errors import LictorError
 from lictor.raft.consensus import ServerChange
 from lictor.raft.core.message import NO_LIMIT, EntryKind
+from tests.simulation.ambushes import Ambushes
 from tests.simulation.cluster import Cluster, Host
 from tests.simulation.network import Weather
 from tests.simulation.process import Lost, Process, Unavailable
@@ -31,7 +32,6 @@ WEIGHTS: Final = {
     "cut": 5.0,
     "one_way": 3.0,
     "link": 3.0,
-    "usurper": 2.0,
     "isolate_leader": 3.0,
     "breaks": 1.0,
     "weather": 2.0,
@@ -47,6 +47,11 @@ WEIGHTS: Final = {
     "replace": 1.5,
     "leave": 1.0,
     "move": 1.0,
+    "usurper": 2.0,
+    "deposed": 2.0,
+    "forgetful": 1.0,
+    "late_vote": 1.0,
+    "two_majorities": 1.0,
 }
 
 
@@ -64,6 +69,7 @@ class Faults:
             # Autopilot must not take a server out just when another one is lost for good.
             self.mood["replace"] = 0.0
         self.chaos = chance.random() < 0.2  # whether the network may lose, double and reorder single messages
+        self._ambushes = Ambushes(cluster, chance)
         self._running: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._doubtful = False
@@ -79,7 +85,7 @@ class Faults:
         """Begin one fault after the other."""
         chance = self.chance
         kinds, weights = list(self.mood), list(self.mood.values())
-        doing: dict[str, Callable[[], Awaitable[None]]] = {kind: getattr(self, f"_{kind}") for kind in kinds}
+        doing: dict[str, Callable[[], Awaitable[None]]] = {kind: self._doing(kind) for kind in kinds}
         while not self.done and any(weights):
             await asyncio.sleep(chance.expovariate(1 / self.gap))
             kind = chance.choices(kinds, weights)[0]
@@ -89,6 +95,11 @@ class Faults:
             task.add_done_callback(self._ended)
             if len(self._running) > 3:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+
+    def _doing(self, kind: str) -> Callable[[], Awaitable[None]]:
+        """What a kind of fault does: it is a method here, or of the ambushes."""
+        doing: Callable[[], Awaitable[None]] = getattr(self, f"_{kind}", None) or getattr(self._ambushes, kind)
+        return doing
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)
@@ -214,25 +225,6 @@ class Faults:
         if one != other:
             await self._separate({(one, other), (other, one)})
 
-    async def _usurper(self) -> None:
-        """One does not hear the leader and wants its place, while those that do hear it are started again and again."""
-        cluster, leaders = self.cluster, self.cluster.leaders()
-        others = [host for host in cluster.hosts if host not in leaders]
-        if not leaders or not others:
-            return
-        usurper = self.chance.choice(others)
-        ends = cluster.loop.now + 4 * cluster.settings.election_timeout
-        pairs = {(leaders[-1].address, usurper.address), (usurper.address, leaders[-1].address)}
-        cut = asyncio.ensure_future(self._separate(pairs, ends - cluster.loop.now))
-        while cluster.loop.now < ends:
-            await asyncio.sleep(self.chance.uniform(0.0, cluster.settings.election_timeout))
-            for host in others:
-                if host is not usurper and host.process is not None:
-                    cluster.counts.crashes += 1
-                    host.kill(power=False)
-                    host.start()
-        await cut
-
     async def _isolate_leader(self) -> None:
         leaders = self.cluster.leaders()
         if leaders:
@@ -265,6 +257,7 @@ class Faults:
             loss=chance.choice((0.0, 0.1, 0.3)) if self.chaos else 0.0,
             doubles=chance.choice((0.0, 0.2)) if self.chaos else 0.0,
             shuffles=chance.choice((0.0, 0.2)) if self.chaos else 0.0,
+            echoes=chance.choice((0.0, 0.2)) if self.chaos else 0.0,
         )
         await self._last()
         network.weather = Weather()

@@ -5,8 +5,8 @@ that was on its way. Where nothing passes (a *cut* from one address to another),
 in time it arrives, old as it is, otherwise the connection breaks; sometimes it breaks at once. A process that is killed
 closes its connections, a machine that loses its power does not: the others notice later.
 
-With `Weather.loss`, `doubles` and `shuffles`, messages and calls are lost, doubled and overtaken as well, as no
-connection would: more than servers must stand, and they must stand it.
+With `Weather.loss`, `doubles`, `shuffles` and `echoes`, messages and calls are lost, doubled and overtaken as well, as
+no connection would: more than servers must stand, and they must stand it.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from tests.simulation.loop import Owner, SimLoop
 
 RETRY_LONGEST: Final = 5.0  # seconds between two attempts to get through
 QUEUED_BYTES: Final = 32 * 1024 * 1024  # on the way from one server to another; more is dropped
+ECHO: Final = 10.0  # seconds after which a message may come again
 WINDOW: Final = 4  # pieces of a stream that are on their way
 
 
@@ -37,23 +38,26 @@ class Weather(msgspec.Struct):
     loss: float = 0.0
     doubles: float = 0.0
     shuffles: float = 0.0
+    echoes: float = 0.0  # messages that come again long after, up to `ECHO` seconds
     breaks: float = 0.0  # of connections, at each frame
 
     @property
     def faithful(self) -> bool:
         """Whether messages arrive once and in order."""
-        return not (self.loss or self.doubles or self.shuffles)
+        return not (self.loss or self.doubles or self.shuffles or self.echoes)
 
 
 class Network:
     """All connections, and who listens where. `cut` holds (from, to) pairs of addresses between which nothing passes.
 
-    `trace` is told of what happens, in short lines; `passed` each time a frame has arrived.
+    `trace` is told of what happens, in short lines; `passed` each time a frame has arrived; `sent` of each message, by
+    its sender's name, its method and its body, before it is on its way.
     """
 
     def __init__(
         self, loop: SimLoop, chance: random.Random, trace: Callable[[str], None], passed: Callable[[], None]
     ) -> None:
+        self.sent: Callable[[str, str, bytes], None] = lambda name, method, body: None
         self.loop = loop
         self.chance = chance
         self.weather = Weather()
@@ -274,6 +278,7 @@ class SimTransport:
         connection = self._dial(address)
         if connection is None or connection.pipe(self).bytes > QUEUED_BYTES:
             return False
+        self.network.sent(self.owner.name, method, body)
         self._put(connection, len(body), f"{method} {len(body)}", "_message", method, bytes(body))
         return True
 
@@ -370,6 +375,8 @@ class SimTransport:
         if chance.random() < weather.loss:
             network.note(f"net {self.address}>{other.address} {what} is lost")
             return
+        if end == "_message" and chance.random() < weather.echoes:
+            network.loop.later(chance.uniform(0.0, ECHO), self._overtaken, connection, frame, other)
         for _ in range(2 if chance.random() < weather.doubles else 1):
             if chance.random() < weather.shuffles:
                 late = network.delay() + chance.random() * weather.slow

@@ -91,6 +91,8 @@ class Process:
         try:
             await self.server.start()
             host.number = self.replica.number
+            raft = self.replica.node._raft
+            cluster.observer.remembers(self.owner.name, host.number, raft.term, raft.vote)
             self.up = True
             await self.formation.start()
         except (DiskFull, DiskFailed) as error:

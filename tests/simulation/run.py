@@ -29,6 +29,7 @@ from tests.simulation.loop import Broken, SimLoop, Stuck, run
 from tests.simulation.process import Lost, Process, Unavailable
 
 PATIENCE: Final = 300.0  # virtual seconds in which a healed cluster must come to rest
+SETTLING: Final = 20.0  # virtual seconds in which it then must have applied all that it was asked for
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -110,6 +111,7 @@ class Simulation:
         self.workload.done = True
         await clients
         await self._gather()
+        await self._answered()
         self._judge()
 
     async def _form(self) -> None:
@@ -170,6 +172,18 @@ class Simulation:
             if self.loop.now > deadline:
                 self._fail(f"the servers did not come to the same state: {self._state()}")
             await asyncio.sleep(0.5)
+
+    async def _answered(self) -> None:
+        """Nothing that any server proposed is left waiting."""
+        deadline = self.loop.now + SETTLING
+        for host in self.cluster.hosts:
+            while host.process is not None and host.process.up:
+                numbers = host.process.replica._proposals._origin.numbers()
+                if not numbers:
+                    break
+                if self.loop.now > deadline:
+                    self._fail(f"{host.name} waits for its proposals {numbers} in vain: {self._state()}")
+                await asyncio.sleep(0.05)
 
     async def _promote(self, leader: Host, host: Host) -> None:
         record = host.record()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lictor.raft import log_writer
+from lictor.raft.core.message import HardState
 from lictor.raft.once import AppliedNumbers, Proposal
 from tests.simulation.__main__ import again
 from tests.simulation.checks import Counts
@@ -50,3 +52,9 @@ def test_a_proposal_that_counts_twice_is_noticed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(AppliedNumbers, "take", take)
     errors = [play(seed, longest=LONGEST).error for seed in range(20)]
     assert any("was applied at" in error for error in errors)
+
+
+def test_a_vote_that_is_not_durable_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_writer, "HardState", lambda term, vote, commit: HardState(term, 0, commit))
+    errors = [play(seed, longest=LONGEST).error for seed in range(20)]
+    assert any("with a vote for 0, and voted for" in error for error in errors)
