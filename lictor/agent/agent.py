@@ -8,6 +8,7 @@ await agent.close()
 
 import asyncio
 import contextlib
+import random
 import secrets
 import socket
 import time
@@ -19,6 +20,7 @@ from lictor.agent import instruments
 from lictor.agent.anti_entropy import AntiEntropy
 from lictor.agent.checks.alias import NodeHealth
 from lictor.agent.config.keys import RuntimeConfig
+from lictor.agent.coordinate_reports import CoordinateReports
 from lictor.agent.data_lock import DataLock
 from lictor.agent.events import WIRE_NAME, EventLog, check_event, concerns, from_wire, wire_payload
 from lictor.agent.forwarding import block
@@ -392,6 +394,8 @@ class Agent:
             self._closing.append(running.close)
             await running.start()
             self.leadership.start()
+            if self.serving is not None:
+                self.serving.report = self.leadership.update_coordinate
             self._closing.append(self.leadership.close)
             if config.dev_mode or config.bootstrap:
                 with contextlib.suppress(TimeoutError):
@@ -404,7 +408,7 @@ class Agent:
                 async with asyncio.timeout(SYNC_PATIENCE):
                     await self.anti_entropy.sync_whole()
         self._follow_leader()
-        if self.server is not None and not config.disable_coordinates:
+        if not config.disable_coordinates:
             telling = asyncio.create_task(self._tell_coordinate())
             self._closing.append(lambda: _ended(telling))
         self.anti_entropy.start()
@@ -462,16 +466,31 @@ class Agent:
         consensus.on_peers(changed)
 
     async def _tell_coordinate(self) -> None:
-        """Have this node's coordinate stored, as soon as there is a leader."""
-        while True:
+        """Have this node's coordinate stored: a server's first one as soon as there is a leader."""
+        name = self.config.node_name
+        while self.server is not None:
             try:
-                await self.apply(CoordinateUpdate((CoordinateEntry(self.config.node_name),)))
-                return
+                if self.store.coordinates.get((name.lower(), "")) is None:
+                    await self.apply(CoordinateUpdate((CoordinateEntry(name),)))
+                break
             except NoLeader:
                 await asyncio.sleep(1.0)
 
     def _peers_changed(self) -> None:
         """A server that was no member for a while was taken out of the catalog, with all that it has registered."""
+        await CoordinateReports(
+            node=name,
+            coordinate=lambda: self.pools.coordinate,
+            members=lambda: len(self.members()),
+            send=self._report_coordinate,
+            chance=random.Random(),
+        ).run()
+
+    async def _report_coordinate(self, entry: CoordinateEntry) -> None:
+        if self.leadership is not None:
+            await self.leadership.update_coordinate(entry)
+        else:
+            await self.apply(CoordinateUpdate((entry,)))
         server = self.server
         member = server is not None and any(peer.number == server.consensus.number for peer in server.consensus.peers())
         if member and not self._member:

@@ -42,7 +42,7 @@ from lictor.gossip.roster import PoolMember, Status
 from lictor.gossip.serf import Serf
 from lictor.gossip.settings import LAN, WAN, SerfSettings, SwimSettings
 from lictor.gossip.sockets import Sockets
-from lictor.model.coordinate_entry import Coord
+from lictor.model.coordinate_entry import Coord, CoordinateEntry
 from lictor.model.errors import LictorError, Refused
 from lictor.model.host_port import join_host_port
 from lictor.model.member import ALIVE, Member
@@ -360,6 +360,40 @@ class LanPool:
     def coordinate(self) -> Coord:
         """Where this agent is in the pool's network, as it estimates it."""
         return self._pool.serf.coordinates.own if self._pool is not None else Coord()
+
+    def coordinates(self) -> list[CoordinateEntry]:
+        """Where every member is, as far as it is known."""
+        if self._pool is None:
+            return []
+        known = {**self._pool.serf.coordinates.known, self.name: self.coordinate}
+        return [CoordinateEntry(found.name, "", known[found.name]) for found in self.members() if found.name in known]
+
+    # -- figures ------------------------------------------------------------------------------------------------------
+
+    def figures(self) -> dict[str, int]:
+        """The pool's numbers, under the names that `lictor info` shows."""
+        if self._pool is None:
+            return {}
+        serf = self._pool.serf
+        waiting = serf.waiting()
+        return {
+            "coordinate_resets": serf.coordinates.resets,
+            "event_queue": waiting.events,
+            "event_time": serf.user_events.clock.time,
+            "failed": len(serf.roster.with_status(Status.FAILED)),
+            "health_score": serf.swim.awareness.score,
+            "intent_queue": waiting.intents,
+            "left": len(serf.roster.with_status(Status.LEFT)),
+            "member_time": serf.clock.time,
+            "members": len(serf.roster.members),
+            "query_queue": waiting.queries,
+            "query_time": serf.queries.clock.time,
+        }
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether gossip is sealed."""
+        return self._keyring.primary is not None
 
 
 def _shown(member: PoolMember) -> Member:

@@ -19,6 +19,7 @@ from lictor.agent.config.join_sources import JoinSource
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.logs import logger
 from lictor.gossip.sockets import Sockets, bind
+from lictor.model.coordinate_entry import Coord, CoordinateEntry
 from lictor.model.errors import Refused
 from lictor.model.member import ALIVE, Member
 from lictor.server.agents import NO_GOSSIP, Agents
@@ -204,6 +205,17 @@ class Pools:
         age = asyncio.get_running_loop().time() - self._since
         keep = self._config.reconnect_timeout or RECONNECT
         return Agents(self.lan.members(), self.lan.forgotten, settled=age >= SETTLED, complete=age >= keep)
+
+    @property
+    def coordinate(self) -> Coord:
+        """Where this agent is in its datacenter's network."""
+        return self.lan.coordinate if self.lan is not None else Coord()
+
+    def coordinates_between(self) -> list[CoordinateEntry]:
+        """Where the servers are in the network between datacenters, by the names of the pool's members; those that are
+        known.
+        """
+        return self.wan.coordinates() if self.wan is not None else []
 
     def acquaint_soon(self) -> None:
         """Servers may have become known by their calls."""

@@ -8,14 +8,17 @@ await serving.close()
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from lictor.agent.config.join_sources import JoinAddress
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.logs import logger
 from lictor.agent.rpc_tls import rpc_tls
 from lictor.agent.worker import Worker
+from lictor.model.command import Command, CoordinateUpdate
+from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.errors import LictorError
 from lictor.model.host_port import join_host_port
 from lictor.raft.consensus import Consensus, Machine, ServerRecord
@@ -64,7 +67,8 @@ class Serving:
         )
         self._replica: Replica
         self.server = Server(store, self._agreement, hold=config.performance.rpc_hold_timeout)
-        serve_agents(self.network, store, self.server.apply)
+        self.report: Callable[[CoordinateEntry], Awaitable[None]] | None = None  # has one written before long
+        serve_agents(self.network, store, self._apply)
         self.formation = Formation(
             self.server.consensus,
             self.network,
@@ -74,6 +78,14 @@ class Serving:
             self._world,
             give_up,
         )
+
+    async def _apply(self, command: Command) -> Any:
+        """Apply an agent's command; coordinates are gathered by the leader, since every agent sends its own."""
+        if not isinstance(command, CoordinateUpdate) or self.report is None:
+            return await self.server.apply(command)
+        for entry in command.entries:
+            await self.report(entry)
+        return None
 
     def _agreement(self, machine: Machine) -> Consensus:
         settings = _raft_settings(self._config)

@@ -11,7 +11,22 @@ from lictor.model.version import API_VERSION, __version__
 
 if TYPE_CHECKING:
     from lictor.agent.agent import Agent
+    from lictor.agent.lan import LanPool
 
+_SERF = (
+    "coordinate_resets",
+    "encrypted",
+    "event_queue",
+    "event_time",
+    "failed",
+    "health_score",
+    "intent_queue",
+    "left",
+    "member_time",
+    "members",
+    "query_queue",
+    "query_time",
+)
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386"}
 
 
@@ -43,11 +58,11 @@ def stats(agent: Agent) -> dict[str, dict[str, str]]:
             "os": platform.system().lower(),
             "version": f"python{platform.python_version()}",
         },
-        "serf_lan": _serf(agent, len(agent.members())),
+        "serf_lan": _serf(agent, agent.pools.lan, len(agent.members())),
     }
     if agent.server is not None:
         found["raft"] = agent.server.consensus.stats()
-        found["serf_wan"] = _serf(agent, len(agent.members(wan=True)))
+        found["serf_wan"] = _serf(agent, agent.pools.wan, len(agent.members(wan=True)))
     return found
 
 
@@ -64,18 +79,9 @@ def _consul(agent: Agent) -> dict[str, str]:
     }
 
 
-def _serf(agent: Agent, members: int) -> dict[str, str]:
-    return {
-        "coordinate_resets": "0",
-        "encrypted": str(bool(agent.config.encrypt)).lower(),
-        "event_queue": "0",
-        "event_time": str(agent.events.clock + 1),
-        "failed": "0",
-        "health_score": "0",
-        "intent_queue": "0",
-        "left": "0",
-        "member_time": "1",
-        "members": str(members),
-        "query_queue": "0",
-        "query_time": "1",
-    }
+def _serf(agent: Agent, pool: LanPool | None, members: int) -> dict[str, str]:
+    if pool is not None:
+        return {"encrypted": str(pool.encrypted).lower()} | {name: str(n) for name, n in pool.figures().items()}
+    found = dict.fromkeys(_SERF, "0")
+    found |= {"encrypted": "false", "event_time": str(agent.events.clock + 1), "members": str(members)}
+    return found | {"member_time": "1", "query_time": "1"}

@@ -13,6 +13,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import msgspec
+
 from lictor.gossip import codec
 from lictor.gossip.asking import GossipError, Queries
 from lictor.gossip.broadcasts import BroadcastQueue
@@ -65,6 +67,14 @@ Admission = Callable[[str, str, dict[str, str]], str]
 def admit_all(name: str, host: str, tags: dict[str, str]) -> str:
     """Every node may be in the pool."""
     return ""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Messages that wait to be gossiped, by kind."""
+
+    intents: int
+    events: int
+    queries: int
 
 
 class Serf:
@@ -231,6 +241,10 @@ class Serf:
     def members(self) -> list[PoolMember]:
         """Everyone, this node included."""
         return list(self.roster.members.values())
+
+    def waiting(self) -> Waiting:
+        """How many messages wait to be gossiped."""
+        return Waiting(len(self._intents), len(self._event_queue), len(self._query_queue))
 
     def _anyone_else(self) -> bool:
         return any(m.name != self.name for m in self.roster.with_status(Status.ALIVE))

@@ -17,7 +17,6 @@ from lictor.http.reply import Reply, Stream, json_bytes, text_reply
 from lictor.http.request import Request
 from lictor.http.routes import Family, ReadFunction
 from lictor.model.authorizer import READ
-from lictor.model.coordinate_entry import Coord
 from lictor.model.errors import InvalidRequest, Refused
 from lictor.model.member import Member
 from lictor.model.version import API_VERSION, __version__
@@ -32,7 +31,6 @@ async def myself(api: Api, request: Request) -> Any:
     agent = api.agent
     request.require("agent", agent.node_name, READ)
     config = agent.config
-    entry = agent.store.coordinates.get((agent.node_name.lower(), config.segment))
     return {
         "Config": {
             "Datacenter": config.datacenter,
@@ -45,7 +43,7 @@ async def myself(api: Api, request: Request) -> Any:
             "BuildDate": "1970-01-01T00:00:01Z",
         },
         "DebugConfig": debug_config(config),
-        "Coord": entry.coord if entry is not None else Coord(),
+        "Coord": agent.pools.coordinate,
         "Member": agent.members()[0],
         "Stats": stats(agent),
         "Meta": agent.meta(),

@@ -35,10 +35,18 @@ class UpdateBody(msgspec.Struct, frozen=True, rename="pascal"):
 
 @family.action("GET", "/v1/coordinate/datacenters")
 async def datacenters(api: Api, request: Request) -> Any:
-    """The servers' coordinates between datacenters: this one's alone, at the origin, until there are others."""
+    """The servers' coordinates between datacenters, as far as they are known; without gossip, this one's alone."""
     request.require("node", api.agent.node_name, READ)
-    own = CoordinateEntry(api.agent.node_name)
-    return [{"Datacenter": api.agent.datacenter, "AreaID": WAN_AREA, "Coordinates": [_shown(own)]}]
+    agent = api.agent
+    known = {server.name: server for server in agent.members(wan=True)}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in agent.pools.coordinates_between():
+        datacenter = known[entry.node].tags.get("dc", "") if entry.node in known else ""
+        named = CoordinateEntry(entry.node.removesuffix(f".{datacenter}"), "", entry.coord)
+        found.setdefault(datacenter, []).append(_shown(named))
+    if not found:
+        found[agent.datacenter] = [_shown(CoordinateEntry(agent.node_name))]
+    return [{"Datacenter": dc, "AreaID": WAN_AREA, "Coordinates": entries} for dc, entries in sorted(found.items())]
 
 
 def _shown(entry: CoordinateEntry) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from tests.http.conftest import Door
+from tests.http.conftest import Door, open_agent
 
 
 async def test_raft(door: Door) -> None:
@@ -95,14 +95,19 @@ async def test_usage(door: Door) -> None:
     assert found["Index"] == door.agent.store.index
 
 
-async def test_coordinates(door: Door) -> None:
+async def test_coordinates() -> None:
+    async with open_agent("-hcl=disable_coordinates = true") as door:
+        await _coordinates(door)
+
+
+async def _coordinates(door: Door) -> None:
     coord = {"Vec": [0.5, *[0] * 7], "Error": 1.5, "Adjustment": 0, "Height": 0.001}
     assert await door.put("/v1/coordinate/update", {"Node": "n1", "Coord": coord}) == (200, b"")
     row = {"Node": "n1", "Segment": "", "Coord": coord}
     async with asyncio.timeout(30):  # written with others, some seconds later
-        while await door.json("/v1/coordinate/node/n1") != [row]:
+        while await door.json("/v1/coordinate/nodes") != [row]:
             await asyncio.sleep(0.05)
-    assert await door.json("/v1/coordinate/nodes") == [row]
+    assert await door.json("/v1/coordinate/node/n1") == [row]
     assert await door.json("/v1/coordinate/nodes?segment=x") == []
     assert (await door.get("/v1/coordinate/node/nope"))[0] == 404
     assert (await door.json("/v1/coordinate/datacenters"))[0]["AreaID"] == "wan"
