@@ -112,6 +112,7 @@ class Simulation:
         await clients
         await self._gather()
         await self._answered()
+        await self._rest("all servers at the same place", self._together)
         self._judge()
 
     async def _form(self) -> None:
