@@ -436,11 +436,14 @@ class Agent:
         starting = asyncio.create_task(self._start_gossip())
         self._closing.append(lambda: _ended(starting))
 
-    def _servers_seen(self, servers: "list[ServerSeen]") -> None:
-        """These servers are alive; where there were none, the catalog is told of what is registered here."""
+    def _servers_seen(self, alive: "list[ServerSeen]") -> None:
+        """The pool's servers have changed; where none was known, the catalog is told of what is registered here. One
+        that gossip takes for failed is still asked where no other answers.
+        """
         assert self.client is not None
         were = len(self.client.servers)
-        self.client.learn(server.address for server in servers if server.datacenter == self.datacenter)
+        seen = [server for server in self.pools.servers() if server.status != LEFT]
+        self.client.learn(server.address for server in seen if server.datacenter == self.datacenter)
         if not were and len(self.client.servers):
             self.anti_entropy.compare_soon()
 
@@ -475,9 +478,6 @@ class Agent:
                 break
             except NoLeader:
                 await asyncio.sleep(1.0)
-
-    def _peers_changed(self) -> None:
-        """A server that was no member for a while was taken out of the catalog, with all that it has registered."""
         await CoordinateReports(
             node=name,
             coordinate=lambda: self.pools.coordinate,
@@ -491,6 +491,9 @@ class Agent:
             await self.leadership.update_coordinate(entry)
         else:
             await self.apply(CoordinateUpdate((entry,)))
+
+    def _peers_changed(self) -> None:
+        """A server that was no member for a while was taken out of the catalog, with all that it has registered."""
         server = self.server
         member = server is not None and any(peer.number == server.consensus.number for peer in server.consensus.peers())
         if member and not self._member:

@@ -68,7 +68,9 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self.network = Network(self._chance, security=rpc_tls(config), limits=_network_limits(config))
         self.servers = Servers(self._chance)
-        self.replica = PartialReplica(store, self.network, self._whom, self._chance)
+        self.replica = PartialReplica(
+            store, self.network, self._whom, self._chance, failed=self._failed, datacenter=config.datacenter
+        )
         self._numbers = Numbers(self._chance)
         self._bucket = _bucket(config, self._loop.time())
         self._found = asyncio.Event()

@@ -32,6 +32,7 @@ from lictor.server.for_agents import serve_agents
 from lictor.server.formation import Formation
 from lictor.server.formation_settings import FormationSettings
 from lictor.server.server import Server
+from lictor.server.subscriptions import Subscriptions
 from lictor.store.store import Store
 
 log = logger("agent.server")
@@ -69,6 +70,7 @@ class Serving:
         self.server = Server(store, self._agreement, hold=config.performance.rpc_hold_timeout)
         self.report: Callable[[CoordinateEntry], Awaitable[None]] | None = None  # has one written before long
         serve_agents(self.network, store, self._apply)
+        self.subscriptions = Subscriptions(self.server, self.network, config.datacenter, chance)
         self.formation = Formation(
             self.server.consensus,
             self.network,
@@ -141,6 +143,7 @@ class Serving:
     async def close(self) -> None:
         """Finish what was accepted, and stop."""
         await self.formation.close()
+        await self.subscriptions.close()
         await self.server.close()
         await self.network.close()
         self._log_work.close()

@@ -218,18 +218,23 @@ class _Process:
     async def _open_doors(self) -> None:
         config = self.config
         self.http = open_door(self.agent, http_settings(config))
-        if self.agent.serving is not None:
+        serving = self.agent.serving
+        if serving is not None:
             from lictor.http.forwarding import serve_requests  # -dev does without
 
-            serve_requests(self.http.api, self.agent.serving.network)
+            serve_requests(self.http.api, serving.network)
         for endpoint in config.listen.http:
             await self._listen_http(self.http, endpoint, None)
         if config.listen.https:
             self.tls = _server_tls(config)
             for endpoint in config.listen.https:
                 await self._listen_http(self.http, endpoint, self.tls)
-        if config.listen.dns:
+        if config.listen.dns or serving is not None:
             self.dns = open_dns(self.agent)
+            if serving is not None:
+                from lictor.dns.for_agents import serve_questions
+
+                serve_questions(self.dns, serving.network)
             await self.dns.start(sorted({(e.host, e.port) for e in config.listen.dns}))
         await self._publish_lookups()
         await self._watch([parse_agent_watch(watch) for watch in config.watches])

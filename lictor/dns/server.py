@@ -31,6 +31,7 @@ log = logging.getLogger("lictor.dns")
 
 MAX_RECURSIONS = 1024
 MAX_UNCONFIRMED = 4096  # requests that wait for the store to be confirmed
+PATIENCE = 3.0  # seconds for servers to answer: whoever asks gives up after 5
 LOOKS = 4  # times that an answer may look at something more
 LOOK_PERIOD = 1.0  # seconds between two looks at the store's age
 _PORT_TRIES = 20
@@ -267,18 +268,11 @@ class DnsServer:
         self, data: bytes, sender: str, reply: Uncovered, send: Callable[[bytes], None], tcp: bool
     ) -> None:
         """Have the store hold what the answer looks at, or a server answer."""
-        assert self._partial is not None
         try:
-            for _ in range(LOOKS):
-                if not await self._partial.cover(reply.seen):
-                    break
-                found = self.responder.respond(data, sender, tcp)
-                if not isinstance(found, Uncovered):
-                    self._pass_on(found, data, sender, send, tcp)
-                    return
-                reply = found
-            send(await self._partial.resolve(data, sender, tcp))
-        except LictorError as error:
+            async with asyncio.timeout(PATIENCE):
+                found = await self._held(data, sender, reply, tcp)
+            self._pass_on(found, data, sender, send, tcp)
+        except (LictorError, TimeoutError) as error:
             log.debug("no server answers a DNS request: %s", error)
             self.responder.rcodes[SERVFAIL] += 1
             send(reply.failure)
@@ -293,6 +287,18 @@ class DnsServer:
             return False
         send(refusal(data, SERVFAIL))
         return True
+
+    async def _held(self, data: bytes, sender: str, reply: Uncovered, tcp: bool) -> Reply:
+        partial, found = self._partial, reply
+        assert partial is not None
+        for _ in range(LOOKS):
+            if not await partial.cover(found.seen):
+                break
+            answer = self.responder.respond(data, sender, tcp)
+            if not isinstance(answer, Uncovered):
+                return answer
+            found = answer
+        return await partial.resolve(data, sender, tcp)
 
     async def _ask_others(
         self, data: bytes, sender: str, reply: Forward | Wanted, send: Callable[[bytes], None], tcp: bool

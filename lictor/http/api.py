@@ -141,7 +141,7 @@ class Reading:
         old is a default one from here on.
         """
         if self.gate == AGE:
-            self._become(DEFAULT, LEASE)
+            self._become(msgspec.structs.replace(DEFAULT, stale_if_error=self.consistency.stale_if_error), LEASE)
         return self.gate == QUORUM
 
     def unconfirmed(self, error: Exception) -> bool:
