@@ -117,7 +117,6 @@ class Pool(asyncio.DatagramProtocol):
     async def _open(self, udp: socket.socket, tcp: socket.socket) -> None:
         config = self._config
         self.address = Address(config.bind.host, udp.getsockname()[1])
-        self._datagrams, _ = await self._loop.create_datagram_endpoint(lambda: self, sock=udp)
         advertised = config.advertise or self.address
         if config.journal is not None:
             self._journal = JournalFile(config.journal, config.serf.rejoin_after_leave)
@@ -133,6 +132,7 @@ class Pool(asyncio.DatagramProtocol):
             journal=self._journal.found if self._journal is not None else None,
             admission=config.admission,
         )
+        self._datagrams, _ = await self._loop.create_datagram_endpoint(lambda: self, sock=udp)
         self._server = await asyncio.start_server(self._accept, sock=tcp)
         self.do(lambda serf, now: serf.start(now))
 
@@ -193,6 +193,8 @@ class Pool(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """A datagram; what cannot be read is logged and dropped."""
+        if self._server is None:
+            return  # the core has not begun; whoever waits for an answer asks again
         try:
             content = self._sealer.open_packet(data)
             source = Address(addr[0], addr[1])

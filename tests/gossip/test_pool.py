@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
+import uvloop
 
 from lictor.gossip.keyring import Keyring
 from lictor.gossip.messages import Address
@@ -18,6 +19,8 @@ from lictor.gossip.pool_events import Change, EventReceived, MemberChanged, Pool
 from lictor.gossip.roster import Status
 from lictor.gossip.serf import Admission
 from lictor.gossip.settings import LOCAL
+from lictor.gossip.sockets import bind
+from tests.patience import soon
 
 # The published local profile, five times as fast.
 QUICK = msgspec.structs.replace(LOCAL, probe_interval=0.2, probe_timeout=0.1, gossip_interval=0.02)
@@ -55,32 +58,41 @@ async def pools(tmp_path: Path) -> AsyncIterator[Pools]:
         await pool.stop()
 
 
-async def until(holds: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-    """Waits for a condition."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not holds():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        pytest.fail(f"not within {seconds} s: {what}")
-
-
 def status(pool: Pool, name: str) -> Status:
     """How a pool sees a member."""
     member = pool.serf.roster.members.get(name)
     return Status.NONE if member is None else member.status
 
 
+def test_a_datagram_that_waits_before_the_start_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """As it does at a node that was away for a moment, and that others go on asking. On the loop of the agent, which
+    takes datagrams at once.
+    """
+
+    async def story() -> None:
+        udp, tcp = bind("127.0.0.1", 0)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(20):
+                sender.sendto(b"\x00\x81\xa4Node\xa3one", udp.getsockname())
+            config = PoolConfig(name="one", bind=Address("127.0.0.1", 0), swim=QUICK)
+            pool = await Pool.start(config, lambda event: None, sockets=(udp, tcp))
+            await soon(lambda: status(pool, "one") is Status.ALIVE, "it has begun")
+            await pool.stop()
+
+    uvloop.run(story())
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
 async def test_two_nodes_join_talk_and_part(pools: Pools) -> None:
     one = await pools.start("one", tags={"role": "a"})
     two = await pools.start("two", tags={"role": "b"})
     assert await two.join([one.address]) == 1
-    await until(lambda: status(one, "two") is Status.ALIVE, "one sees two")
+    await soon(lambda: status(one, "two") is Status.ALIVE, "one sees two")
     assert one.serf.roster.members["two"].tags == {"role": "b"}
     two.do(lambda serf, now: serf.fire("deploy", b"v1", False, now))
-    await until(lambda: any(isinstance(e, EventReceived) for e in pools.events["one"]), "the event arrives")
+    await soon(lambda: any(isinstance(e, EventReceived) for e in pools.events["one"]), "the event arrives")
     await two.leave()
-    await until(lambda: status(one, "two") is Status.LEFT, "two has left")
+    await soon(lambda: status(one, "two") is Status.LEFT, "two has left")
     assert pools.changes("one", "two") == [Change.JOIN, Change.LEAVE]
 
 
@@ -91,7 +103,7 @@ async def test_a_pool_lives_on_ipv6(pools: Pools) -> None:
     with pytest.raises(JoinFailed, match=r"Failed to join \[::1\]:"):
         await two.join([one.address])
     await three.join([one.address])
-    await until(lambda: "three" in one.serf.coordinates.known, "an Ack arrives")
+    await soon(lambda: "three" in one.serf.coordinates.known, "an Ack arrives")
 
 
 async def test_a_stopped_node_fails_and_its_return_is_a_join(pools: Pools) -> None:
@@ -99,10 +111,10 @@ async def test_a_stopped_node_fails_and_its_return_is_a_join(pools: Pools) -> No
     two = await pools.start("two")
     await two.join([one.address])
     await two.stop()
-    await until(lambda: status(one, "two") is Status.FAILED, "two has failed")
+    await soon(lambda: status(one, "two") is Status.FAILED, "two has failed")
     again = await pools.start("two", bind=two.address)
     await again.join([one.address])
-    await until(lambda: status(one, "two") is Status.ALIVE, "two is back")
+    await soon(lambda: status(one, "two") is Status.ALIVE, "two is back")
 
 
 async def test_a_query_is_answered_over_the_network(pools: Pools) -> None:
@@ -111,7 +123,7 @@ async def test_a_query_is_answered_over_the_network(pools: Pools) -> None:
     await two.join([one.address])
 
     async def answer() -> None:
-        await until(lambda: any(isinstance(e, QueryReceived) for e in pools.events["two"]), "the query arrives")
+        await soon(lambda: any(isinstance(e, QueryReceived) for e in pools.events["two"]), "the query arrives")
         received = next(e for e in pools.events["two"] if isinstance(e, QueryReceived))
         two.do(lambda serf, now: serf.queries.respond(received, b"fine", now))
 
@@ -127,7 +139,7 @@ async def test_an_encrypted_pool_admits_only_who_has_the_key(pools: Pools) -> No
     stranger = await pools.start("stranger")
     other_key = await pools.start("other", keyring=Keyring(bytes(16)))
     await two.join([one.address])
-    await until(lambda: status(one, "two") is Status.ALIVE, "one sees two")
+    await soon(lambda: status(one, "two") is Status.ALIVE, "one sees two")
     for refused in (stranger, other_key):
         with pytest.raises(JoinFailed, match="Failed to join 127.0.0.1"):
             await refused.join([one.address])
@@ -155,13 +167,13 @@ async def test_a_restarted_node_finds_its_pool_again(pools: Pools) -> None:
     two = await pools.start("two", journal=journal)
     await two.join([one.address])
     two.do(lambda serf, now: serf.fire("once", b"", False, now))
-    await until(lambda: any(isinstance(e, EventReceived) for e in pools.events["one"]), "the event arrives")
+    await soon(lambda: any(isinstance(e, EventReceived) for e in pools.events["one"]), "the event arrives")
     await two.stop()
     assert journal.stat().st_mode & 0o777 == 0o600
     pools.events["two"].clear()
     again = await pools.start("two", journal=journal)
     assert await again.rejoin()
-    await until(lambda: status(again, "one") is Status.ALIVE, "two sees one")
+    await soon(lambda: status(again, "one") is Status.ALIVE, "two sees one")
     assert not any(isinstance(e, EventReceived) for e in pools.events["two"])
     await again.leave()
     await again.stop()
@@ -194,7 +206,7 @@ async def test_forged_and_broken_input_harms_nothing(pools: Pools) -> None:
         await writer.wait_closed()
     three = await pools.start("three")
     await three.join([one.address])
-    await until(lambda: len(one.serf.roster.with_status(Status.ALIVE)) == 3, "the pool works on")
+    await soon(lambda: len(one.serf.roster.with_status(Status.ALIVE)) == 3, "the pool works on")
 
 
 async def test_a_taken_address_is_an_error_that_names_it(pools: Pools) -> None:
