@@ -1,16 +1,19 @@
 """`python -m jepsen run WORKLOAD` tests real servers; `python -m jepsen check HISTORY` judges a history again.
 
-The exit code is 0 where nothing was wrong, 1 where something was, and 2 where it could not be run.
+The exit code is 0 where nothing was wrong, 1 where something was, and 2 where it could not be run. Ctrl-C ends a run
+with every server of it: one line on stderr says so, nothing is judged, and the exit code is 130.
 """
 
 import argparse
 import asyncio
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from jepsen import journal, nemesis, report, sandbox, timeline
 from jepsen.cluster import NeverHappened
@@ -21,6 +24,8 @@ from jepsen.run import Plan, run
 from jepsen.worker import Settings
 from jepsen.workloads import WORKLOADS
 
+INTERRUPTED: Final = 130  # as shells tell of a program that ended by SIGINT
+
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line says. Returns the exit code."""
@@ -30,6 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     except (Unfit, LookupError, ValueError, OSError, CommandFailed, NeverHappened) as error:
         print(f"jepsen: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("jepsen: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,10 +101,30 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         folder=folder.absolute(),
         cuts=sandbox.inside(),
     )
-    code = _check(asyncio.run(run(plan)))
-    if code == 0 and options.keep is None:
+    history = asyncio.run(_run_to_the_end(plan))
+    if history is None:
+        print("jepsen: interrupted; every server was ended", file=sys.stderr)
+    code = INTERRUPTED if history is None else _check(history)
+    if code in (0, INTERRUPTED) and options.keep is None:
         shutil.rmtree(folder)
     return code
+
+
+async def _run_to_the_end(plan: Plan) -> Path | None:
+    """Run a plan. Returns the history's file; None where it was interrupted, once every process has ended."""
+    interrupted = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
+    running = asyncio.create_task(run(plan))
+    waiting = asyncio.create_task(interrupted.wait())
+    await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not interrupted.is_set():
+        return running.result()
+    running.cancel()  # once: whoever presses the keys again does not keep it from ending the servers
+    await asyncio.wait([running])
+    if not running.cancelled():
+        running.exception()
+    return None
 
 
 def _check(path: Path) -> int:

@@ -62,7 +62,12 @@ class Server:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("CONSUL_", "LICTOR_"))}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *self.launch, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+                *self.launch,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the harness, which ends it
             )
         self.wanted = True
 
@@ -184,8 +189,7 @@ class Cluster:
             for server in self.servers:
                 if server.wanted and not server.running and server.process is not None:
                     server.wanted, server.crashed = False, True
-                    code = server.process.returncode
-                    self._told("accident", f"{server} ended by itself with code {code}:\n{self.tail(server)}")
+                    self._told("accident", f"{server} {_ending(server.process.returncode)}:\n{self.tail(server)}")
             leader = await self.leader()
             name = leader.name if leader else ""
             if name != known:
@@ -257,3 +261,12 @@ class Cluster:
         if not value:
             raise NeverHappened(f"expected within {PATIENCE:g} s: {what}")
         return value
+
+
+def _ending(code: int | None) -> str:
+    """How a process ended that was not told to. What a signal ended was ended by the kernel, for lack of memory or a
+    mistake in native code, or by somebody else on this machine.
+    """
+    if code is None or code >= 0:
+        return f"ended by itself with code {code}"
+    return f"was ended by {signal.Signals(-code).name}, which was not sent by this run"

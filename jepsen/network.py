@@ -31,7 +31,11 @@ class CommandFailed(Exception):
 async def command(*words: str, given: str = "") -> str:
     """Run a program to its end. Returns what it printed; raises `CommandFailed`."""
     process = await asyncio.create_subprocess_exec(
-        *words, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *words,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the harness
     )
     out, err = await process.communicate(given.encode())
     if process.returncode != 0:

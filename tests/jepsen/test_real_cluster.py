@@ -3,8 +3,12 @@
 `python -m jepsen` does the same for hours; its README tells how.
 """
 
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -54,18 +58,52 @@ def test_stale_reads_are_seen_to_be_stale(tmp_path: Path) -> None:
     assert list(tmp_path.glob("failure-*.html")), "what was found is drawn"
 
 
-def test_a_run_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
-    def servers() -> list[str]:
-        mark = f"-data-dir={tmp_path}".encode()
-        return [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and mark in _command(entry)]
-
-    arguments = ["run", "set", "--seconds", "600", "--keep", str(tmp_path)]
-    with subprocess.Popen([sys.executable, "-m", "jepsen", *arguments], cwd=ROOT) as running:
+@contextmanager
+def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run without an end, in a process group of its own; it is killed at the end."""
+    arguments = ["run", "set", "--nemesis", "kill+isolate", "--seconds", "600", "--keep", str(folder)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-m", "jepsen", *arguments],
+        cwd=ROOT,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        start_new_session=True,
+    ) as process:
         try:
-            eventually(lambda: len(servers()) >= 3, "three servers run")
+            yield process
         finally:
-            running.kill()
-    eventually(lambda: not servers(), "no server is left")
+            process.kill()
+
+
+def servers(folder: Path) -> list[str]:
+    """The processes that keep their data there."""
+    mark = f"-data-dir={folder}".encode()
+    return [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and mark in _command(entry)]
+
+
+def test_a_run_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    with running(tmp_path):
+        eventually(lambda: len(servers(tmp_path)) >= 3, "three servers run")
+    eventually(lambda: not servers(tmp_path), "no server is left")
+
+
+@pytest.mark.parametrize("moment", ["the first server starts", "faults are done"])
+def test_ctrl_c_ends_a_run_with_all_its_servers(moment: str, tmp_path: Path) -> None:
+    def reached() -> bool:
+        if moment == "the first server starts":
+            return bool(servers(tmp_path))
+        history = tmp_path / "history.jsonl"
+        return history.exists() and '"type":"fault"' in history.read_text()
+
+    with running(tmp_path) as process:
+        eventually(lambda: reached() or process.poll() is not None, moment)
+        os.killpg(process.pid, signal.SIGINT)
+        printed, said = process.communicate(timeout=PATIENCE)
+        left = servers(tmp_path)
+    assert (process.returncode, printed, said) == (130, "", "jepsen: interrupted; every server was ended\n")
+    assert not left
 
 
 def _command(process: Path) -> bytes:
