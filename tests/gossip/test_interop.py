@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import urllib.request
 from collections import Counter
@@ -41,7 +42,9 @@ from lictor.gossip.serf_messages import (
     encode_tags,
 )
 from lictor.gossip.settings import LOCAL
-from tests.gossip.test_pool import status, until
+from tests.gossip.test_pool import status
+from tests.patience import Waiting, soon
+from tests.ports import free_port
 
 MEMBERSHIP: dict[int, type[Record]] = {
     Kind.PING: Ping,
@@ -60,7 +63,7 @@ SERFS_OWN: dict[int, type[Record]] = {
     SerfKind.QUERY_RESPONSE: QueryResponse,
 }
 
-SERF = os.environ.get("LICTOR_REFERENCE_SERF")
+SERF = os.environ.get("LICTOR_REFERENCE_SERF") or shutil.which("serf")
 CONSUL = os.environ.get("LICTOR_REFERENCE_CONSUL")
 KEY = "cg8StVXbQJ0gPvMd9o7yrg=="
 OURS, SERFS, CONSULS = "127.0.0.61", "127.0.0.62", "127.0.0.63"
@@ -75,15 +78,6 @@ CONSUL_TAGS = {
     "vsn_max": "3",
     "build": "1.8.7:",
 }
-
-
-def free_ports(host: str, count: int) -> list[int]:
-    """Ports that are free for streams now, and as good as surely for datagrams; no two are the same."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind((host, 0))
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 class Agent:
@@ -106,12 +100,15 @@ class Agent:
 
     async def serf_sees(self, name: str, state: str, tag: str = "") -> None:
         """Waits until the agent's member list says so."""
-        async with asyncio.timeout(30):
-            while True:
-                for line in (await self.serf("members")).splitlines():
-                    if line.startswith(name + " ") and f" {state} " in line + " " and tag in line:
-                        return
-                await asyncio.sleep(0.1)
+        waiting = Waiting()
+        while True:
+            told = await self.serf("members")
+            for line in told.splitlines():
+                if line.startswith(name + " ") and f" {state} " in line + " " and tag in line:
+                    return
+            pause = waiting.pause()
+            assert pause is not None, f"serf sees {name} {state}; it says {told}"
+            await asyncio.sleep(pause)
 
     async def get(self, path: str) -> Any:
         """An answer of Consul's HTTP API."""
@@ -134,14 +131,16 @@ class Agent:
 
     async def consul_sees(self, name: str, state: Status) -> dict[str, str]:
         """Waits until Consul's member list says so; the member's tags."""
-        async with asyncio.timeout(30):
-            while True:
-                with contextlib.suppress(OSError):
-                    for member in await self.get("/v1/agent/members"):
-                        if member["Name"] == name and member["Status"] == state:
-                            tags: dict[str, str] = member["Tags"]
-                            return tags
-                await asyncio.sleep(0.1)
+        waiting = Waiting()
+        while True:
+            with contextlib.suppress(OSError):
+                for member in await self.get("/v1/agent/members"):
+                    if member["Name"] == name and member["Status"] == state:
+                        tags: dict[str, str] = member["Tags"]
+                        return tags
+            pause = waiting.pause()
+            assert pause is not None, f"Consul sees {name} {state.name}"
+            await asyncio.sleep(pause)
 
     async def end(self) -> None:
         """Ends the process, without a leave."""
@@ -160,7 +159,7 @@ async def launched(command: list[str], gossip: Address, api: str, folder: Path) 
         )
     agent = Agent(process, gossip, api, log)
     try:
-        await until(lambda: listening(gossip), f"{command[0]} listens")
+        await soon(lambda: listening(gossip), f"{command[0]} listens")
         yield agent
     finally:
         await agent.end()
@@ -176,8 +175,8 @@ def listening(address: Address) -> bool:
 def serf_agent(folder: Path, *arguments: str) -> contextlib.AbstractAsyncContextManager[Agent]:
     """A `serf` agent with the local profile."""
     if SERF is None:
-        pytest.skip("LICTOR_REFERENCE_SERF does not say where serf is")
-    ports = free_ports(SERFS, 2)
+        pytest.skip("there is no serf in PATH, and LICTOR_REFERENCE_SERF does not say where it is")
+    ports = [free_port() for _ in range(2)]
     gossip, api = Address(SERFS, ports[0]), f"{SERFS}:{ports[1]}"
     command = [SERF, "agent", "-node=theirs", f"-bind={gossip}", f"-rpc-addr={api}", "-profile=local"]
     command += ["-tag=color=red", "-log-level=debug", *arguments]
@@ -188,7 +187,7 @@ def consul_agent(folder: Path, *arguments: str) -> contextlib.AbstractAsyncConte
     """A Consul server in development mode, which also makes its gossip quick."""
     if CONSUL is None:
         pytest.skip("LICTOR_REFERENCE_CONSUL does not say where Consul is")
-    ports = free_ports(CONSULS, 5)
+    ports = [free_port() for _ in range(5)]
     gossip, api = Address(CONSULS, ports[0]), f"{CONSULS}:{ports[1]}"
     command = [CONSUL, "agent", "-dev", "-node=theirs", f"-bind={CONSULS}", f"-client={CONSULS}"]
     command += [f"-serf-lan-port={ports[0]}", f"-http-port={ports[1]}", f"-serf-wan-port={ports[2]}"]
@@ -210,7 +209,7 @@ class Ours:
 
     async def sees(self, name: str, wanted: Status) -> None:
         """Waits until a member is in this state."""
-        await until(lambda: status(self.pool, name) is wanted, f"{name} is {wanted.name}", 30)
+        await soon(lambda: status(self.pool, name) is wanted, f"{name} is {wanted.name}")
 
 
 @contextlib.asynccontextmanager
@@ -236,9 +235,9 @@ async def test_serf_joins_us_and_all_is_seen_both_ways(tmp_path: Path, key: str)
         await serf.serf_sees("ours", "alive", "color=blue")
         we.pool.do(lambda core, now: core.fire("from-us", b"1", False, now))
         await serf.serf("event", "-coalesce=false", "from-them", "2")
-        await until(lambda: we.heard("from-them", b"2"), "their event arrives")
-        await until(lambda: "from-us" in serf.log.read_text(), "our event arrives")
-        await until(lambda: "theirs" in we.pool.serf.coordinates.known, "their coordinate arrives")
+        await soon(lambda: we.heard("from-them", b"2"), "their event arrives")
+        await soon(lambda: "from-us" in serf.log.read_text(), "our event arrives")
+        await soon(lambda: "theirs" in we.pool.serf.coordinates.known, "their coordinate arrives")
         # They leave, gracefully.
         await serf.serf("leave")
         await we.sees("theirs", Status.LEFT)
@@ -299,9 +298,9 @@ async def test_every_message_of_serf_s_is_byte_for_byte_what_we_would_write(tmp_
             await serf.serf("event", "deploy", "v1")
             await pools[0].query("_serf_list-keys", b"", ask_acks=True, enough=1)
             await pools[1].stop()
-            await until(lambda: status(pools[0], "b") is Status.FAILED, "b has failed", 30)
+            await soon(lambda: status(pools[0], "b") is Status.FAILED, "b has failed")
             await serf.serf("leave")
-            await until(lambda: status(pools[0], "theirs") is Status.LEFT, "serf has left")
+            await soon(lambda: status(pools[0], "theirs") is Status.LEFT, "serf has left")
         finally:
             for pool in pools:
                 await pool.stop()
@@ -326,20 +325,23 @@ async def test_queries_are_answered_both_ways(tmp_path: Path) -> None:
     async with ours() as we, serf_agent(tmp_path, "-event-handler=query:how=printf fine") as serf:
         await we.pool.join([serf.gossip])
         await serf.serf_sees("ours", "alive")
-        pending = await we.pool.query("how", b"", ask_acks=True, tags={"color": "r.d"}, enough=1, timeout=20.0)
+        pending = await we.pool.query("how", b"", ask_acks=True, tags={"color": "r.d"}, enough=1, timeout=60.0)
         assert pending.responses == {"theirs": b"fine"}
         assert pending.acks == ["theirs"]
 
         async def answer() -> None:
-            await until(lambda: any(isinstance(e, QueryReceived) for e in we.events), "their query arrives")
+            await soon(lambda: any(isinstance(e, QueryReceived) for e in we.events), "their query arrives")
             received = next(e for e in we.events if isinstance(e, QueryReceived) and e.query.name == "load")
             we.pool.do(lambda core, now: core.queries.respond(received, b"0.5", now))
 
-        we.events.clear()
-        answering = asyncio.create_task(answer())
-        told = await serf.serf("query", "-timeout=5s", "-node=ours", "load", "?")
-        await answering
-        assert "Response from 'ours': 0.5" in told
+        waiting = Waiting()
+        told = ""
+        while "Response from 'ours': 0.5" not in told:
+            assert waiting.pause() is not None, f"serf has our answer; it says {told}"
+            we.events.clear()
+            answering = asyncio.create_task(answer())
+            told = await serf.serf("query", "-timeout=5s", "-node=ours", "load", "?")
+            await answering
 
 
 async def test_keys_are_rotated_together_with_serf(tmp_path: Path) -> None:
@@ -353,7 +355,7 @@ async def test_keys_are_rotated_together_with_serf(tmp_path: Path) -> None:
         assert "Successfully installed" in await serf.serf("keys", f"-install={new}")
         assert we.pool.serf.keyring.keys[1] == decode_key(new)
         pending = await we.pool.query(
-            KeyOperation.USE.value, key_queries.request(decode_key(new)), enough=2, timeout=20
+            KeyOperation.USE.value, key_queries.request(decode_key(new)), enough=2, timeout=60
         )
         assert key_queries.result(pending, 2).errors == 0
         listed = await serf.serf("keys", "-list")
@@ -372,7 +374,7 @@ async def test_consul_takes_us_for_one_of_its_clients(tmp_path: Path, key: str) 
         assert (tags["role"], tags["dc"], tags["port"].isdigit()) == ("consul", "dc1", True)
         assert await consul.consul_sees("ours", Status.ALIVE) == CONSUL_TAGS
         await consul.put("/v1/event/fire/deploy", b"v1")
-        await until(lambda: any(isinstance(e, EventReceived) for e in we.events), "Consul's event arrives")
+        await soon(lambda: any(isinstance(e, EventReceived) for e in we.events), "Consul's event arrives")
         await we.pool.leave()
         await consul.consul_sees("ours", Status.LEFT)
 
