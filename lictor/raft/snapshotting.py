@@ -16,6 +16,8 @@ from lictor.raft.roster import Roster
 from lictor.raft.settings import RaftSettings, World
 from lictor.raft.wal import DiskFailed, DiskFull, Log, SnapshotStore
 
+AGAIN = 10.0  # seconds from one that had no room to the next: each takes the room that the log needs, for a while
+
 log = logging.getLogger("lictor.server.raft")
 
 
@@ -46,11 +48,12 @@ class Snapshotting:
         self._store = store
         self._task: asyncio.Task[None] | None = None
         self._next = 0.0
+        self._hindered_until = 0.0
 
     def look(self, now: float) -> None:
         """Take a snapshot where enough came since the last. `now` is the loop's time."""
         host, settings, view = self._host, self._host.settings, self._view
-        if self._task is not None or host.loading or not host.applied_index.index:
+        if self._task is not None or host.loading or not host.applied_index.index or now < self._hindered_until:
             return
         if view.bytes < settings.snapshot_bytes + settings.trailing_bytes and now < self._next:
             return
@@ -85,6 +88,7 @@ class Snapshotting:
             await self._world.snapshot_work(self._store.remove_older)
             log.info("took a snapshot: index=%d", index)
         except DiskFull as error:
+            self._hindered_until = asyncio.get_running_loop().time() + AGAIN
             log.error("no room for a snapshot, the log goes on growing: %s", error)
         except DiskFailed as error:
             self._world.fatal(error)
