@@ -30,9 +30,11 @@ from lictor.model.errors import LictorError
 from lictor.model.version import __version__
 
 if TYPE_CHECKING:
+    from lictor.agent.alone import ForAgents
     from lictor.agent.own_http import OwnHttp
     from lictor.agent.remote_exec import RemoteExec
     from lictor.agent.watch_runner import WatchRunner
+    from lictor.rpc.network import Network
 
 log = logger("agent")
 
@@ -136,6 +138,8 @@ class _Process:
         self.stopping = asyncio.Event()
         self.exit_code = 0
         self.leaving: asyncio.Task[None] | None = None
+        self.opening: asyncio.Task[None] | None = None
+        self.for_agents: ForAgents | None = None
         self.notifier = Notifier()
 
     def stop(self) -> None:
@@ -191,6 +195,8 @@ class _Process:
             log.info("agent ready", http=self.http.addresses if self.http else [])
             # Imported now, so that the first write does not wait for it.
             loop.run_in_executor(None, importlib.import_module, "lictor.http.full")
+            if self.config.dev_mode and self.config.server:
+                self.opening = loop.create_task(self._open_to_agents())
             await self.stopping.wait()
             self.notifier.stopping()
             log.info("stopping")
@@ -218,28 +224,43 @@ class _Process:
     async def _open_doors(self) -> None:
         config = self.config
         self.http = open_door(self.agent, http_settings(config))
-        serving = self.agent.serving
-        if serving is not None:
-            from lictor.http.forwarding import serve_requests  # -dev does without
-
-            serve_requests(self.http.api, serving.network)
         for endpoint in config.listen.http:
             await self._listen_http(self.http, endpoint, None)
         if config.listen.https:
             self.tls = _server_tls(config)
             for endpoint in config.listen.https:
                 await self._listen_http(self.http, endpoint, self.tls)
-        if config.listen.dns or serving is not None:
+        if config.listen.dns or config.server:
             self.dns = open_dns(self.agent)
-            if serving is not None:
-                from lictor.dns.for_agents import serve_questions
-
-                serve_questions(self.dns, serving.network)
             await self.dns.start(sorted({(e.host, e.port) for e in config.listen.dns}))
+        if self.agent.serving is not None:
+            self._answer_agents(self.agent.serving.network)
         await self._publish_lookups()
         await self._watch([parse_agent_watch(watch) for watch in config.watches])
         if not config.disable_remote_exec:
             self._allow_remote_exec()
+
+    def _answer_agents(self, network: Network) -> None:
+        """Answer what agents pass on to this server."""
+        from lictor.dns.for_agents import serve_questions
+        from lictor.http.forwarding import serve_requests
+
+        assert self.http is not None and self.dns is not None
+        serve_requests(self.http.api, network)
+        serve_questions(self.dns, network)
+
+    async def _open_to_agents(self) -> None:
+        """Let agents reach a server in memory, which answers its own callers before."""
+        await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "lictor.agent.alone")
+        from lictor.agent.alone import ForAgents
+
+        assert self.agent.server is not None
+        try:
+            self.for_agents = ForAgents(self.config, self.agent.server)
+            self._answer_agents(self.for_agents.network)
+            await self.for_agents.listen()
+        except (OSError, LictorError) as error:
+            log.warn("no other agent can reach this server", error=str(error))
 
     async def _publish_lookups(self) -> None:
         """Let programs of this machine look services up by themselves, in a file named by the agent's address."""
@@ -285,9 +306,10 @@ class _Process:
             raise OSError(f"cannot listen on {endpoint} for HTTP: {error.strerror or error}") from None
 
     async def _close(self) -> None:
-        if self.leaving is not None:
-            self.leaving.cancel()
-            await asyncio.gather(self.leaving, return_exceptions=True)
+        for task in (self.leaving, self.opening):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self.watches is not None:
             await self.watches.close()
         if self.remote is not None:
@@ -299,6 +321,8 @@ class _Process:
             await self.dns.close()
         if self.agent.lookup_map is not None:
             await self.agent.lookup_map.close()
+        if self.for_agents is not None:
+            await self.for_agents.close()
         await self.agent.close()
 
     async def _reload_on_signal(self) -> None:
