@@ -131,6 +131,7 @@ class Subscriptions:
         self._closed = True
         self._ticking.cancel()
         self._store.flushed.remove(self._flushed)
+        self._topics.close_all()
         for agent in self._agents.values():
             agent.ended = True
             agent.wake()
@@ -272,6 +273,7 @@ class Subscriptions:
     # -- what the store tells -----------------------------------------------------------------------------------------
 
     def _flushed(self) -> None:
+        self._topics.forget_changes()
         if self._reaching:
             for waiting, index in self._reaching.items():
                 if index <= self._store.index and not waiting.done():

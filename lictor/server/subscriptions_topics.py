@@ -9,24 +9,26 @@ import msgspec
 
 from lictor.store import partial
 from lictor.store.partial_messages import CHUNK_BYTES, Change, Start, encode, packed
-from lictor.store.store import Store
+from lictor.store.store import Changes, Store
 from lictor.store.watch import Dependent, Topic
 
 if TYPE_CHECKING:
     from lictor.server.subscriptions_session import Session
 
+MANY = 20_000  # changed rows at once: then topics are looked at as a whole
 _ROWS_AT_ONCE = 256  # that are encoded before their size is looked at
 
 
 class Followed(Dependent):
     """A topic that somebody follows: its rows as all of its `sessions` have been told, or will be next."""
 
-    __slots__ = ("_chunks", "_store", "_told", "index", "rows", "sessions", "topic", "version")
+    __slots__ = ("_chunks", "_store", "_told", "index", "rows", "sessions", "topic", "version", "weight")
 
     def __init__(self, store: Store, topic: Topic, rows: partial.Rows, told: Callable[["Followed"], None]) -> None:
         self.seen = ()
         self.topic = topic
         self.rows = rows
+        self.weight = partial.weight(topic, rows)
         self.index = partial.index_of(store, topic)
         self.version = partial.version_of(store, topic, rows)
         self.sessions: dict[Session, None] = {}
@@ -38,19 +40,31 @@ class Followed(Dependent):
     def changed(self) -> None:
         self._told(self)
 
-    def look(self) -> bytes | None:
-        """Look at the topic again: a `Change`, or None where there is none. Raises `OverflowError` where it has grown
-        so that it is not worth following.
+    def look(self, keys: partial.Keys | None, count: int) -> bytes | None:
+        """Look at the topic again: a `Change`, or None where there is none. `keys` are those of the rows that may have
+        changed, `count` of them; None for any. Raises `OverflowError` where it has become too large to be followed.
         """
         store, topic = self._store, self.topic
         store.watches.add(self, partial.watched(topic))
-        rows = partial.rows_of(store, topic)
-        if rows is None:
+        after = partial.rows_among(store, topic, keys) if keys is not None and count < self.weight else None
+        if keys is not None and after is not None:
+            before = partial.among(self.rows, keys)
+            found = partial.difference(store, before, after)
+            partial.amend(self.rows, before, after)
+            self.weight += partial.weight(topic, after) - partial.weight(topic, before)
+            version = partial.version_of(store, topic, after, self.version)
+        else:
+            after = partial.rows_of(store, topic)
+            if after is None:
+                raise OverflowError
+            found = partial.difference(store, self.rows, after)
+            self.rows, self.weight = after, partial.weight(topic, after)
+            version = partial.version_of(store, topic, after)
+        if self.weight > partial.most(topic):
             raise OverflowError
-        found = partial.difference(store, self.rows, rows)
-        index, version = partial.index_of(store, topic), partial.version_of(store, topic, rows)
+        index = partial.index_of(store, topic)
         same = not found and index == self.index and version == self.version
-        self.rows, self.index, self.version = rows, index, version
+        self.index, self.version = index, version
         if same:
             return None
         self._chunks = []
@@ -108,6 +122,8 @@ class Topics:
     def __init__(self, store: Store, told: Callable[[], None]) -> None:
         self._store = store
         self._told = told
+        self._names = {id(table): name for name, table in store.tables.items()}
+        self._changes = store.changes = Changes()
         self._open: dict[Topic, Followed] = {}
         self._dirty: dict[Followed, None] = {}
         self._started: dict[Followed, None] = {}
@@ -146,6 +162,12 @@ class Topics:
         if self._open.get(followed.topic) is followed:
             del self._open[followed.topic]
 
+    def close_all(self) -> None:
+        """Nothing is followed any more."""
+        for followed in list(self._open.values()):
+            self.close(followed)
+        self._store.changes = None
+
     def look(self) -> list[tuple[Followed, bytes | None]]:
         """Look at all topics that may have changed: those that have with their `Change`, and with None those that are
         too large to be followed any more.
@@ -153,10 +175,12 @@ class Topics:
         found: list[tuple[Followed, bytes | None]] = []
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
+            keys = self._near()
+            count = sum(map(len, keys.values())) if keys is not None else 0
             for followed in dirty:
                 self.looks += 1
                 try:
-                    change = followed.look()
+                    change = followed.look(keys, count)
                 except OverflowError:
                     found.append((followed, None))
                     continue
@@ -164,6 +188,21 @@ class Topics:
                     self.changes += 1
                     found.append((followed, change))
         return found
+
+    def forget_changes(self) -> None:
+        """Those who depend on what has changed have been told: what nobody follows is of no interest."""
+        if not self._dirty:
+            self._changes.clear()
+
+    def _near(self) -> partial.Keys | None:
+        """The keys of all rows that may have changed since the last look; None for any."""
+        changes = self._changes
+        if changes.replaced or len(changes.rows) > MANY:
+            keys = None
+        else:
+            keys = partial.near(self._store, [(self._names[id(table)], key) for table, key, _ in changes.rows])
+        changes.clear()
+        return keys
 
     def forget_starts(self) -> None:
         """Let go of encoded topics that may not be asked for again."""

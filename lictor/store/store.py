@@ -121,6 +121,21 @@ class View:
         return rows
 
 
+class Changes:
+    """Rows that commands have changed, as a journal has them; with `replaced` any row may be another one."""
+
+    __slots__ = ("replaced", "rows")
+
+    def __init__(self) -> None:
+        self.rows: Journal = []
+        self.replaced = False
+
+    def clear(self) -> None:
+        """Forget them."""
+        self.rows.clear()
+        self.replaced = False
+
+
 def _name(row: Any) -> str:
     return str(row.node).lower()
 
@@ -206,6 +221,8 @@ class Store:
         self._replaced = False
         self.flushed: list[Callable[[], None]] = []
         """Called at the end of each flush: the index may have moved."""
+        self.changes: Changes | None = None
+        """Where rows that commands change are noted, if somebody wants to know."""
 
     @property
     def tables(self) -> dict[str, Table[Any, Any]]:
@@ -247,6 +264,8 @@ class Store:
                 else:
                     self.departed.pop(topic, None)
         self._pending.update(self._touching)
+        if self.changes is not None:
+            self.changes.rows.extend(self.journal)
 
     def roll_back(self) -> None:
         """The command has failed: every row is as it was before."""
@@ -327,6 +346,8 @@ class Store:
     def replaced(self) -> None:
         """Mark that the whole state was replaced: every dependent is told at the next `flush`."""
         self._replaced = True
+        if self.changes is not None:
+            self.changes.replaced = True
 
     # -- reads --------------------------------------------------------------------------------------------------------
 

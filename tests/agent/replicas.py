@@ -61,10 +61,11 @@ class Place:
             self.applied += 1
         self.store.flush()
 
-    def vanish(self) -> None:
+    async def vanish(self) -> None:
         """The process is gone."""
         assert isinstance(self.transport, SimTransport)
         self.world.network.leave(self.transport, silently=False)
+        await self.subscriptions.close()
 
     def return_(self) -> None:
         """It is there again, with the state it had; nobody is followed."""

@@ -158,7 +158,7 @@ def test_what_is_held_is_answered_while_the_servers_are_away_and_its_age_grows()
         await asyncio.sleep(4.0)
         assert member.replica.age < 2.0, "the server is heard of all the time"
         told = Told(member.store, ("service", "web"))
-        place.vanish()
+        await place.vanish()
         await asyncio.sleep(600.0)
         assert not member.replica.ready
         assert 590.0 < member.replica.age < 610.0
@@ -262,7 +262,7 @@ def test_who_comes_back_is_told_what_has_changed_and_of_the_rest_nothing() -> No
             await member.replica.read(kv.entry, key)
         await member.replica.read(health.service, "web", (), {})
         told = {topic: Told(member.store, topic) for topic in (("kv", "a"), ("kv", "b"), ("service", "web"))}
-        place.vanish()
+        await place.vanish()
         await until(lambda: not member.replica.ready)
         world.write(KVWrite("delete", "a"), Reap(10))
         place.return_()
@@ -406,7 +406,7 @@ def test_another_cluster_takes_the_place_of_the_former() -> None:
         member = Member(world, "10.0.1.1:1")
         await member.replica.read(health.service, "web", (), {})
         await member.replica.read(kv.entry, "a")
-        place.vanish()
+        await place.vanish()
         await until(lambda: not member.replica.ready)
         world.log.clear()
         place.store, place.applied = Store(), 0
