@@ -59,6 +59,7 @@ class LookupFile:
         self._used = 0  # slots of the table that are or were in use
         self._count = 0
         self._free: dict[int, list[int]] = {}
+        self._retired: dict[int, list[int]] = {}  # empty tables by the number of their slots
         self._end = layout.PAGE  # where nothing has been yet
         # Not from 1: what a program knows of an earlier run's file must not be taken for something of this one.
         self._generation = secrets.randbits(NUMBER_BITS) | 1 << NUMBER_BITS - 1
@@ -189,8 +190,11 @@ class LookupFile:
         return slot
 
     def _make_table(self, slots: int) -> None:
-        """Begin an empty table. Its room is never used for anything else: somebody may still look into it."""
-        self._table = self._extend(layout.TABLE_HEAD + slots * layout.SLOT)
+        """Begin an empty table. Its room is never used for anything but tables: somebody may still look into it, and
+        takes nothing of it for what it is not, since a generation is there only once.
+        """
+        retired = self._retired.get(slots)
+        self._table = retired.pop() if retired else self._extend(layout.TABLE_HEAD + slots * layout.SLOT)
         self._size_of_table = slots
         self._used = 0
         self._taken: set[int] = set()
@@ -220,6 +224,7 @@ class LookupFile:
             raise
         # Readers who know a place in the old table see that it does not hold any more, and look anew.
         self._write(before[0] + layout.TABLE_HEAD, bytes(before[1] * layout.SLOT))
+        self._retired.setdefault(before[1], []).append(before[0])
 
     # -- room ---------------------------------------------------------------------------------------------------------
 

@@ -172,7 +172,7 @@ class Lookups:
             if self._clock() >= self._look_at:
                 self._look()
             for _ in range(10):
-                file = self._file or self._open()
+                file = self.file
                 known = self._services.get(name)
                 if known is not None and known.words[known.slot] == known.generation:
                     return known
@@ -221,13 +221,13 @@ class Lookups:
     def age(self) -> float:
         """How old what the map says may be, in seconds; infinite where the agent itself never knew. Raises `NoMap`."""
         with self._lock:
-            return (self._file or self._open()).age()
+            return self.file.age()
 
     @property
     def file(self) -> MapFile:
         """The open file. Raises `NoMap`."""
         with self._lock:
-            return self._file or self._open()
+            return self._file if self._file is not None else self._open()
 
     def told(self, path: str) -> None:
         """The agent says where its map is; used where the program was not told otherwise, and does not have it open."""

@@ -122,7 +122,8 @@ class MapFile:
 
     # -- services -----------------------------------------------------------------------------------------------------
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         """How many services are in the map."""
         return self.words[layout.H_SERVICES]
 
