@@ -32,6 +32,12 @@ class Machine(Protocol):
         """The state as it is now, cheaply."""
         ...
 
+    def check(self, pieces: Iterator[bytes]) -> None:
+        """See that pieces, cut anywhere, are a state that `load` would take, and keep nothing. Runs in a thread. Raises
+        `LictorError` for what is none.
+        """
+        ...
+
     async def load(self, pieces: Iterator[bytes]) -> None:
         """Become the state of a snapshot, whose pieces are as `Image.encode` gave them, cut anywhere. Nothing is read
         from the machine's store meanwhile; it should let the loop turn now and then. Reading a piece may take time.

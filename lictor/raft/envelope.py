@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 
 from lictor.model.transport import UNREADABLE as _UNREADABLE
-from lictor.raft.core.message import Message, MessageKind
+from lictor.raft.core.message import Count, Message, MessageKind
 from lictor.raft.once import Proposal
 from lictor.raft.wal import Offer
 
@@ -21,6 +21,8 @@ ADDRESS_MOST = 300  # characters
 TERM_LEAP = 1 << 32  # terms; no server is that far ahead of another, and terms must not run out
 MESSAGES_MOST = 4096  # in one envelope
 PROPOSALS_MOST = 65536  # in one message or entry
+INDEX_LEAP = 1 << 48  # entries; no server is that far behind another, and indexes must not run out
+ROSTER_MOST = 1024 * 1024  # bytes of what a snapshot says of the servers
 
 # What servers send each other as messages. All else is between a server and its own storage, or is asked as a call.
 PEER_KINDS = frozenset(
@@ -90,7 +92,7 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
 
     to: int
     id: int
-    offset: int
+    offset: Count
     data: bytes
 
 
@@ -121,5 +123,5 @@ decode_asked = msgspec.msgpack.Decoder(IndexAsked).decode
 decode_offered = msgspec.msgpack.Decoder(Offered).decode
 decode_piece = msgspec.msgpack.Decoder(Piece).decode
 decode_complete = msgspec.msgpack.Decoder(Complete).decode
-decode_index = msgspec.msgpack.Decoder(int).decode
+decode_index = msgspec.msgpack.Decoder(Count).decode
 decode_entry = msgspec.msgpack.Decoder(Annotated[list[Proposal], msgspec.Meta(max_length=PROPOSALS_MOST)]).decode

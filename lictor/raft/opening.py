@@ -2,22 +2,25 @@
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from lictor.model.errors import Refused
+from lictor.model.errors import LictorError, Refused
+from lictor.model.transport import UNREADABLE
 from lictor.raft.consensus import Peer, ServerRecord
 from lictor.raft.core.membership import Membership
 from lictor.raft.core.message import BLANK_STATE, Entry, HardState, Snapshot
 from lictor.raft.core.quorum import Quorum
+from lictor.raft.once import AppliedNumbers
 from lictor.raft.roster import Roster
-from lictor.raft.wal import Batch, DamagedLog, Files, Log, Position, Recovered, SnapshotStore
+from lictor.raft.wal import Batch, DamagedLog, Files, Log, Mangled, Position, Recovered, SnapshotStore
 from lictor.raft.wal.errors import naming, syncing, syncing_aside
 
 IDENTITY = "identity.json"
 _LENGTH = 8  # bytes of the length of the applied numbers, before them
+_MOST = 1 << 30  # bytes of the applied numbers
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -125,7 +128,7 @@ def pack_state(applied_numbers: bytes, machine: Iterable[bytes]) -> Iterator[byt
 
 def unpack_state(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     """The applied numbers, and the machine's pieces. Raises `DamagedLog`."""
-    held = b""
+    held = bytearray()
     needed = _LENGTH
     while len(held) < needed:
         piece = next(pieces, None)
@@ -134,9 +137,21 @@ def unpack_state(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
         held += piece
         if len(held) >= _LENGTH:
             needed = _LENGTH + int.from_bytes(held[:_LENGTH], "big")
+            if needed > _MOST:
+                raise DamagedLog(f"a snapshot claims {needed} bytes of applied numbers, more than there can be")
 
     def rest() -> Iterator[bytes]:
-        yield held[needed:]
+        yield bytes(held[needed:])
         yield from pieces
 
-    return held[_LENGTH:needed], rest()
+    return bytes(held[_LENGTH:needed]), rest()
+
+
+def check_state(pieces: Iterator[bytes], machine: Callable[[Iterator[bytes]], None]) -> None:
+    """See that a snapshot's content is a state, as far as `machine` can tell. Blocks. Raises `Mangled`."""
+    try:
+        numbers, rest = unpack_state(pieces)
+        AppliedNumbers().load(numbers)
+        machine(rest)
+    except (DamagedLog, LictorError, ValueError, *UNREADABLE) as error:
+        raise Mangled(f"the snapshot that was received holds no state: {error}") from None

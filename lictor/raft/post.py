@@ -182,10 +182,13 @@ class Post:
             raise MessageRefused(f"{message.kind.name} of term {message.term}")
 
     def send(self, to: int, messages: Sequence[Message]) -> None:
-        """Send messages to a server, if it is known where it is."""
-        address = self.address(to)
+        """Send messages to a server, if it is known where it is. Where it last spoke from another address than the
+        configuration has, they go to both: whoever else spoke in its name must not keep them from it.
+        """
+        address, record = self.address(to), self._host.roster.records.get(to)
         if not address:
             return
+        configured = record.address if record is not None else address
         term, echo = self._hold.echo(to)
         if any(message.kind is MessageKind.TIMEOUT_NOW for message in messages):
             self.lease.give_up()
@@ -194,5 +197,8 @@ class Post:
         for start in range(0, len(messages), envelope.MESSAGES_MOST):
             part = messages[start : start + envelope.MESSAGES_MOST]
             packed = envelope.pack(to, self._host.number, own, clock, term, echo, part)
-            if not self._transport.send(address, envelope.MESSAGES, packed):
+            left = self._transport.send(address, envelope.MESSAGES, packed)
+            if configured != address:
+                left = self._transport.send(configured, envelope.MESSAGES, packed) or left
+            if not left:
                 self._host.node.unreachable(to)

@@ -13,6 +13,7 @@ after `fresh_until` has been taken back where the machine is behind it.
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class Replica:
         self._store: SnapshotStore
         self._writer: LogWriter
         self._shipping: Shipping
+        self._content = partial(opening.check_state, machine=machine.check)
         self._roster = Roster()
         self.applied_index = AppliedIndex()
         self._post = Post(self, transport, record, world, self._handed_over)
@@ -250,7 +252,16 @@ class Replica:
         self._writer = self._new_writer()
         self._snapshots = Snapshotting(self, self._world, self._view, self._wal, self._store)
         self._shipping = Shipping(
-            self._number, self._world, self._store, self._transport, self.address, self._shipped, self.step
+            self._number,
+            self.settings,
+            self._world,
+            self._store,
+            self._transport,
+            lambda: self._node,
+            self.address,
+            self._content,
+            self._shipped,
+            self.take,
         )
         self._post.serve(restarted=not self.blank)
         self._proposals.serve()

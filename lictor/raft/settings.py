@@ -18,13 +18,15 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     A snapshot is taken when `snapshot_threshold` entries were applied since the last, looked at about every
     `snapshot_interval` seconds, or when the entries that are held have `snapshot_bytes`; `trailing` entries before it
-    are kept for followers that are a little behind, but no more than `trailing_bytes` of them.
+    are kept for followers that are a little behind, but no more than `trailing_bytes` of them. From a leader no
+    snapshot of more than `snapshot_most` bytes is taken.
     """
 
     election_timeout: float = 2.5
     snapshot_threshold: int = 16384
     snapshot_interval: float = 30.0
     snapshot_bytes: int = 128 * 1024 * 1024
+    snapshot_most: int = 64 * 1024 * 1024 * 1024
     trailing: int = 10240
     trailing_bytes: int = 64 * 1024 * 1024
     segment_bytes: int = 64 * 1024 * 1024

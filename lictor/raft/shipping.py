@@ -1,10 +1,13 @@
 """Snapshots on their way between servers: a leader sends the bytes of its latest one, piece by piece, each taken before
 the next; a follower keeps what it got, over a restart too, and says from where on it wants more.
+
+A follower takes one at a time, from the leader that it follows, if it has room for it, and lets it take the place of
+its own state only when all of it was read and found whole.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,13 +15,16 @@ import msgspec
 from lictor.model.errors import LictorError, Refused
 from lictor.model.transport import Caller, Transport, Unreachable
 from lictor.raft import envelope
-from lictor.raft.core.message import Message, MessageKind
-from lictor.raft.settings import World
-from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull, Incoming, Mangled, Outgoing, SnapshotStore
+from lictor.raft.core.message import Message, MessageKind, Snapshot
+from lictor.raft.core.node import MessageRefused, Node
+from lictor.raft.roster import Roster
+from lictor.raft.settings import RaftSettings, World
+from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull, Incoming, Mangled, Offer, Outgoing, SnapshotStore
 
 PIECE_BYTES = 512 * 1024
 PATIENCE = 30.0  # seconds for the answer to one piece
 CHECK_PATIENCE = 600.0  # seconds in which all of it is checked
+LOG_ROOM = 16 * 1024 * 1024  # bytes of the disk that a snapshot leaves
 
 log = logging.getLogger("lictor.server.raft")
 T = TypeVar("T")
@@ -26,28 +32,36 @@ T = TypeVar("T")
 
 class Shipping:
     """Both sides. `address` gives where a server is; `ended` is told, for each snapshot sent, whether it arrived;
-    `step` gives an arrived one to the core.
+    `content` raises `Mangled` for pieces that are no state; `step` gives an arrived one to the core, and may raise
+    `MessageRefused`.
     """
 
     def __init__(
         self,
         number: int,
+        settings: RaftSettings,
         world: World,
         store: SnapshotStore,
         transport: Transport,
+        node: Callable[[], Node],
         address: Callable[[int], str],
+        content: Callable[[Iterator[bytes]], None],
         ended: Callable[[int, bool], None],
         step: Callable[[Message], None],
     ) -> None:
         self._number = number
+        self._settings = settings
         self._world = world
         self._store = store
+        self._node = node
+        self._content = content
         self._transport = transport
         self._address = address
         self._ended = ended
         self._step = step
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._incoming: Incoming | None = None
+        self._offered: envelope.Offered | None = None  # what is being received, or needs no bytes
         self._lock = asyncio.Lock()
         transport.on_call(envelope.OFFER, self._on_offer)
         transport.on_call(envelope.DATA, self._on_piece)
@@ -108,7 +122,7 @@ class Shipping:
         try:
             return envelope.decode_index(answer)
         except envelope.UNREADABLE as error:
-            raise Unreachable(f"{address} answered {method} with what cannot be read: {error}") from None
+            raise Unreachable(f"{address} answered {method} with what makes no sense: {error}") from None
 
     # -- the follower's side
 
@@ -116,12 +130,59 @@ class Shipping:
         offered = _decoded(envelope.decode_offered, body)
         self._check(offered.to)
         async with self._lock:
+            self._check_leader(offered.sender, offered.term)
+            self._check_offer(offered.offer, offered.term)
+            if self._has(offered.offer.snapshot):
+                # The leader does not know how far this server is: it learns it from the answer to its message.
+                await self._let_go()
+                self._offered = offered
+                return envelope.encode(offered.offer.size)
             if self._incoming is None or self._incoming.offer != offered.offer:
-                if self._incoming is not None:
-                    self._incoming.pause()
-                    self._incoming = None
-                self._incoming = await self._work(self._store.receive, offered.offer)
+                await self._let_go()
+                self._incoming = await self._work(self._begin, offered.offer)
+            self._offered = offered
             return envelope.encode(self._incoming.offset)
+
+    def _begin(self, offer: Offer) -> Incoming:
+        incoming = self._store.receive(offer)
+        room, needed = self._store.room(), offer.size - incoming.offset + LOG_ROOM
+        if room < needed:
+            incoming.drop()
+            raise DiskFull(f"{needed} bytes are needed, {LOG_ROOM} of them for the log, and {room} are free")
+        return incoming
+
+    async def _let_go(self) -> None:
+        """Another snapshot is offered than the one that is being received."""
+        self._offered = None
+        if self._incoming is not None:
+            self._incoming.pause()
+            self._incoming = None
+
+    def _check_leader(self, sender: int, term: int) -> None:
+        """Raise `Refused` unless a server is the leader that this one follows."""
+        node = self._node()
+        if node.is_leader or term != node.term or sender != node.leader:
+            raise Refused("this server takes snapshots only from the leader that it follows")
+
+    def _check_offer(self, offer: Offer, term: int) -> None:
+        """Raise `Refused` for what no leader offers."""
+        snapshot, most = offer.snapshot, self._settings.snapshot_most
+        if not 0 < offer.size <= most:
+            raise Refused(f"a snapshot of {offer.size} bytes is not taken: at most {most} are")
+        if not (0 < snapshot.term <= term and 0 < snapshot.index <= self._node().last_index + envelope.INDEX_LEAP):
+            raise Refused(f"there can be no snapshot of entry {snapshot.index} of term {snapshot.term}")
+        if not snapshot.membership.quorum.incoming or len(snapshot.data) > envelope.ROSTER_MOST:
+            raise Refused("a snapshot that does not tell who is in the cluster")
+        try:
+            snapshot.membership.check()
+            Roster.decode(snapshot.data)
+        except envelope.UNREADABLE as error:
+            raise Refused(f"the configuration in the snapshot makes no sense: {error}") from None
+
+    def _has(self, snapshot: Snapshot) -> bool:
+        """Whether this server holds all that a snapshot stands for."""
+        node = self._node()
+        return snapshot.index <= node.committed or node.entry_term(snapshot.index) == snapshot.term
 
     async def _on_piece(self, caller: Caller, body: bytes) -> bytes:
         piece = _decoded(envelope.decode_piece, body)
@@ -133,14 +194,26 @@ class Shipping:
     async def _on_done(self, caller: Caller, body: bytes) -> bytes:
         complete = _decoded(envelope.decode_complete, body)
         async with self._lock:
-            incoming = self._wanted(complete.to, complete.id)
-            self._incoming = None
-            snapshot = await self._work(incoming.finish)
-            log.info("received a snapshot: from=%s index=%d", caller.address, snapshot.index)
-        message = complete.message
-        if message.kind is not MessageKind.SNAPSHOT or message.snapshot != snapshot or message.to != self._number:
-            raise Refused("the message is not about the snapshot that came before it")
-        self._step(message)
+            self._check(complete.to)
+            offered, message = self._offered, complete.message
+            if offered is None or offered.offer.id != complete.id:
+                raise Refused("this is not the snapshot that was offered: offer it again")
+            self._check_leader(offered.sender, offered.term)
+            plain = Message(
+                MessageKind.SNAPSHOT, self._number, offered.sender, offered.term, snapshot=offered.offer.snapshot
+            )
+            if message != plain:
+                raise Refused("the message is not about the snapshot that came before it")
+            incoming, self._incoming, self._offered = self._incoming, None, None
+            if incoming is not None:
+                snapshot = await self._work(incoming.finish, self._content)
+                log.info("received a snapshot: from=%s index=%d", caller.address, snapshot.index)
+            elif not self._has(offered.offer.snapshot):
+                raise Refused("the snapshot is needed after all: offer it again")
+        try:
+            self._step(message)
+        except MessageRefused as error:
+            raise Refused(str(error)) from None
         return envelope.encode(0)
 
     def _check(self, to: int) -> None:

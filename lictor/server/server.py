@@ -57,6 +57,10 @@ class StoreMachine:
         """The store's rows as they are now."""
         return snapshot.Image(self._store)
 
+    def check(self, pieces: Iterator[bytes]) -> None:
+        """See that a snapshot is whole and readable. Raises `InvalidRequest`."""
+        snapshot.check_pieces(pieces)
+
     async def load(self, pieces: Iterator[bytes]) -> None:
         """Become the state of a snapshot, all at once at the end."""
         await snapshot.load_pieces(self._store, pieces)

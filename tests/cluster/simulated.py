@@ -41,6 +41,9 @@ class Lines:
     def encode(self) -> Iterator[bytes]:
         yield b"\n".join(self.lines)
 
+    def check(self, pieces: Iterator[bytes]) -> None:
+        pass  # any bytes are lines
+
     async def load(self, pieces: Iterator[bytes]) -> None:
         state = b"".join(pieces)
         self.lines = state.split(b"\n") if state else []

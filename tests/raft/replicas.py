@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lictor.model.errors import InvalidRequest
 from lictor.raft.consensus import Peer, ServerRecord
 from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World
@@ -36,6 +37,10 @@ class Lines:
 
     def encode(self) -> Iterator[bytes]:
         yield b"\n".join(self.lines)
+
+    def check(self, pieces: Iterator[bytes]) -> None:
+        if b"no state" in b"".join(pieces):
+            raise InvalidRequest("no lines")
 
     async def load(self, pieces: Iterator[bytes]) -> None:
         state = b"".join(pieces)

@@ -179,6 +179,10 @@ class SimDisk:
         self._durable_names = dict(self._names)
         self._pending_names.clear()
 
+    def room(self, folder: Path) -> int:
+        self.step(lambda: None)
+        return 1 << 40
+
     def reopen(self) -> None:
         """The program starts again; only it had ended."""
         self._dead = False

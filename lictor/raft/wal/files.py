@@ -72,6 +72,10 @@ class Files(Protocol):
         """Make the names in a folder durable."""
         ...
 
+    def room(self, folder: Path) -> int:
+        """How many bytes more its file system can take."""
+        ...
+
 
 class OsFile:
     """A file by its descriptor."""
@@ -148,3 +152,7 @@ class OsFiles:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def room(self, folder: Path) -> int:
+        found = os.statvfs(folder)
+        return found.f_bavail * found.f_frsize

@@ -13,10 +13,10 @@ import random
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -51,8 +51,8 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
     """A snapshot that a server can send: what it is of, which one it is, the length of its file in bytes."""
 
     snapshot: Snapshot
-    id: int
-    size: int
+    id: Annotated[int, msgspec.Meta(ge=0)]
+    size: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Broken(Exception):
@@ -201,12 +201,12 @@ class Incoming:
         finally:
             self._unsynced = 0
 
-    def finish(self) -> Snapshot:
-        """Check all of it and let it take its place. Raises `Mangled`, `DiskFull`, `DiskFailed`, and has dropped it
-        then.
+    def finish(self, content: Callable[[Iterator[bytes]], None] | None = None) -> Snapshot:
+        """Check all of it and let it take its place. `content` is given the state's pieces, and raises `Mangled` where
+        they are none. Raises `Mangled`, `DiskFull`, `DiskFailed`, and has dropped it then.
         """
         try:
-            self._check()
+            self._check(content)
             with syncing_aside(self._path):
                 self._file.sync()
         except BaseException:
@@ -216,11 +216,14 @@ class Incoming:
         self._store._publish(self._path, self.offer.snapshot)
         return self.offer.snapshot
 
-    def _check(self) -> None:
+    def _check(self, content: Callable[[Iterator[bytes]], None] | None) -> None:
         try:
             with naming(self._path):
                 reader = _Reader(self._file)
-                for _ in reader.chunks():
+                chunks = reader.chunks()
+                if content is not None:
+                    content(chunks)
+                for _ in chunks:
                     pass
         except _Broken as error:
             raise Mangled(f"the snapshot that was received is damaged at offset {error.offset}: {error.what}") from None
@@ -329,6 +332,11 @@ class SnapshotStore:
             return None
         path, file, reader = self._read(names[-1])
         return Outgoing(file, path, Offer(reader.snapshot, reader.id, file.size()))
+
+    def room(self) -> int:
+        """How many bytes more there is room for. Raises `DiskFailed`."""
+        with naming(self.folder):
+            return self._files.room(self.folder)
 
     def receive(self, offer: Offer) -> Incoming:
         """Begin to receive a snapshot, or go on with it where it was left. Anything else half received is dropped."""
