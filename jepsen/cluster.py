@@ -53,6 +53,16 @@ class Server:
         """Whether there is a process, be it frozen."""
         return self.process is not None and self.process.returncode is None
 
+    @property
+    def ending(self) -> str:
+        """How it ended, where it was not told to. What a signal ended was ended by the kernel, for lack of memory or a
+        mistake in native code, or by somebody else on this machine.
+        """
+        code = self.process.returncode if self.process is not None else None
+        if code is None or code >= 0:
+            return f"ended by itself with code {code}"
+        return f"was ended by {signal.Signals(-code).name}, which was not sent by this run"
+
     async def start(self) -> None:
         """Start it, if it does not run."""
         if self.running:
@@ -189,7 +199,7 @@ class Cluster:
             for server in self.servers:
                 if server.wanted and not server.running and server.process is not None:
                     server.wanted, server.crashed = False, True
-                    self._told("accident", f"{server} {_ending(server.process.returncode)}:\n{self.tail(server)}")
+                    self._told("accident", f"{server} {server.ending}:\n{self.tail(server)}")
             leader = await self.leader()
             name = leader.name if leader else ""
             if name != known:
@@ -238,7 +248,7 @@ class Cluster:
     async def ready(self, server: Server) -> bool:
         """Whether a server takes writes, reads its own, and all meant to run are voters in its configuration."""
         if not server.running:
-            raise NeverHappened(f"{server} does not run; its log ends:\n{self.tail(server)}")
+            raise NeverHappened(f"{server} {server.ending}; its log ends:\n{self.tail(server)}")
         try:
             key = f"/v1/kv/jepsen-harness/{server}"
             written = await self.ask(server, "PUT", key, timeout=10.0)
@@ -261,12 +271,3 @@ class Cluster:
         if not value:
             raise NeverHappened(f"expected within {PATIENCE:g} s: {what}")
         return value
-
-
-def _ending(code: int | None) -> str:
-    """How a process ended that was not told to. What a signal ended was ended by the kernel, for lack of memory or a
-    mistake in native code, or by somebody else on this machine.
-    """
-    if code is None or code >= 0:
-        return f"ended by itself with code {code}"
-    return f"was ended by {signal.Signals(-code).name}, which was not sent by this run"

@@ -60,8 +60,8 @@ def test_stale_reads_are_seen_to_be_stale(tmp_path: Path) -> None:
 
 @contextmanager
 def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run without an end, in a process group of its own; it is killed at the end."""
-    arguments = ["run", "set", "--nemesis", "kill+isolate", "--seconds", "600", "--keep", str(folder)]
+    """A long run in a process group of its own; it is killed at the end."""
+    arguments = ["run", "set", "--nemesis", "none", "--seconds", "600", "--keep", str(folder)]
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [sys.executable, "-m", "jepsen", *arguments],
@@ -77,6 +77,12 @@ def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+def working(folder: Path) -> bool:
+    """Whether clients have begun."""
+    history = folder / "history.jsonl"
+    return history.exists() and '"text":"load"' in history.read_text()
+
+
 def servers(folder: Path) -> list[str]:
     """The processes that keep their data there."""
     mark = f"-data-dir={folder}".encode()
@@ -89,21 +95,28 @@ def test_a_run_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     eventually(lambda: not servers(tmp_path), "no server is left")
 
 
-@pytest.mark.parametrize("moment", ["the first server starts", "faults are done"])
+@pytest.mark.parametrize("moment", ["the first server starts", "clients work"])
 def test_ctrl_c_ends_a_run_with_all_its_servers(moment: str, tmp_path: Path) -> None:
-    def reached() -> bool:
-        if moment == "the first server starts":
-            return bool(servers(tmp_path))
-        history = tmp_path / "history.jsonl"
-        return history.exists() and '"type":"fault"' in history.read_text()
-
     with running(tmp_path) as process:
-        eventually(lambda: reached() or process.poll() is not None, moment)
+        reached = working if moment == "clients work" else servers
+        eventually(lambda: reached(tmp_path) or process.poll() is not None, moment)
         os.killpg(process.pid, signal.SIGINT)
         printed, said = process.communicate(timeout=PATIENCE)
         left = servers(tmp_path)
     assert (process.returncode, printed, said) == (130, "", "jepsen: interrupted; every server was ended\n")
     assert not left
+
+
+def test_a_server_that_somebody_else_ends_is_told_of(tmp_path: Path) -> None:
+    """Before all are up that ends the run, and later it is an accident in the history."""
+    told = "was ended by SIGKILL, which was not sent by this run"
+    history = tmp_path / "history.jsonl"
+    with running(tmp_path) as process:
+        eventually(lambda: servers(tmp_path) or process.poll() is not None, "a server starts")
+        os.kill(int(servers(tmp_path)[0]), signal.SIGKILL)
+        eventually(lambda: process.poll() is not None or told in history.read_text(), "it is noticed")
+        said = process.communicate(timeout=PATIENCE)[1] if process.poll() is not None else history.read_text()
+    assert told in said
 
 
 def _command(process: Path) -> bytes:
