@@ -145,6 +145,11 @@ class Consensus(Protocol):
         """The index of the last entry that the machine holds."""
         ...
 
+    @property
+    def last_entry(self) -> tuple[int, int]:
+        """Index and term of the log's last entry; zeros where there is none."""
+        ...
+
     def on_leadership(self, told: Callable[[bool], None]) -> None:
         """Have gaining (once all former entries are applied) and losing the leadership told. Called on the loop."""
         ...

@@ -166,6 +166,12 @@ class Replica:
         return self.applied_index.index
 
     @property
+    def last_entry(self) -> tuple[int, int]:
+        """Index and term of the log's last entry."""
+        last = self._node.last_index
+        return last, self._node.entry_term(last) or 0
+
+    @property
     def node(self) -> Node:
         """The consensus core, for the parts of this shell."""
         return self._node

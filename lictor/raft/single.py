@@ -72,6 +72,11 @@ class SingleVoter:
         """The number of entries."""
         return self.last_index
 
+    @property
+    def last_entry(self) -> tuple[int, int]:
+        """All entries are of one term."""
+        return self.last_index, 1
+
     def on_leadership(self, told: Callable[[bool], None]) -> None:
         """Told at start and at close."""
         self._told.append(told)

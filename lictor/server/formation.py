@@ -99,7 +99,7 @@ class Formation:
     def hello(self) -> Hello:
         """What this server says of itself."""
         consensus, settings, me = self._consensus, self._settings, self._record()
-        stats, peers = consensus.stats(), consensus.peers()
+        (last_index, last_term), peers = consensus.last_entry, consensus.peers()
         now = asyncio.get_running_loop().time()
         known = dict.fromkeys([*(peer.address for peer in peers), *self._search.answering(now)])
         known.pop(me.address, None)
@@ -120,8 +120,8 @@ class Formation:
             leader=consensus.leader,
             is_leader=consensus.is_leader,
             term=consensus.term,
-            last_index=int(stats.get("last_log_index", "0")),
-            last_term=int(stats.get("last_log_term", "0")),
+            last_index=last_index,
+            last_term=last_term,
             applied=consensus.applied,
             last_contact=consensus.last_contact,
             version=API_VERSION,

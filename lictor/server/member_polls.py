@@ -54,9 +54,7 @@ class MemberPolls:
 
     def _tell(self) -> None:
         """Log whose status has changed."""
-        for known in self._members.servers():
-            if known.id == self._members.own_id:
-                continue
+        for known in self._members.others():
             before = self._statuses.get(known.id, UNKNOWN)
             self._statuses[known.id] = known.status
             if known.status != before:

@@ -52,16 +52,22 @@ class Members:
         self._me = me
         self._changed = changed
         self._others: dict[str, _Tracked] = {}
+        self._own: tuple[str, str] | None = None  # node id and datacenter: a run's are the same for good
 
     @property
     def own_id(self) -> str:
         """This server's node id."""
-        return self._me().id
+        return self._lasting()[0]
+
+    def _lasting(self) -> tuple[str, str]:
+        if self._own is None:
+            me = self._me()
+            self._own = (me.id, me.datacenter)
+        return self._own
 
     def follow(self, peers: Iterable[Peer], now: float) -> None:
         """Take over the servers of the configuration. `now` is in seconds of any steady clock."""
-        me, before = self._me(), self._shown()
-        own, datacenter = me.id, me.datacenter
+        (own, datacenter), before = self._lasting(), self._shown()
         configured = {peer.id: peer for peer in peers if peer.id != own}
         for peer in configured.values():
             known = Known(peer.id, peer.node, peer.address, UNKNOWN, datacenter=datacenter)
@@ -116,12 +122,15 @@ class Members:
             self._leave(tracked, now)
         self._compare(before)
 
+    def others(self) -> list[Known]:
+        """Every server but this one."""
+        return [tracked.known for tracked in self._others.values()]
+
     def servers(self) -> list[Known]:
         """Every server, this one included, in order of their names."""
         me = self._me()
         own = Known(me.id, me.node, me.address, ALIVE, me, me.datacenter)
-        found = [own, *(tracked.known for tracked in self._others.values())]
-        return sorted(found, key=lambda known: (known.node, known.id))
+        return sorted([own, *self.others()], key=lambda known: (known.node, known.id))
 
     def _leave(self, tracked: _Tracked, now: float) -> None:
         tracked.known = msgspec.structs.replace(tracked.known, status=LEFT)

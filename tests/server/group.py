@@ -66,6 +66,10 @@ class Agreed:
     def applied(self) -> int:
         return self.group.index
 
+    @property
+    def last_entry(self) -> tuple[int, int]:
+        return self.group.index, self.group.term
+
     def on_leadership(self, told: Callable[[bool], None]) -> None:
         self.leading.append(told)
 
