@@ -24,6 +24,15 @@ from lictor.client.settings import Options, Settings
 C = TypeVar("C", bound="Families[Any]")
 
 
+class Life:
+    """Whether a client, and with it its twins of `using`, is closed."""
+
+    __slots__ = ("closed",)
+
+    def __init__(self) -> None:
+        self.closed = False
+
+
 class Families(ABC, Generic[F]):
     """The API's families, and the settings of a client."""
 
@@ -60,6 +69,7 @@ class Families(ABC, Generic[F]):
         self.lookups = Lookups(self.settings.address.url, lookup_map, environment)
         self._asking = Asking(self.lookups, time.monotonic)
         self._chance = random.random
+        self._life = Life()
         self._begin()
 
     @abstractmethod

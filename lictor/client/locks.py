@@ -62,16 +62,21 @@ class Lease:
         """Whether the session cannot have ended, for all that is known."""
         return self._clock() - self._renewed < self.ttl
 
+    def renewed(self) -> Flow[bool]:
+        """Renew the session where that is due; whether it lives."""
+        now, session = self._clock(), self.id
+        if not session or now - self._renewed < self.ttl / 3:
+            return bool(session)
+        found: Row | None = yield Session.renew.describe(None, session)
+        if found is not None:
+            self._renewed = now
+        return found is not None
+
     def live(self) -> Flow[bool]:
         """Make the session, or renew it where that is due; whether it is the one from before."""
+        if (yield from self.renewed()):
+            return True
         now = self._clock()
-        if self.id:
-            if now - self._renewed < self.ttl / 3:
-                return True
-            found: Row | None = yield Session.renew.describe(None, self.id)
-            if found is not None:
-                self._renewed = now
-                return True
         self.id = yield Session.create.describe(
             None,
             self._name,
@@ -103,6 +108,10 @@ class Place(Protocol):
         """
         ...
 
+    def begin(self) -> None:
+        """Nothing is held: from now on, what is free may be taken."""
+        ...
+
     def release(self) -> Flow[None]:
         """Give it back."""
         ...
@@ -111,6 +120,7 @@ class Place(Protocol):
 def acquire(place: Place, clock: Callable[[], float], timeout: float | None) -> Flow[bool]:
     """Wait until it is held; False after `timeout` seconds (None: never). Raises `ClientError`."""
     lease = place.lease
+    place.begin()
     deadline = None if timeout is None else clock() + timeout
     index, held = 0, False
     try:
@@ -136,7 +146,7 @@ def keep(place: Place) -> Flow[None]:
     index = 0
     while True:
         try:
-            if not (yield from lease.live()):
+            if not (yield from lease.renewed()):
                 return
             held, index = yield from place.try_once(index, lease.query)
             if not held:
@@ -165,22 +175,26 @@ class Mutex:
 
     def try_once(self, index: int, wait: float) -> Flow[tuple[bool, int]]:
         """See `Place`. A lock that was held and is not any more is not taken again."""
+        session = self.lease.id
         read = blocking(KV.get.describe(None, self.key), index, wait)
         answer: Answer[KVEntry | None] = yield WithAnswer(read)
         entry = answer.value
         if entry is not None and entry.flags != LOCK_FLAGS:
             raise LockError(f"the key {self.key} is there already, and is no lock")
         holder = entry.session if entry is not None and isinstance(entry.session, str) else ""
-        if holder == self.lease.id:
+        if holder and holder == session:
             return True, answer.index
         if holder or self._mine:
             return False, answer.index
-        self._mine = yield KV.put.describe(None, self.key, self._value, flags=LOCK_FLAGS, acquire=self.lease.id)
+        self._mine = yield KV.put.describe(None, self.key, self._value, flags=LOCK_FLAGS, acquire=session)
         return self._mine, 0
+
+    def begin(self) -> None:
+        """See `Place`."""
+        self._mine = False
 
     def release(self) -> Flow[None]:
         """Give the key back, and remove it where nobody else has taken it since."""
-        self._mine = False
         if self.lease.id:
             yield KV.put.describe(None, self.key, self._value, flags=LOCK_FLAGS, release=self.lease.id)
             entry: KVEntry | None = yield KV.get.describe(None, self.key)
@@ -219,9 +233,12 @@ class Semaphore:
         self._mine = yield self._write(entry, holders | {session})
         return self._mine, 0 if self._mine else answer.index
 
+    def begin(self) -> None:
+        """See `Place`."""
+        self._mine = False
+
     def release(self) -> Flow[None]:
         """Leave the holders, and remove the contender key."""
-        self._mine = False
         session = self.lease.id
         while session:
             entry, holders = self._holders((yield KV.list.describe(None, self.prefix)))

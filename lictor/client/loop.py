@@ -13,7 +13,7 @@ from lictor.client.calls import Answer, Call, Loop, Reply, answer_of
 from lictor.client.choosing import Policy
 from lictor.client.client import Families
 from lictor.client.endpoint import Endpoint
-from lictor.client.errors import ClientError, LockError, NoMap, NotPublished
+from lictor.client.errors import ClientError, LockError, NoAgent, NoMap, NotPublished
 from lictor.client.flows import Flow, Pause, WithAnswer
 from lictor.client.locks import TTL, Place
 from lictor.client.lookups import Service
@@ -44,6 +44,7 @@ class AsyncClient(Families[Loop]):
 
     async def close(self) -> None:
         """End the connections, and let go of the map."""
+        self._life.closed = True
         self.lookups.close()
         for connections in self._opened:
             await connections.close()
@@ -164,6 +165,8 @@ class AsyncClient(Families[Loop]):
     async def _reply(self, call: Call[Any]) -> Reply:
         tries = Tries(call, self.options, self._chance)
         wanted = target(call, self.settings, self.options)
+        if self._life.closed:
+            raise NoAgent("the client is closed")
         if not self._opened:
             from lictor.client.loop_connections import LoopConnections
 

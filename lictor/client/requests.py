@@ -54,7 +54,7 @@ def target(call: Call[Any], settings: Settings, options: Options) -> Target:
                 pairs.append((name, value))
         elif value:
             pairs += [(name, one) for one in value]
-    if options.datacenter and "dc" not in call.query and not call.path.startswith("/v1/agent/"):
+    if options.datacenter and not call.query.get("dc") and not call.path.startswith("/v1/agent/"):
         pairs.append(("dc", options.datacenter))
     if call.method == "GET" and options.consistency in ("stale", "consistent"):
         bare.append(options.consistency)

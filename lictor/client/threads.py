@@ -13,7 +13,7 @@ from lictor.client.calls import Answer, Call, Reply, Threads, answer_of
 from lictor.client.choosing import Policy
 from lictor.client.client import Families
 from lictor.client.endpoint import Endpoint
-from lictor.client.errors import ClientError, LockError, NoMap, NotPublished
+from lictor.client.errors import ClientError, LockError, NoAgent, NoMap, NotPublished
 from lictor.client.flows import Flow, Pause, WithAnswer
 from lictor.client.locks import TTL, Place
 from lictor.client.lookups import Service
@@ -45,6 +45,7 @@ class Client(Families[Threads]):
 
     def close(self) -> None:
         """End the connections, and let go of the map."""
+        self._life.closed = True
         for connections in self._opened:
             connections.close()
         self.lookups.close()
@@ -173,6 +174,8 @@ class Client(Families[Threads]):
     def _reply(self, call: Call[Any]) -> Reply:
         tries = Tries(call, self.options, self._chance)
         wanted = target(call, self.settings, self.options)
+        if self._life.closed:
+            raise NoAgent("the client is closed")
         connections = self._opened[0] if self._opened else self._open()
         while True:
             try:
