@@ -21,7 +21,7 @@ from contextlib import aclosing
 from typing import Concatenate, ParamSpec, TypeVar
 
 from lictor.agent.replica_topics import Holding, Holdings
-from lictor.model.errors import LictorError, NoLeader, TooLarge
+from lictor.model.errors import LictorError, NoLeader, Refused, TooLarge
 from lictor.model.transport import UNREADABLE, Transport, Unreachable
 from lictor.store import partial_messages as wire
 from lictor.store.partial import kind_of
@@ -48,7 +48,7 @@ SPARED = 10.0  # seconds since its last look for which a topic does not go, howe
 log = logging.getLogger("lictor.agent.replica")
 
 
-class NotCoverable(LictorError):
+class NotCoverable(Refused):
     """A read looks at something that cannot be held: it must be asked of a server."""
 
 
@@ -153,6 +153,19 @@ class PartialReplica:
                 covered = False
         return covered
 
+    def check(self, seen: Iterable[Topic]) -> None:
+        """Raise `NotCoverable` where there is something that cannot be held, or that servers have refused lately."""
+        for topic in seen:
+            if topic[0] == LOCAL:
+                continue
+            if kind_of(topic) is None:
+                raise NotCoverable(f"{topic[0]!r} is held by servers only")
+            refused = self._refused.get(topic)
+            if refused is not None:
+                if self._loop.time() - refused[0] < REFUSED:
+                    raise NotCoverable(refused[1])
+                del self._refused[topic]
+
     async def want(self, seen: Iterable[Topic]) -> None:
         """Hold topics, and return once they are there. Raises `NotCoverable`, or `NoLeader` where no server tells them
         in time, or cannot say that they are the newest.
@@ -161,8 +174,7 @@ class PartialReplica:
         if not missing:
             return
         self.misses += 1
-        for topic in missing:
-            self._check(topic)
+        self.check(missing)
         self._make_room(len(missing), frozenset(missing))
         waiting = [self._hold(topic) for topic in missing]
         self._start()
@@ -233,15 +245,6 @@ class PartialReplica:
     def _is_covered(self, topic: Topic) -> bool:
         holding = self._held.topics.get(topic)
         return holding is not None and holding.covered
-
-    def _check(self, topic: Topic) -> None:
-        if kind_of(topic) is None:
-            raise NotCoverable(f"{topic[0]!r} is held by servers only")
-        refused = self._refused.get(topic)
-        if refused is not None:
-            if self._loop.time() - refused[0] < REFUSED:
-                raise NotCoverable(refused[1])
-            del self._refused[topic]
 
     def _hold(self, topic: Topic) -> asyncio.Future[None]:
         holding = self._held.topics.get(topic)

@@ -175,7 +175,10 @@ class Reading:
         answer = self.api.agent.store.read(self.function)
         client = self.api.agent.client
         if client is not None and self.endpoint.at_servers and not client.covers(answer.seen):
+            client.replica.check(answer.seen)
             client.cover_soon(answer.seen)  # it looks at more than before
+            if self.index or self.hash:
+                return answer, False  # those who wait are told again once that is held
         if self.hash:
             return answer, not (isinstance(answer.value, Hashed) and answer.value.hash == self.hash)
         return answer, answer.index > self.index

@@ -373,6 +373,8 @@ def test_what_is_too_large_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
         assert told.count > 0
         with pytest.raises(NotCoverable):
             await member.replica.read(kv.tree, "a/")
+        with pytest.raises(NotCoverable):
+            member.replica.check([("kv", "b"), ("kv/", "a/")])
         assert len(member.store.kv) == 0
         with pytest.raises(NotCoverable):
             await member.replica.read(kv.tree, "")
