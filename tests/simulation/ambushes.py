@@ -21,6 +21,17 @@ class Ambushes:
         self._chance = chance
         self._timeout = cluster.settings.election_timeout
         self._tick = cluster.settings.tick
+        self._under_way = False
+
+    async def run(self, kind: str) -> None:
+        """Lay one ambush, unless there is one: two would spoil each other."""
+        if self._under_way:
+            return
+        self._under_way = True
+        try:
+            await getattr(self, kind)()
+        finally:
+            self._under_way = False
 
     # -- means --------------------------------------------------------------------------------------------------------
 
@@ -84,23 +95,53 @@ class Ambushes:
     # -- ambushes -----------------------------------------------------------------------------------------------------
 
     async def usurper(self) -> None:
-        """One does not hear the leader. Just before it asks for votes, all that heard the leader are started again, and
-        do not hear it any more. What they told the leader before still gives it a lease.
+        """One does not hear the leader for so long that it may stand at any time. All that heard the leader are started
+        again, and do not hear it any more: what they told it before still gives it a lease. Then the one stands: at
+        some time, or just when a majority may vote again.
         """
         leader, others = self._parts()
         if leader is None or len(others) < 2:
             return
         usurper, *rest = others
-        ticks = self._chance.choice((1, 2, 4))
         with self._quiet():
             await asyncio.sleep(2 * self._tick)
             with self._cut(_between([leader], [usurper])):
-                if not await self._until(lambda: _stands_within(usurper, ticks), 4 * self._timeout):
-                    return
+                await asyncio.sleep(1.3 * self._timeout)
                 with self._cut({(leader.address, host.address) for host in rest}):
                     for host in rest:
                         self._crash(host)
-                    await asyncio.sleep(1.5 * self._timeout)
+                    needed = (len(rest) + 2) // 2  # of them for a majority
+                    await self._until(lambda: sum(map(_is_up, rest)) >= needed, self._timeout / 2)
+                    if self._chance.random() < 0.5:
+                        await asyncio.sleep(self._chance.uniform(0.0, self._timeout / 3))
+                    else:
+                        await asyncio.sleep(_held_for(rest, needed) + 0.001)
+                    self._cluster.stand(usurper)
+                    await asyncio.sleep(self._timeout)
+
+    async def handed_over(self) -> None:
+        """The leader hands over, and hears nothing any more as soon as its successor asks for votes."""
+        leader, others = self._parts()
+        if leader is None or len(others) < 2:
+            return
+        cluster = self._cluster
+        pairs = _between([leader], [host for host in cluster.hosts if host is not leader])
+
+        async def work(process: Process) -> None:
+            await process.replica.transfer(others[0].record().id, self._timeout)
+
+        def shut(message: Message) -> None:
+            if message.kind is MessageKind.VOTE and message.sender == others[0].number:
+                cluster.network.cut |= pairs
+
+        cluster.counts.transfers += 1
+        with self._trap(shut):
+            try:
+                await cluster.ask(leader, work, 2 * self._timeout)
+            except (Unavailable, Lost, LictorError):
+                pass
+            finally:
+                cluster.network.cut -= pairs
 
     async def deposed(self) -> None:
         """Nobody hears the leader, or it hears nobody, and others elect another one, while somebody reads at it."""
@@ -236,9 +277,15 @@ def _term(host: Host) -> int:
     return process.replica.term if process is not None and process.up else 0
 
 
-def _stands_within(host: Host, ticks: int) -> bool:
-    """Whether a server will ask for votes so soon, if it hears nothing."""
-    if host.process is None or not host.process.up:
-        return False
-    raft = host.process.replica.node._raft
-    return raft.election_deadline - raft.election_elapsed <= ticks
+def _is_up(host: Host) -> bool:
+    return host.process is not None and host.process.up
+
+
+def _held_for(hosts: list[Host], needed: int) -> float:
+    """After how many seconds so many of these may vote again, which they do not since they may have heard a leader."""
+    waits = []
+    for host in hosts:
+        if host.process is not None and host.process.up:
+            held = host.process.replica._post._hold._until - host.clock.steady()
+            waits.append(max(0.0, held / host.clock.rate))
+    return sorted(waits)[needed - 1] if len(waits) >= needed else 0.0

@@ -213,6 +213,12 @@ class Cluster:
                 if later > earlier:
                     self.fail(f"{leader} leads term {later} while the lease of {holder} in term {earlier} lasts")
 
+    def stand(self, host: Host) -> None:
+        """Have a server stand for election now, as its timeout would have it do at any time when it hears no leader."""
+        process = host.process
+        if process is not None and process.up:
+            self.loop.later(0.0, _stand, process, owner=process.owner)
+
     def leaders(self) -> list[Host]:
         """The hosts whose servers take themselves for the leader, the one of the latest term last."""
         found = [(host.process.replica.term, host) for host in self.hosts if host.process and host.process.leads]
@@ -233,3 +239,8 @@ class Cluster:
             return []
         numbers = {peer.number for peer in leaders[-1].process.replica.peers() if peer.voter}
         return [host for host in self.hosts if host.process and host.process.up and host.number in numbers]
+
+
+def _stand(process: Process) -> None:
+    process.replica.node.campaign()
+    process.replica.touch()

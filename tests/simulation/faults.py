@@ -47,7 +47,8 @@ WEIGHTS: Final = {
     "replace": 1.5,
     "leave": 1.0,
     "move": 1.0,
-    "usurper": 2.0,
+    "usurper": 3.0,
+    "handed_over": 2.0,
     "deposed": 2.0,
     "forgetful": 1.0,
     "late_vote": 1.0,
@@ -97,9 +98,9 @@ class Faults:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
 
     def _doing(self, kind: str) -> Callable[[], Awaitable[None]]:
-        """What a kind of fault does: it is a method here, or of the ambushes."""
-        doing: Callable[[], Awaitable[None]] = getattr(self, f"_{kind}", None) or getattr(self._ambushes, kind)
-        return doing
+        """What a kind of fault does: it is a method here, or an ambush."""
+        doing: Callable[[], Awaitable[None]] | None = getattr(self, f"_{kind}", None)
+        return doing if doing is not None else partial(self._ambushes.run, kind)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)
