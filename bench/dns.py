@@ -60,7 +60,7 @@ def _fill(agent: Agent) -> None:
         )
 
 
-def dnsperf(port: int, queries: Path, options: Options, *flags: str) -> Visit:
+def dnsperf(port: int, queries: Path | str, options: Options, *flags: str) -> Visit:
     """Load from dnsperf. A query that failed was lost."""
     seconds = str(max(1, round(options.seconds)))
     command = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(queries), "-l", seconds, "-c", str(CLIENTS)]

@@ -143,22 +143,33 @@ def http_ready(url: str) -> Callable[[], bool]:
     return ready
 
 
+def put(url: str, body: bytes) -> bytes:
+    """A PUT; returns the body of the answer. Raises OSError."""
+    with urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=30) as answer:
+        return bytes(answer.read())
+
+
 class Agent(Peer):
     """A Consul-like agent with its HTTP and DNS ports."""
 
     def __init__(self, name: str, program: list[str], *flags: str) -> None:
-        self.http, self.dns, server, lan, wan = free_ports(5)
+        self.http, self.dns, server, self.lan, wan = free_ports(5)
         self.url = f"http://127.0.0.1:{self.http}"
-        ports = {"http": self.http, "dns": self.dns, "server": server, "serf-lan": lan, "serf-wan": wan, "grpc": -1}
+        ports = {
+            "http": self.http,
+            "dns": self.dns,
+            "server": server,
+            "serf-lan": self.lan,
+            "serf-wan": wan,
+            "grpc": -1,
+        }
         command = [*program, "agent", "-dev", "-node=bench", "-log-level=warn", *flags]
-        command += [f"-{key}-port={port}" for key, port in ports.items()]
+        command += [f"-{key}-port={port}" for key, port in {**ports, "grpc": -1}.items()]
         super().__init__(name, command, http_ready(self.url + "/v1/status/leader"), tempfile.mkdtemp(prefix="bench-"))
 
     def put(self, path: str, body: bytes) -> bytes:
         """A PUT to the agent; returns the body of the answer."""
-        request = urllib.request.Request(self.url + path, body, method="PUT")
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return bytes(answer.read())
+        return put(self.url + path, body)
 
 
 def agents(*flags: str) -> list[Agent]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING
 
 from lictor.gossip.codec import WireError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 NONCE_SIZE = 12
 TAG_SIZE = 16
@@ -26,6 +27,9 @@ Entropy = Callable[[int], bytes]
 
 @functools.lru_cache(maxsize=64)
 def _cipher(key: bytes) -> AESGCM:
+    # A pool without keys does without its 7 MB.
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     return AESGCM(key)
 
 
@@ -64,6 +68,8 @@ def unseal(keys: Iterable[bytes], sealed: bytes, bound_to: bytes) -> bytes:
         raise WireError(f"Unsupported encryption version {version}")
     if len(sealed) < sealed_size(version, 0):
         raise WireError(f"Payload is too small to decrypt: {len(sealed)}")
+    from cryptography.exceptions import InvalidTag
+
     nonce, body = sealed[1 : 1 + NONCE_SIZE], sealed[1 + NONCE_SIZE :]
     for key in keys:
         try:
