@@ -100,7 +100,7 @@ class Subscriptions:
         self.pieces = 0
         self.overflows = 0
         self._store.flushed.append(self._flushed)
-        self._ticking = self._loop.call_later(TICK, self._tick)
+        self._ticking: asyncio.TimerHandle | None = None  # while an agent follows
         transport.on_stream(wire.FOLLOW, self._on_follow, agents=True)
         transport.on_call(wire.WANT, self._on_want, agents=True)
         transport.on_call(wire.CONFIRM, self._on_confirm, agents=True)
@@ -129,7 +129,8 @@ class Subscriptions:
     async def close(self) -> None:
         """Follow nothing any more; streams end."""
         self._closed = True
-        self._ticking.cancel()
+        if self._ticking is not None:
+            self._ticking.cancel()
         self._store.flushed.remove(self._flushed)
         self._topics.close_all()
         for agent in self._agents.values():
@@ -149,6 +150,8 @@ class Subscriptions:
             raise Refused("this server follows no more agents")
         agent = _Agent(Session(self._topics, self._piece), self._loop.time())
         self._agents[asked.session] = agent
+        if self._ticking is None:
+            self._ticking = self._loop.call_later(TICK, self._tick)
         try:
             self._resume(agent, asked)
             while not agent.ended:
@@ -330,7 +333,7 @@ class Subscriptions:
         return self._mark[1]
 
     def _tick(self) -> None:
-        self._ticking = self._loop.call_later(TICK, self._tick)
+        self._ticking = self._loop.call_later(TICK, self._tick) if self._agents else None
         now = self._loop.time()
         beat = max(BEAT, len(self._agents) / BEATS)
         for number, agent in list(self._agents.items()):
