@@ -5,7 +5,7 @@ import importlib
 
 from bench.harness import Options
 
-BENCHMARKS = ("start", "http_reads", "watchers", "dns", "wal", "recovery", "cluster", "failover")
+BENCHMARKS = ("start", "http_reads", "lookup", "watchers", "dns", "wal", "recovery", "cluster", "failover")
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from lictor.agent.joining import NotFoundThere, Place, places, problems_text, re
 from lictor.agent.keyring_file import open_keyring, save_keyring
 from lictor.agent.logs import logger
 from lictor.agent.persistence import make_folder
-from lictor.agent.pool_tags import SERVER, pool_tags
+from lictor.agent.pool_tags import RECONNECT_TAG, SERVER, pool_tags
 from lictor.agent.pools import KEY_OPERATIONS, RECONNECT, KeyringState
 from lictor.gossip import key_queries
 from lictor.gossip.asking import GossipError
@@ -43,6 +43,7 @@ from lictor.gossip.serf import Serf
 from lictor.gossip.settings import LAN, WAN, SerfSettings, SwimSettings
 from lictor.gossip.sockets import Sockets
 from lictor.model.coordinate_entry import Coord, CoordinateEntry
+from lictor.model.duration import parse_duration
 from lictor.model.errors import LictorError, Refused
 from lictor.model.host_port import join_host_port
 from lictor.model.member import ALIVE, Member
@@ -136,6 +137,7 @@ class LanPool:
             )
         except ValueError as error:
             raise LictorError(f"this agent cannot be told of in gossip: {error}") from None
+        self._pool.serf.reconnect_timeout_of = self._reconnect_timeout
         self._rejoining = asyncio.get_running_loop().create_task(self._pool.rejoin())
 
     async def leave(self) -> None:
@@ -186,6 +188,15 @@ class LanPool:
             # A minority that ends itself over a name would be a server lost to a mistake of another node.
             resolve_name_conflicts=False,
         )
+
+    def _reconnect_timeout(self, member: PoolMember) -> float:
+        """Seconds that a failed member is kept, which it may have asked for itself."""
+        asked = member.tags.get(RECONNECT_TAG, "")
+        try:
+            seconds = parse_duration(asked) if asked else 0.0
+        except ValueError:
+            seconds = 0.0
+        return seconds if seconds > 0 else self._serf().reconnect_timeout
 
     def _admission(self) -> Admission:
         config = self._config

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from lictor.agent.config.keys import RuntimeConfig
+from lictor.model.duration import format_duration
 from lictor.model.version import API_VERSION, __version__
 
 SERVER, CLIENT = "consul", "node"
 """The tag `role`."""
+RECONNECT_TAG = "rc_tm"
+"""How long others are to keep an agent after it failed."""
 
 
 def pool_tags(config: RuntimeConfig, node_id: str, *, wan: bool) -> dict[str, str]:
@@ -24,7 +27,7 @@ def pool_tags(config: RuntimeConfig, node_id: str, *, wan: bool) -> dict[str, st
     }
     if not config.server:
         if config.advertise_reconnect_timeout:
-            tags["rc_tm"] = f"{config.advertise_reconnect_timeout:g}s"
+            tags[RECONNECT_TAG] = format_duration(config.advertise_reconnect_timeout)
         return tags
     tags |= {"ft_fs": "1", "ft_si": "1", "port": str(config.ports.server), "raft_vsn": "3"}
     if config.bootstrap and not config.dev_mode:

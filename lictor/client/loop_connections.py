@@ -23,6 +23,8 @@ class LoopConnections:
         else:
             connector = aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        # aiohttp sends a PUT again when the connection broke; whether that may be done is decided with the call.
+        self._session._retry_connection = False
         self._origin = f"{address.scheme}://{address.authority if not address.socket_path else 'localhost'}"
 
     async def ask(self, wanted: Target, connect_timeout: float) -> Reply:

@@ -108,6 +108,7 @@ class Serf:
         self.user_events = UserEvents(settings.event_buffer, journal.event_clock + 1 if journal.event_clock else 0)
         self.coordinates = Coordinates(rng)
         self.status = Status.ALIVE
+        self.reconnect_timeout_of: Callable[[PoolMember], float] = lambda member: self.settings.reconnect_timeout
         self._rng = rng
         self._admission = admission
         self._events: list[PoolEvent] = []
@@ -467,7 +468,8 @@ class Serf:
         settings = self.settings
         self.swim.timers.at(now + settings.reap_interval, self._reap)
         for member in self.roster.with_status(Status.FAILED, Status.LEFT):
-            limit = settings.reconnect_timeout if member.status is Status.FAILED else settings.tombstone_timeout
+            failed = member.status is Status.FAILED
+            limit = self.reconnect_timeout_of(member) if failed else settings.tombstone_timeout
             if now - member.left_at > limit and member.name != self.name:
                 self._erase(member)
         self.roster.forget_intents(now - settings.recent_intent_timeout)

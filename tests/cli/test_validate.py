@@ -27,10 +27,10 @@ def test_a_valid_configuration(folder: Path) -> None:
 
 
 def test_what_this_version_does_not_start_or_obey_is_told(folder: Path) -> None:
-    (folder / "b.hcl").write_text('retry_join_wan = ["10.0.0.1"]\n')
+    (folder / "b.hcl").write_text('server_name = "x"\n')
     done = here("validate", str(folder))
     assert (done.code, done.out) == (0, "Configuration is valid!\n")
-    assert done.err == "WARNING: Without effect in this version: retry_join_wan\n"
+    assert done.err == "WARNING: Without effect in this version: server_name\n"
 
 
 def test_files_are_judged_together(folder: Path) -> None:

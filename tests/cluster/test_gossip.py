@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,15 @@ def health(server: Server, node: str) -> list[str]:
 
 def all_see(servers: Cluster, wanted: dict[str, int], query: str = "") -> None:
     for server in servers:
-        eventually(lambda server=server: statuses(server, query) == wanted, f"{server.name} sees {wanted}")
+        eventually(partial(_sees, server, wanted, query), f"{server.name} sees {wanted}")
+
+
+def _sees(server: Server, wanted: dict[str, int], query: str) -> bool:
+    return statuses(server, query) == wanted
+
+
+def _has_events(server: Server, wanted: list[str]) -> bool:
+    return sorted(event["Name"] for event in server.get("/v1/event/list")) == wanted
 
 
 def test_servers_that_are_told_of_one_s_gossip_form_a_cluster(servers: Cluster) -> None:
@@ -61,11 +70,7 @@ def test_servers_that_are_told_of_one_s_gossip_form_a_cluster(servers: Cluster) 
     servers["b"].put("/v1/event/fire/deploy", b"v1")
     servers["c"].put("/v1/event/fire/last", b"")
     for server in servers:
-
-        def events(server: Server = server) -> list[str]:
-            return sorted(event["Name"] for event in server.get("/v1/event/list"))
-
-        eventually(lambda events=events: events() == ["deploy", "last"], f"both events at {server.name}")
+        eventually(partial(_has_events, server, ["deploy", "last"]), f"both events at {server.name}")
 
     # A failure is seen, and the return.
     leader = servers.leader()

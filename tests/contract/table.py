@@ -26,16 +26,17 @@ MISSING: tuple[tuple[str, str], ...] = (
     (
         "Servers",
         "Servers of Lictor make up a cluster among themselves: Consul's servers speak another protocol, and neither "
-        "can join the other. `retry_join`, `start_join` and `/v1/agent/join` take addresses of `ports.server` "
-        "(8300), not of Serf's port; cloud auto-join is left out with a warning. A server is first a learner, and "
-        "votes when autopilot promotes it. A server that has lost its disk takes its own place again by itself. "
-        "`peers.json` is read as in Raft protocol 3.",
+        "can join the other's. `retry_join`, `start_join` and `/v1/agent/join` take addresses of gossip, and on "
+        "servers those of `ports.server` too; cloud auto-join is left out with a warning. A server is first a "
+        "learner, and votes when autopilot promotes it. A server that has lost its disk takes its own place again by "
+        "itself. `peers.json` is read as in Raft protocol 3.",
     ),
     (
         "Members",
-        "There is no gossip, and so no agents without `server = true`, yet: members are the servers of the Raft "
-        "configuration, as each server sees them by asking them. Their port 8301 is shown and not listened on. One "
-        "that leaves is shown as alive until it has stopped.",
+        "Gossip is Serf's: Consul's agents and plain `serf` agents can be members of one pool with Lictor's, with and "
+        "without encryption. A node that a new leader's gossip does not know is critical after a minute, and removed "
+        "after `reconnect_timeout`; the reference removes it at once. The health of the cluster's own servers is what "
+        "they see when they ask each other. With a gossip port of -1 the members are those servers.",
     ),
     (
         "Consistency",
@@ -55,8 +56,7 @@ MISSING: tuple[tuple[str, str], ...] = (
         "Operator",
         "Autopilot works as in releases since 1.10, with redundancy zones, upgrade migration and read "
         "replicas, which the reference keeps for its paid edition. `/v1/operator/raft/transfer-leader` is there as "
-        "in releases since 1.15. A server that was removed while it runs is kept out for two minutes. Keys for "
-        "gossip cannot be listed or changed: there is none.",
+        "in releases since 1.15. A server that was removed while it runs is kept out for two minutes.",
     ),
     (
         "Snapshots",

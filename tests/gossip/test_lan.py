@@ -147,7 +147,7 @@ async def test_changed_meta_of_the_configuration_reaches_the_others_as_tags() ->
         one, two = await made.lan("a"), await made.lan("b")
         await two.join([address(one)])
         one.reload(config("a", "-hcl", 'advertise_reconnect_timeout = "30m"'))
-        await soon(lambda: "b" in seen(one) and member(two, "a").tags.get("rc_tm") == "1800s", "the new tags arrive")
+        await soon(lambda: "b" in seen(one) and member(two, "a").tags.get("rc_tm") == "30m0s", "the new tags arrive")
 
 
 async def test_user_events_reach_everybody_once_the_sender_too() -> None:
@@ -377,3 +377,18 @@ async def test_gossip_knows_too_little_at_first_to_call_anybody_gone() -> None:
         assert (known.settled, known.complete) == (False, False)
     closed = Pools(config("b", "-serf-lan-port=-1"), new_id(), None, lambda reason: None)
     assert closed.agents().complete
+
+
+async def test_a_failed_member_is_kept_for_as_long_as_it_asked_for() -> None:
+    async with agents() as made:
+        one = await made.lan("a", "-hcl", 'reconnect_timeout = "10h"')
+        kept = []
+        for name, asked in (("b", "5m"), ("c", "")):
+            flags = ["-hcl", f'advertise_reconnect_timeout = "{asked}"'] if asked else []
+            other = await made.lan(name, *flags)
+            await other.join([address(one)])
+        await soon(lambda: set(seen(one)) == {"a", "b", "c"}, "all are there")
+        assert one._pool is not None
+        for found in one._pool.serf.members():
+            kept.append((found.name, one._pool.serf.reconnect_timeout_of(found)))
+        assert sorted(kept) == [("a", 36000.0), ("b", 300.0), ("c", 36000.0)]

@@ -249,7 +249,8 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     retry_join: Annotated[
         tuple[str, ...],
         S(
-            "Servers to join: host, host:port or [IPv6 address]:port of their `ports.server`; a name may have several "
+            "Agents to join: host, host:port or [IPv6 address]:port of their `ports.serf_lan` or, where servers are "
+            "concerned, of their `ports.server`; a name may have several "
             'addresses. `provider=exec args="/path/program --flag" timeout=10s` runs a program that prints addresses.',
             flag="retry-join",
             debug="RetryJoinLAN",

@@ -17,7 +17,5 @@ def test_nobody_who_sets_none_is_warned(loaded: Load) -> None:
 
 
 def test_the_keys_that_are_relied_on_are_named(loaded: Load) -> None:
-    config, _ = loaded('retry_join_wan = ["10.0.0.1"] audit { enabled = true } gossip_lan { gossip_nodes = 5 }')
-    assert warnings_of(config) == [
-        "Without effect in this version: audit.enabled, gossip_lan.gossip_nodes, retry_join_wan"
-    ]
+    config, _ = loaded('server_name = "x" audit { enabled = true } peering { enabled = false }')
+    assert warnings_of(config) == ["Without effect in this version: audit.enabled, peering.enabled, server_name"]
