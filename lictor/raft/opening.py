@@ -24,9 +24,10 @@ _MOST = 1 << 30  # bytes of the applied numbers
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """What a folder holds."""
+    """What a folder holds; `new` if it was made just now."""
 
     number: int
+    new: bool
     wal: Log
     store: SnapshotStore
     recovered: Recovered
@@ -37,12 +38,14 @@ def open_folder(folder: Path, files: Files, segment_bytes: int, chance: random.R
     """Open a raft folder, new or not. Blocks. Raises `DamagedLog`, `DiskFull`, `DiskFailed`."""
     store = SnapshotStore(folder / "snapshots", files, chance=chance)
     wal = Log(folder / "log", files, segment_bytes=segment_bytes, chance=chance)
-    if not wal.exists() and IDENTITY in files.names(folder):
+    there = wal.exists()
+    new = IDENTITY not in files.names(folder)
+    if not there and not new:
         raise DamagedLog(f"{wal.folder}: there is no log in it, though the server was here before; {_REMEDY}")
     snapshot = store.open()
     recovered = wal.recover(Position(snapshot.index, snapshot.term) if snapshot is not None else Position())
     used = snapshot is not None or bool(recovered.entries) or recovered.state != BLANK_STATE
-    return Opened(_identity(folder, files, chance, used=used), wal, store, recovered, snapshot)
+    return Opened(_identity(folder, files, chance, used=used), new, wal, store, recovered, snapshot)
 
 
 def _identity(folder: Path, files: Files, chance: random.Random, *, used: bool) -> int:

@@ -269,7 +269,7 @@ class Replica:
             self._shipped,
             self.take,
         )
-        self._post.serve(restarted=not self.blank)
+        self._post.serve(restarted=not found.new)
         self._proposals.serve()
         self._reading.serve()
         loop = asyncio.get_running_loop()
