@@ -121,7 +121,7 @@ class PartialReplica:
     @property
     def index(self) -> int:
         """The index that all that is held is of, at least."""
-        return self._held.whole
+        return self._held.index
 
     @property
     def topics(self) -> int:
@@ -218,7 +218,7 @@ class PartialReplica:
 
     async def reach(self, index: int) -> None:
         """Return once what is held is of at least that index; waits for a server that tells so."""
-        if self._held.whole >= index:
+        if self._held.index >= index:
             return
         reached: asyncio.Future[None] = self._loop.create_future()
         self._reaching[reached] = index
@@ -281,7 +281,15 @@ class PartialReplica:
                 begun = self._loop.time()
                 try:
                     await self._follow(address)
-                except (Unreachable, LictorError, TimeoutError, *UNREADABLE, KeyError, ValueError) as error:
+                except (
+                    Unreachable,
+                    LictorError,
+                    TimeoutError,
+                    *UNREADABLE,
+                    KeyError,
+                    ValueError,
+                    OverflowError,
+                ) as error:
                     log.info("a server is followed no more: server=%s error=%s", address, str(error) or "no word of it")
                     if self._failed is not None:
                         self._failed(address, error)
@@ -329,7 +337,7 @@ class PartialReplica:
 
     def _take(self, data: bytes) -> wire.Piece:
         piece = wire.decode_piece(data)
-        news = self._held.apply(piece)
+        news = self._held.apply(data, piece)
         self.pieces += 1
         self.knows_leader = piece.state.leader
         if piece.state.whole and piece.state.age is not None:
@@ -343,7 +351,7 @@ class PartialReplica:
             self._is_refused(holding, reason)
         if piece.state.whole:
             for reached, index in self._reaching.items():
-                if index <= self._held.whole and not reached.done():
+                if index <= self._held.index and not reached.done():
                     reached.set_result(None)
         return piece
 

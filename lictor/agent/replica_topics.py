@@ -1,7 +1,7 @@
 """What a client agent holds of the servers' state: topics and their rows, as the last piece of news left them. Pure.
 
-A piece takes effect whole, and those who depend on what has changed are told once, after it. A piece that cannot be
-read changes nothing.
+What is held is always one state of the servers': pieces take effect when they have brought all of one, and those who
+depend on what has changed are told once, after that. A piece that cannot be read changes nothing.
 """
 
 import asyncio
@@ -10,12 +10,15 @@ from typing import Any
 import msgspec
 
 from lictor.store import partial_messages as wire
-from lictor.store.partial_messages import Change, Dropped, Kept, Message, Piece, Start
+from lictor.store.partial_messages import Change, Dropped, Kept, Message, Piece, Refused, Start, State
 from lictor.store.partial_rows import PartialRows
 from lictor.store.store import Store
 from lictor.store.watch import KV, KV_PREFIX, Topic
 
+PENDING_MOST = 256 * 1024 * 1024  # bytes of pieces that wait for the rest of a state
+
 _Packed = dict[str, list[Any]]
+_Read = tuple[Message, _Packed, _Packed, _Packed]
 
 
 class Holding:
@@ -43,19 +46,20 @@ class News(msgspec.Struct, frozen=True):
 
 
 class Holdings:
-    """All of them, in `store`. `whole` is the index of the newest state that all held topics are of."""
+    """All of them, in `store`. `index` is that of the state that they are of."""
 
     def __init__(self, store: Store) -> None:
         self.topics: dict[Topic, Holding] = {}
         self.cluster = ""
         self.index = 0
-        self.whole = 0
         self.changes = 0
         # Topics that the server was asked to drop, and how often it has not said yet that it did: what comes of them is
         # of a former beginning.
         self.leaving: dict[Topic, int] = {}
         self._store = store
         self._rows = PartialRows(store)
+        self._pending: list[_Read] = []
+        self._pending_bytes = 0
 
     @property
     def rows(self) -> int:
@@ -70,8 +74,8 @@ class Holdings:
     def resume(self) -> tuple[tuple[Topic, int], ...]:
         """Every topic with the version that is held, 0 for none; what has come of those that begin is let go."""
         self.leaving.clear()
-        for one in self.topics.values():
-            one.parts = {}
+        self._pending.clear()
+        self._pending_bytes = 0
         return tuple((one.topic, one.version if one.covered else 0) for one in self.topics.values())
 
     def drop(self, holding: Holding) -> None:
@@ -86,45 +90,59 @@ class Holdings:
         """Tell everything that depends on any of these topics."""
         self._store.watches.fire(topics)
 
-    def apply(self, piece: Piece) -> News:
-        """Take a piece of news. Raises `transport.UNREADABLE`, `KeyError` and `ValueError` for what is none."""
+    def apply(self, data: bytes, piece: Piece) -> News:
+        """Take a piece of news, whose bytes are `data`. Raises `transport.UNREADABLE`, `KeyError` and `ValueError` for
+        what is none, `OverflowError` where there is no end of what belongs together.
+        """
         read = [(message, *_unpacked(message)) for message in piece.messages]
+        news = News([], [])
+        self._pending += read
+        if not piece.state.whole:
+            self._pending_bytes += len(data)
+            if self._pending_bytes > PENDING_MOST:
+                raise OverflowError(f"{self._pending_bytes} bytes have come, and still not all of a state")
+            return news
+        read, self._pending, self._pending_bytes = self._pending, [], 0
         if piece.state.cluster != self.cluster:
             self._begin_anew(piece.state.cluster)
-        news = News([], [])
         changed: dict[Topic, None] = {}
         for message, put, left, gone in read:
-            if isinstance(message, Dropped):
-                self._have_left(message.topics)
-                continue
-            holding = self.topics.get(message.topic)
-            if holding is None or message.topic in self.leaving:
-                continue
-            if isinstance(message, wire.Refused):
-                news.refused.append((holding, message.reason))
-                continue
-            if isinstance(message, Change):
-                if not holding.covered:
-                    continue  # of a former time, or while it begins anew: what comes holds it
-                self._rows.remove(holding.topic, gone)
-                self._rows.leave(holding.topic, left)
-                self._rows.change(holding.topic, put)
-            elif isinstance(message, Start):
-                for name, rows in put.items():
-                    holding.parts.setdefault(name, []).extend(rows)
-                if not message.last:
-                    continue
-                parts, holding.parts = holding.parts, {}
-                self._rows.replace(holding.topic, parts)
-            if not isinstance(message, Kept):
-                changed[holding.topic] = None
-            self._stands(holding, message.index, message.version, news)
-        self._reach(piece, changed)
+            self._take(message, put, left, gone, changed, news)
+        self._reach(piece.state, changed)
         self.changes += len(changed)
         if changed:
             self.tell(list(changed))
         self._store.flush()
         return news
+
+    def _take(
+        self, message: Message, put: _Packed, left: _Packed, gone: _Packed, changed: dict[Topic, None], news: News
+    ) -> None:
+        if isinstance(message, Dropped):
+            self._have_left(message.topics)
+            return
+        holding = self.topics.get(message.topic)
+        if holding is None or message.topic in self.leaving:
+            return
+        if isinstance(message, Refused):
+            news.refused.append((holding, message.reason))
+            return
+        if isinstance(message, Change):
+            if not holding.covered:
+                return  # of a former time
+            self._rows.remove(holding.topic, gone)
+            self._rows.leave(holding.topic, left)
+            self._rows.change(holding.topic, put)
+        elif isinstance(message, Start):
+            for name, rows in put.items():
+                holding.parts.setdefault(name, []).extend(rows)
+            if not message.last:
+                return
+            parts, holding.parts = holding.parts, {}
+            self._rows.replace(holding.topic, parts)
+        if not isinstance(message, Kept):
+            changed[holding.topic] = None
+        self._stands(holding, message.index, message.version, news)
 
     def _have_left(self, topics: tuple[Topic, ...]) -> None:
         for topic in topics:
@@ -142,26 +160,19 @@ class Holdings:
             holding.covered = True
             news.begun.append(holding)
 
-    def _reach(self, piece: Piece, changed: dict[Topic, None]) -> None:
+    def _reach(self, state: State, changed: dict[Topic, None]) -> None:
         store = self._store
-        self.index = max(self.index, piece.state.index)
-        store.index = max(store.index, piece.state.index)
-        if not piece.state.whole:
-            return  # floor and base count for all topics: as long as some are older, theirs are those of before
-        self.whole = max(self.whole, piece.state.index)
-        if (piece.state.floor, piece.state.base) != (store.floor, store.base):
-            store.floor, store.base = max(piece.state.floor, store.floor), max(piece.state.base, store.base)
+        self.index = store.index = max(self.index, state.index)
+        if (state.floor, state.base) != (store.floor, store.base):
+            store.floor, store.base = max(state.floor, store.floor), max(state.base, store.base)
             changed.update((topic, None) for topic in self.topics if topic[0] in (KV, KV_PREFIX))
 
     def _begin_anew(self, cluster: str) -> None:
         """The news are of another cluster: indexes mean nothing any more. Rows stay until others take their place."""
         self.cluster = cluster
-        self.index = self.whole = 0
+        self.index = 0
         self._store.index, self._store.floor, self._store.base = 1, 0, 0
         self._store.touched.clear()
-        for holding in self.topics.values():
-            holding.version = 0
-            holding.parts = {}
 
 
 _NOTHING: tuple[_Packed, _Packed, _Packed] = ({}, {}, {})

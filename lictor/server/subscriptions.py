@@ -88,6 +88,7 @@ class Subscriptions:
         self._store = server.store
         self._datacenter = datacenter
         self._run = f"run-{chance.getrandbits(64):016x}"
+        self._cluster = ""
         self._loop = asyncio.get_running_loop()
         self._topics = Topics(self._store, self._soon)
         self._agents: dict[int, _Agent] = {}
@@ -133,9 +134,7 @@ class Subscriptions:
             self._ticking.cancel()
         self._store.flushed.remove(self._flushed)
         self._topics.close_all()
-        for agent in self._agents.values():
-            agent.ended = True
-            agent.wake()
+        self._end_all()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -148,6 +147,7 @@ class Subscriptions:
             raise Refused(f'this server is in datacenter "{self._datacenter}", not in "{asked.datacenter}"')
         if asked.session in self._agents or len(self._agents) >= SESSIONS_MOST or self._closed:
             raise Refused("this server follows no more agents")
+        self._name_cluster()
         agent = _Agent(Session(self._topics, self._piece), self._loop.time())
         self._agents[asked.session] = agent
         if self._ticking is None:
@@ -167,7 +167,7 @@ class Subscriptions:
             self._end(asked.session, agent)
 
     def _resume(self, agent: _Agent, asked: wire.Follow) -> None:
-        same = asked.cluster == (self._server.consensus.cluster or self._run)
+        same = asked.cluster == self._cluster
         new = self._expect(agent, asked.known)
         held = {topic: version for topic, version in new.items() if same and version}
         if held:
@@ -176,6 +176,18 @@ class Subscriptions:
         if first:
             self._start(self._begin_confirmed(agent, first))
         agent.session.mark()
+
+    def _name_cluster(self) -> None:
+        """Know the cluster's name. Where it has another one than before, nobody can go on where it was."""
+        name = self._server.consensus.cluster or self._run
+        if name != self._cluster:
+            self._cluster = name
+            self._end_all()
+
+    def _end_all(self) -> None:
+        for agent in self._agents.values():
+            agent.ended = True
+            agent.wake()
 
     def _end(self, number: int, agent: _Agent) -> None:
         agent.ended = True
@@ -324,7 +336,7 @@ class Subscriptions:
             None if math.isinf(age) else math.ceil(age * AGES) / AGES,
             bool(self._server.consensus.leader),
             whole,
-            self._server.consensus.cluster or self._run,
+            self._cluster,
         )
         if messages:
             return wire.piece(state, messages)
@@ -334,6 +346,7 @@ class Subscriptions:
 
     def _tick(self) -> None:
         self._ticking = self._loop.call_later(TICK, self._tick) if self._agents else None
+        self._name_cluster()
         now = self._loop.time()
         beat = max(BEAT, len(self._agents) / BEATS)
         for number, agent in list(self._agents.items()):

@@ -262,14 +262,14 @@ def index_of(store: Store, topic: Topic) -> int:
 
 
 def version_of(store: Store, topic: Topic, rows: Rows, before: int = 0) -> int:
-    """A number that is higher after any change to a topic's rows: the same on all servers of a cluster. `before` is
-    what it was, where `rows` are those that have changed since.
+    """A number, at least 1, that is higher after any change to a topic's rows: the same on all servers of a cluster.
+    `before` is what it was, where `rows` are those that have changed since.
     """
     if topic[0] in (KV, KV_PREFIX):
         newest = max((row.modify_index for row in rows.get("kv", {}).values()), default=0)
         removed = max((index for _, index in rows.get("tombstones", {}).values()), default=0)
-        return max(before, newest, removed, store.floor, store.base)
-    return max(store.base, *(store.touched.get(one, store.floor) for one in watched(topic)))
+        return max(1, before, newest, removed, store.floor, store.base)
+    return max(1, store.base, *(store.touched.get(one, store.floor) for one in watched(topic)))
 
 
 class Difference(msgspec.Struct, frozen=True):
