@@ -160,9 +160,8 @@ def test_who_asks_and_takes_nothing_is_stopped(monkeypatch: pytest.MonkeyPatch) 
         follow = wire.encode(wire.Follow(7, "dc1", "", 0, ()))
 
         async def take_one() -> None:
-            async with aclosing(transport.stream(place.address, wire.FOLLOW, follow)) as pieces:
-                async for _ in pieces:
-                    await taking.wait()
+            async for _ in transport.stream(place.address, wire.FOLLOW, follow):
+                await taking.wait()
 
         task = asyncio.create_task(take_one())
         await until(lambda: place.subscriptions.sessions == 1)
