@@ -198,7 +198,9 @@ class LookupFile:
         self._size_of_table = slots
         self._used = 0
         self._taken: set[int] = set()
-        self._write(self._table, _WORD.pack(slots))
+        # All of it, since to look into what was never written takes room too on some file systems, and where there is
+        # none, whoever looks is ended by a signal.
+        self._write(self._table, _WORD.pack(slots) + bytes(layout.TABLE_HEAD - layout.WORD + slots * layout.SLOT))
 
     def _rebuild(self) -> None:
         """Make a table in which there is room, without the slots of services that were taken out; empty the old one."""
