@@ -24,6 +24,7 @@ from lictor.agent.coordinate_reports import CoordinateReports
 from lictor.agent.data_lock import DataLock
 from lictor.agent.events import WIRE_NAME, EventLog, check_event, concerns, from_wire, wire_payload
 from lictor.agent.forwarding import block
+from lictor.agent.gossip_metrics import GossipMetrics
 from lictor.agent.local import LocalState
 from lictor.agent.logs import LogSystem, logger
 from lictor.agent.metrics import Metrics, PrefixFilter, Telemetry, from_config
@@ -81,6 +82,7 @@ TOKEN_NAMES = {
 """The agent's tokens under every name by which they can be set."""
 
 
+NEW_LEADER = "consul:new-leader"  # a user event of the pool
 RESTORE_PART = 1024 * 1024  # bytes of a state in one write, so that none holds up the others
 MAX_CONTACT = 9_223_372_036_854  # milliseconds, of which the nanoseconds have 63 bits; shown for never
 
@@ -132,7 +134,7 @@ class Agent:
         self.client: Client | None = None  # what an agent that is no server has of the servers
         self.failure = ""  # why the agent ended itself
         self.lookup_map: LookupMap | None = None  # none until programs can reach the agent
-        self.pools = Pools(config, self.node_id, folder, self._give_up)
+        self.pools = Pools(config, self.node_id, folder, self._give_up, GossipMetrics(self.metrics))
         self.pools.on_change = self._pool_changed
         if not config.server:
             self.client = self._beside_servers()
@@ -390,6 +392,7 @@ class Agent:
                 agents=self.pools.agents,
             )
             self.server.consensus.on_peers(self._peers_changed)
+            self.server.consensus.on_leadership(self._tell_leadership)
             running = self.serving or self.server
             self._closing.append(running.close)
             await running.start()
@@ -446,6 +449,11 @@ class Agent:
         self.client.learn(server.address for server in seen if server.datacenter == self.datacenter)
         if not were and len(self.client.servers):
             self.anti_entropy.compare_soon()
+
+    def _tell_leadership(self, leading: bool) -> None:
+        """As Consul's leaders do, so that its agents notice too."""
+        if leading and self.pools.lan is not None:
+            self.pools.lan.fire(NEW_LEADER, self.config.node_name.encode())
 
     async def _start_gossip(self) -> None:
         try:
@@ -677,6 +685,8 @@ class Agent:
 
     def _event_came(self, name: str, payload: bytes, time: int) -> None:
         """A user event of the pool; what is not one of agents' is none of this agent's business."""
+        if name == NEW_LEADER:
+            log.info("New leader elected", payload=payload.decode(errors="replace"))
         if not name.startswith(WIRE_NAME):
             return
         try:

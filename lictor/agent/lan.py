@@ -23,6 +23,7 @@ from lictor.agent.admission import Admission, networks_of
 from lictor.agent.checks.connection import explain_dial
 from lictor.agent.config.join_sources import JoinSource
 from lictor.agent.config.keys import RuntimeConfig
+from lictor.agent.gossip_metrics import GossipMetrics
 from lictor.agent.joining import NotFoundThere, Place, places, problems_text, read_address
 from lictor.agent.keyring_file import open_keyring, save_keyring
 from lictor.agent.logs import logger
@@ -36,6 +37,7 @@ from lictor.gossip.effects import JoinRefused
 from lictor.gossip.key_queries import KeyOperation
 from lictor.gossip.keyring import Keyring, KeyringError, decode_key
 from lictor.gossip.messages import Address
+from lictor.gossip.meter import NoMeter
 from lictor.gossip.pool import Pool, PoolConfig
 from lictor.gossip.pool_events import Change, EventReceived, KeyringChanged, MemberChanged, PoolEvent
 from lictor.gossip.roster import PoolMember, Status
@@ -75,7 +77,15 @@ class LanPool:
     that changed in one turn of the loop, `on_event` each user event.
     """
 
-    def __init__(self, config: RuntimeConfig, node_id: str, folder: Path | None, *, wan: bool = False) -> None:
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        node_id: str,
+        folder: Path | None,
+        *,
+        wan: bool = False,
+        meter: GossipMetrics | None = None,
+    ) -> None:
         self.wan = wan
         self.name = f"{config.node_name}.{config.datacenter}" if wan else config.node_name
         self.on_change: Callable[[], None] = _nothing
@@ -85,6 +95,7 @@ class LanPool:
         self._node_id = node_id
         self._folder = folder / FOLDER if folder is not None else None
         self._keyring = Keyring()
+        self._meter = meter
         self._ids: dict[str, str] = {}
         self._pool: Pool | None = None
         self._telling = False
@@ -130,6 +141,7 @@ class LanPool:
                     verify_outgoing=config.encrypt_verify_outgoing,
                     journal=self._file("snapshot", self._folder),
                     admission=self._admission(),
+                    meter=self._meter or NoMeter(),
                 ),
                 self._told,
                 logging.getLogger(f"lictor.gossip.{self.label.lower()}"),
@@ -137,6 +149,8 @@ class LanPool:
             )
         except ValueError as error:
             raise LictorError(f"this agent cannot be told of in gossip: {error}") from None
+        if self._meter is not None:
+            self._meter.publish(self.label.lower(), self.figures)
         self._pool.serf.reconnect_timeout_of = self._reconnect_timeout
         self._rejoining = asyncio.get_running_loop().create_task(self._pool.rejoin())
 

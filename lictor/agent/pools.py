@@ -17,6 +17,7 @@ import msgspec
 
 from lictor.agent.config.join_sources import JoinSource
 from lictor.agent.config.keys import RuntimeConfig
+from lictor.agent.gossip_metrics import GossipMetrics
 from lictor.agent.logs import logger
 from lictor.gossip.sockets import Sockets, bind
 from lictor.model.coordinate_entry import Coord, CoordinateEntry
@@ -61,7 +62,12 @@ class Pools:
     """
 
     def __init__(
-        self, config: RuntimeConfig, node_id: str, folder: Path | None, give_up: Callable[[str], None]
+        self,
+        config: RuntimeConfig,
+        node_id: str,
+        folder: Path | None,
+        give_up: Callable[[str], None],
+        meter: GossipMetrics | None = None,
     ) -> None:
         self.lan: LanPool | None = None
         self.wan: LanPool | None = None
@@ -74,6 +80,7 @@ class Pools:
         self._node_id = node_id
         self._folder = folder
         self._give_up = give_up
+        self._meter = meter
         self._sockets: dict[bool, Sockets] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
@@ -115,7 +122,7 @@ class Pools:
         for wan in (False, True):
             if wan not in self._sockets:
                 continue
-            pool = LanPool(config, self._node_id, self._folder, wan=wan)
+            pool = LanPool(config, self._node_id, self._folder, wan=wan, meter=self._meter)
             pool.on_change = self._changed if not wan else self._wake.set
             await pool.start(self._sockets.pop(wan))
             if wan:

@@ -22,7 +22,15 @@ from lictor.gossip.effects import Effect, JoinRefused, Notice, PingStream, PushP
 from lictor.gossip.journal_file import JournalFile
 from lictor.gossip.keyring import Keyring
 from lictor.gossip.messages import Ack, Address, ErrorReply, Kind
-from lictor.gossip.pool_events import Left, PoolEvent, QueryProgressed
+from lictor.gossip.meter import Meter, NoMeter
+from lictor.gossip.pool_events import (
+    Change,
+    EventReceived,
+    Left,
+    MemberChanged,
+    PoolEvent,
+    QueryProgressed,
+)
 from lictor.gossip.queries import PendingQuery
 from lictor.gossip.roster import Status
 from lictor.gossip.serf import Admission, Serf, admit_all
@@ -35,6 +43,13 @@ _LEVELS = {
     Severity.INFO: logging.INFO,
     Severity.WARN: logging.WARNING,
     Severity.ERROR: logging.ERROR,
+}
+_MEMBER_METRICS = {
+    Change.JOIN: "serf.member.join",
+    Change.LEAVE: "serf.member.left",
+    Change.FAILED: "serf.member.failed",
+    Change.UPDATE: "serf.member.update",
+    Change.REAP: "serf.member.reap",
 }
 _READ = 64 * 1024
 _MAX_STREAMS = BACKLOG
@@ -60,6 +75,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     compressing: bool = False
     journal: Path | None = None
     admission: Admission = admit_all
+    meter: Meter = msgspec.field(default_factory=NoMeter)
 
 
 class Pool(asyncio.DatagramProtocol):
@@ -69,6 +85,7 @@ class Pool(asyncio.DatagramProtocol):
         self.serf: Serf
         self.address: Address
         self._config = config
+        self._meter = config.meter
         self._on_event = on_event
         self._log = log
         self._sealer = Sealer(
@@ -149,13 +166,16 @@ class Pool(asyncio.DatagramProtocol):
                 self._effect(effect)
         for event in self.serf.take_events():
             self._event(event)
+        self.serf.swim.report(self._meter)
         self._arm()
 
     def _effect(self, effect: Effect) -> None:
         match effect:
             case SendPacket(to, content, checksummed):
                 if self._datagrams is not None and not self._datagrams.is_closing():
-                    self._datagrams.sendto(self._sealer.seal_packet(content, checksummed), (to.host, to.port))
+                    packet = self._sealer.seal_packet(content, checksummed)
+                    self._meter.count("memberlist.udp.sent", len(packet))
+                    self._datagrams.sendto(packet, (to.host, to.port))
             case PingStream():
                 self._spawn(self._ping_stream(effect))
             case PushPull(to, join):
@@ -164,6 +184,10 @@ class Pool(asyncio.DatagramProtocol):
                 self._log.log(_LEVELS[severity], "%s", text)
 
     def _event(self, event: PoolEvent) -> None:
+        if isinstance(event, MemberChanged):
+            self._meter.count(_MEMBER_METRICS[event.change])
+        elif isinstance(event, EventReceived):
+            self._meter.count("serf.events")
         if self._journal is not None:
             self._journal.record(event, self.serf.clock.time)
         if isinstance(event, QueryProgressed):
@@ -195,6 +219,7 @@ class Pool(asyncio.DatagramProtocol):
         """A datagram; what cannot be read is logged and dropped."""
         if self._server is None:
             return  # the core has not begun; whoever waits for an answer asks again
+        self._meter.count("memberlist.udp.received", len(data))
         try:
             content = self._sealer.open_packet(data)
             source = Address(addr[0], addr[1])
@@ -228,6 +253,7 @@ class Pool(asyncio.DatagramProtocol):
             writer.close()
             return
         self._streams += 1
+        self._meter.count("memberlist.tcp.accept")
         try:
             async with asyncio.timeout(self._config.swim.stream_timeout):
                 await self._serve(reader, writer)
@@ -273,9 +299,12 @@ class Pool(asyncio.DatagramProtocol):
                 return message
 
     async def _exchange(self, to: Address, content: bytes) -> StreamMessage:
+        self._meter.count("memberlist.tcp.connect")
         reader, writer = await asyncio.open_connection(to.host, to.port)
         try:
-            writer.write(self._sealer.seal_stream(content))
+            sealed = self._sealer.seal_stream(content)
+            self._meter.count("memberlist.tcp.sent", len(sealed))
+            writer.write(sealed)
             await writer.drain()
             message = await self._read(reader, labelled=False)
         finally:

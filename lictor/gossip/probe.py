@@ -132,6 +132,7 @@ class Prober:
     def _finish(self, now: float) -> None:
         probe, self._probe = self._probe, None
         if probe is not None:
+            self._swim.probe_times.append(now - probe.sent)
             for timer in probe.timers:
                 timer.cancel()
         if self._missed:

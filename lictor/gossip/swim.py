@@ -16,6 +16,7 @@ whatever is to be done is appended to `effects`; waiting is a timer in `timers`,
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 from lictor.gossip import codec, scale, wire
@@ -39,6 +40,7 @@ from lictor.gossip.messages import (
     ip_text,
     packed_ip,
 )
+from lictor.gossip.meter import Meter
 from lictor.gossip.probe import Prober
 from lictor.gossip.settings import SwimSettings
 from lictor.gossip.suspicion import Suspicion
@@ -50,6 +52,11 @@ MAX_META = 512
 _MAX_INCARNATION = 0xFFFF_FFFF
 _MAX_MEMBERS = 200_000  # a bound against forged names
 _CHECKSUM_VERSION = 5
+_COUNTED = {
+    Kind.ALIVE: "memberlist.msg.alive",
+    Kind.SUSPECT: "memberlist.msg.suspect",
+    Kind.DEAD: "memberlist.msg.dead",
+}
 
 
 class Swim:
@@ -65,6 +72,8 @@ class Swim:
         self.awareness = Awareness(settings.awareness_max)
         self.members = Members(rng)
         self.broadcasts = BroadcastQueue(settings.retransmit_mult, lambda: len(self.members))
+        self.counts: Counter[str] = Counter()
+        self.probe_times: list[float] = []
         self.leaving = False
         self.stopped = False
         self.delegate: Delegate
@@ -103,6 +112,17 @@ class Swim:
         self.dead(Dead(self.me.incarnation, self.name, self.name), now, finished if others else None)
         if not others:
             finished()
+
+    def report(self, meter: Meter) -> None:
+        """Tells what has been counted since the last time."""
+        if self.counts:
+            for name, number in self.counts.items():
+                meter.count(name, number)
+            self.counts.clear()
+        if self.probe_times:
+            for seconds in self.probe_times:
+                meter.sample("memberlist.probeNode", seconds * 1000)
+            self.probe_times.clear()
 
     def stop(self) -> None:
         """Ends every round; nothing is sent any more."""
@@ -353,6 +373,7 @@ class Swim:
         now: float,
         finished: Callable[[], None] | None = None,
     ) -> None:
+        self.counts[_COUNTED[kind]] += 1
         self.broadcasts.add(wire.encode(kind, news), name, finished)
         self.wake_gossip(now)
 

@@ -13,8 +13,10 @@ import pytest
 from lictor.agent.admission import Admission, networks_of
 from lictor.agent.config.join_sources import parse_join
 from lictor.agent.events import WIRE_NAME
+from lictor.agent.gossip_metrics import GossipMetrics
 from lictor.agent.joining import NotFoundThere, places
 from lictor.agent.lan import LanPool
+from lictor.agent.metrics import Metrics
 from lictor.agent.pools import KeyringState, Pools
 from lictor.agent.retry_join import RetryJoin
 from lictor.gossip.keyring import encode_key
@@ -392,3 +394,30 @@ async def test_a_failed_member_is_kept_for_as_long_as_it_asked_for() -> None:
         for found in one._pool.serf.members():
             kept.append((found.name, one._pool.serf.reconnect_timeout_of(found)))
         assert sorted(kept) == [("a", 36000.0), ("b", 300.0), ("c", 36000.0)]
+
+
+async def test_what_goes_through_a_pool_is_counted_under_the_names_of_consul_s_metrics() -> None:
+    metrics = Metrics(0.0)
+    one = LanPool(config("a"), new_id(), None, meter=GossipMetrics(metrics))
+    await one.start()
+    try:
+        async with agents() as made:
+            two = await made.lan("b")
+            await two.join([address(one)])
+            one.fire("e", b"")
+            await soon(lambda: seen(one).get("b") == ALIVE, "they are together")
+
+            def counted() -> set[str]:
+                return {counter.identity.name for counter, total in metrics.counters() if total is not None}
+
+            wanted = {f"memberlist.{name}" for name in ("udp.sent", "udp.received", "tcp.accept", "msg.alive")}
+            wanted |= {"serf.member.join", "serf.events"}
+            await soon(lambda: wanted <= counted(), "all are counted")
+            await soon(
+                lambda: any(sample.identity.name == "memberlist.probeNode" for sample, _ in metrics.samples()),
+                "a probe is timed",
+            )
+            gauges = {identity.name for identity, _ in metrics.gauges()}
+            assert {"memberlist.health.score", "serf.queue.Event"} <= gauges
+    finally:
+        await one.close()
