@@ -4,6 +4,7 @@ A lock of the kernel's (`flock`) on the file `lock`, which ends with the process
 holds the process's id for whoever is refused.
 """
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -33,9 +34,8 @@ class DataLock:
             # Some file systems of networks know no locks; to refuse them would help nobody.
             log.warn("the data directory cannot be locked: run only one agent in it", error=str(error))
             return
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+        with contextlib.suppress(OSError):  # it is for people: a full disk keeps no agent from starting
+            os.ftruncate(self._file.fileno(), os.pwrite(self._file.fileno(), f"{os.getpid()}\n".encode(), 0))
 
     async def close(self) -> None:
         """Let others have the folder."""

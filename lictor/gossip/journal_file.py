@@ -1,20 +1,30 @@
-"""The journal of peers on disk: appended to as things happen, rewritten when it has grown long."""
+"""The journal of peers on disk: appended to as things happen, rewritten when it has grown long.
+
+The pool does without it. Where there is no room for a line the journal is behind from then on, and is written anew as
+soon as there is; what stays meanwhile is older, and a line that was cut off is passed over.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 from pathlib import Path
-from typing import TextIO
 
 from lictor.gossip.peers import JournalKeeper, parse
 from lictor.gossip.pool_events import Change, EventReceived, MemberChanged, PoolEvent, QueryReceived
 
 _GREATEST = 64 << 20  # bytes of a journal that are read
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+log = logging.getLogger("lictor.gossip")
 
 
 class JournalFile:
-    """An open journal. `found` is what it held when it was opened. Raises OSError when the file cannot be used."""
+    """An open journal. `found` is what it held when it was opened. Raises OSError when the file cannot be used; that
+    there is no room for it is only logged.
+    """
 
     def __init__(self, path: Path, rejoin_after_leave: bool) -> None:
         self._path = path
@@ -23,18 +33,43 @@ class JournalFile:
             text = old.read(_GREATEST)
         self.found = parse(text, rejoin_after_leave)
         self._keeper = JournalKeeper(self.found)
-        self._file: TextIO = self._rewritten()
+        self._file = -1  # none while the journal is behind
+        self._told = False
+        try:
+            self._rewrite()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._fall_behind(error)
 
-    def _rewritten(self) -> TextIO:
-        """The file with the shortest text; the old one stays until the new one is whole."""
+    def _rewrite(self) -> None:
+        """Go on in a file with the shortest text; the old one stays until the new one is whole."""
         temporary = self._path.with_name(self._path.name + ".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        file = os.fdopen(descriptor, "w", encoding="utf-8")
-        file.write(self._keeper.compacted())
-        file.flush()
-        os.fsync(descriptor)
-        temporary.replace(self._path)
-        return file
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write(file, self._keeper.compacted())
+            os.fsync(file)
+            temporary.replace(self._path)
+        except OSError:
+            os.close(file)
+            with contextlib.suppress(OSError):  # what stays is written over
+                temporary.unlink()
+            raise
+        self.close()
+        self._file = file
+        if self._told:
+            self._told = False
+            log.warning("the journal of peers is written again: %s", self._path)
+
+    def _fall_behind(self, error: OSError) -> None:
+        self.close()
+        if not self._told:
+            self._told = True
+            log.error(
+                "the journal of peers cannot be written: %s: %s; free some space on its file system",
+                self._path,
+                error.strerror or error,
+            )
 
     def record(self, event: PoolEvent, clock: int) -> None:
         """Writes what is worth knowing in a later life; `clock` is the pool's Lamport time."""
@@ -58,12 +93,22 @@ class JournalFile:
     def _append(self, text: str) -> None:
         if not text:
             return
-        self._file.write(text)
-        self._file.flush()
-        if self._keeper.too_long:
-            self._file.close()
-            self._file = self._rewritten()
+        try:
+            if self._file < 0 or self._keeper.too_long:
+                self._rewrite()
+            _write(self._file, text)
+        except OSError as error:
+            self._fall_behind(error)
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        if self._file >= 0:
+            file, self._file = self._file, -1
+            os.close(file)
+
+
+def _write(file: int, text: str) -> None:
+    """All of a text. Raises OSError; a part of it may have been written then."""
+    left = text.encode()
+    while left:
+        left = left[os.write(file, left) :]
