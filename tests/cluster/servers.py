@@ -243,6 +243,7 @@ def cluster(folder: Path, *names: str, flags: Sequence[str] = ()) -> Iterator[Cl
 
 
 def _answers(server: Server) -> bool:
+    assert server.runs, f"{server.name} ended; its log ends:\n{server.log()[-3000:]}"
     try:
         return server.ask("GET", "/v1/agent/self")[0] == 200
     except OSError:

@@ -8,13 +8,13 @@ import json
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.servers import ClientAgent, Cluster, Server, cluster
+from tests.cluster.datacenter import Datacenter, datacenter_in
+from tests.cluster.servers import Server
 from tests.contract.dig import ask as dig
 from tests.contract.dig import question
 from tests.patience import PATIENCE, eventually
@@ -22,62 +22,20 @@ from tests.patience import PATIENCE, eventually
 WEB = {"Name": "web", "Port": 80, "Check": {"TTL": "1h", "Status": "passing"}}
 
 
-class Datacenter:
-    """Three servers and some agents beside them."""
-
-    def __init__(self, servers: Cluster) -> None:
-        self.servers = servers
-        self.clients: list[ClientAgent] = []
-
-    def client(self, name: str, *flags: str) -> ClientAgent:
-        """One more agent, started, with servers to talk to."""
-        joins = [f"-retry-join=127.0.0.1:{server.ports['serf-lan']}" for server in self.servers]
-        agent = ClientAgent(self.servers.folder, name, *joins, "-retry-interval=1s", *flags)
-        self.clients.append(agent)
-        agent.start()
-        eventually(lambda: agent.leader(), f"{name} has found the servers")
-        return agent
-
-    def any(self) -> Server:
-        """Any server that runs."""
-        return next(server for server in self.servers if server.runs)
-
-    def close(self) -> None:
-        """End the agents."""
-        for agent in self.clients:
-            if agent.runs:
-                agent.kill()
-
-
 @pytest.fixture
 def datacenter(tmp_path: Path) -> Iterator[Datacenter]:
     """A datacenter whose servers and agents a test may end."""
-    with _datacenter(tmp_path) as made:
+    with datacenter_in(tmp_path) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Datacenter]:
     """A datacenter for tests that end nothing: agents "one" and "two" are in it."""
-    with _datacenter(tmp_path_factory.mktemp("datacenter")) as made:
+    with datacenter_in(tmp_path_factory.mktemp("datacenter")) as made:
         made.client("one")
         made.client("two")
         yield made
-
-
-@contextmanager
-def _datacenter(folder: Path) -> Iterator[Datacenter]:
-    with cluster(folder, "a", "b", "c") as servers:
-        servers.start()
-        made = Datacenter(servers)
-        try:
-            yield made
-        except BaseException:
-            for agent in made.clients:
-                print(f"---- {agent.name}\n{agent.log()[-6000:]}")
-            raise
-        finally:
-            made.close()
 
 
 def headers(agent: Server, path: str, sent: dict[str, str] | None = None) -> tuple[int, dict[str, str], Any]:

@@ -1,0 +1,54 @@
+"""Three real servers with client agents beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.cluster.servers import ClientAgent, Cluster, Server, cluster
+from tests.patience import eventually
+
+
+class Datacenter:
+    """Three servers and some agents beside them."""
+
+    def __init__(self, servers: Cluster) -> None:
+        self.servers = servers
+        self.clients: list[ClientAgent] = []
+
+    def client(self, name: str, *flags: str, ports: dict[str, int] | None = None) -> ClientAgent:
+        """One more agent, started, with servers to talk to; its ports may be those of one that has ended."""
+        joins = [f"-retry-join=127.0.0.1:{server.ports['serf-lan']}" for server in self.servers]
+        agent = ClientAgent(self.servers.folder, name, *joins, "-retry-interval=1s", *flags)
+        agent.ports = ports or agent.ports
+        self.clients.append(agent)
+        agent.start()
+        eventually(lambda: agent.leader(), f"{name} has found the servers")
+        return agent
+
+    def any(self) -> Server:
+        """Any server that runs."""
+        return next(server for server in self.servers if server.runs)
+
+    def close(self) -> None:
+        """End the agents."""
+        for agent in self.clients:
+            if agent.runs:
+                agent.kill()
+
+
+@contextmanager
+def datacenter_in(folder: Path) -> Iterator[Datacenter]:
+    """A datacenter whose servers run; all of it is ended with the block. What was logged is shown where it fails."""
+    with cluster(folder, "a", "b", "c") as servers:
+        servers.start()
+        made = Datacenter(servers)
+        try:
+            yield made
+        except BaseException:
+            for agent in made.clients:
+                print(f"---- {agent.name}\n{agent.log()[-6000:]}")
+            raise
+        finally:
+            made.close()
