@@ -5,7 +5,19 @@ import importlib
 
 from bench.harness import Options
 
-BENCHMARKS = ("start", "http_reads", "lookup", "watchers", "dns", "wal", "recovery", "cluster", "failover")
+BENCHMARKS = (
+    "start",
+    "http_reads",
+    "lookup",
+    "watchers",
+    "dns",
+    "wal",
+    "recovery",
+    "cluster",
+    "failover",
+    "client_agents",
+    "followers",
+)
 
 
 def main() -> None:

@@ -153,12 +153,12 @@ class Agent(Peer):
     """A Consul-like agent with its HTTP and DNS ports."""
 
     def __init__(self, name: str, program: list[str], *flags: str) -> None:
-        self.http, self.dns, server, self.lan, wan = free_ports(5)
+        self.http, self.dns, self.server, self.lan, wan = free_ports(5)
         self.url = f"http://127.0.0.1:{self.http}"
         ports = {
             "http": self.http,
             "dns": self.dns,
-            "server": server,
+            "server": self.server,
             "serf-lan": self.lan,
             "serf-wan": wan,
             "grpc": -1,

@@ -20,7 +20,7 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
     return head
 
 
-async def _round(agent: Agent, number: int) -> tuple[float, float]:
+async def round_of(agent: Agent, number: int) -> tuple[float, float]:
     """Seconds until all are answered, and CPU seconds of the server."""
     first_reader, first_writer = await asyncio.open_connection("127.0.0.1", agent.http)
     first_writer.write(b"GET /v1/health/service/web HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -52,7 +52,7 @@ def run(options: Options) -> None:
     try:
         for number in range(options.rounds):
             for peer, result in zip(peers, results, strict=True):
-                took, used = asyncio.run(_round(peer, number))
+                took, used = asyncio.run(round_of(peer, number))
                 result.costs.append(used / WATCHERS * 1e6)
                 result.rates.append(WATCHERS / took)
         print(table(f"{WATCHERS} blocking queries answered after one change", results))

@@ -5,6 +5,7 @@ import random
 
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.rpc_tls import rpc_tls
+from lictor.agent.serving import network_limits
 from lictor.rpc.network import Network
 from lictor.server.for_agents import serve_agents
 from lictor.server.server import Server
@@ -17,7 +18,7 @@ class ForAgents:
     def __init__(self, config: RuntimeConfig, server: Server) -> None:
         chance = random.SystemRandom()
         self._config = config
-        self.network = Network(chance, security=rpc_tls(config))
+        self.network = Network(chance, security=rpc_tls(config), limits=network_limits(config))
         serve_agents(self.network, server.store, server.apply)
         self._subscriptions = Subscriptions(server, self.network, config.datacenter, chance)
 

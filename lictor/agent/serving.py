@@ -62,7 +62,7 @@ class Serving:
         self._folder = Path(config.data_dir) / "raft"
         self._log_work, self._snapshot_work = Worker("raft-log"), Worker("raft-snapshots")
         chance = random.SystemRandom()
-        self.network = Network(chance, security=rpc_tls(config), limits=_network_limits(config))
+        self.network = Network(chance, security=rpc_tls(config), limits=network_limits(config))
         self._world = World(
             log_work=self._log_work, snapshot_work=self._snapshot_work, fatal=end_process, chance=chance
         )
@@ -130,7 +130,7 @@ class Serving:
         """Use what the certificate files hold now, and the keys of TLS, limits and snapshots. Raises `LictorError`,
         and then nothing has changed.
         """
-        self.network.configure(rpc_tls(config), _network_limits(config))
+        self.network.configure(rpc_tls(config), network_limits(config))
         self._config = config
         self._replica.settings = _raft_settings(config)
 
@@ -150,8 +150,8 @@ class Serving:
         self._snapshot_work.close()
 
 
-def _network_limits(config: RuntimeConfig) -> Limits:
-    """Zero means that there is no limit, or the ordinary one."""
+def network_limits(config: RuntimeConfig) -> Limits:
+    """The bounds of a server's network. Zero means that there is no limit, or the ordinary one."""
     ordinary = Limits()
     return Limits(
         setup=config.limits.rpc_handshake_timeout or ordinary.setup,

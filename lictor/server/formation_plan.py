@@ -107,7 +107,8 @@ def plan_blank(
         return _plan_join(clustered, strange)
     waiting = f"; no answer from {', '.join(silent)}" if silent else ""
     waiting += f"; {'; '.join(strange)}" if strange else ""
-    waiting += "; retry_join names only this server: name the others too" if lonely and not others else ""
+    if lonely and not others:
+        waiting += "; retry_join names only this server: name the others too, if they do not name it"
     if standing.joining:
         return Plan(Step.WAIT, f"this server has asked to join a cluster, and no server of it answers{waiting}")
     if own.read_replica:

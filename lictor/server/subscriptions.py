@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 UNKNOWN = "this server knows no such topic"
 BEAT = 1.0  # seconds between two pieces
-BEATS = 1000  # in a second for all agents; where they are more, each gets fewer
+BEATS = 500  # in a second for all agents; where they are more, each gets fewer
 TICK = 0.25  # seconds between two looks at who is due a piece
 AGES = 20  # to a second, so that pieces which say nothing but the age are often the same
 IDLE = 60.0  # seconds for which an agent may take nothing

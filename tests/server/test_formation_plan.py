@@ -61,7 +61,7 @@ def test_the_first_in_order_of_node_ids_founds_when_all_that_are_expected_are_th
 
 
 def test_a_server_that_is_told_to_join_only_itself_says_so() -> None:
-    hint = "retry_join names only this server: name the others too"
+    hint = "retry_join names only this server: name the others too, if they do not name it"
     assert plan(lonely=True).reason.endswith(f"expecting 3 servers, see 1: a; {hint}")
     assert hint not in plan().reason and hint not in plan(sight("c"), lonely=True).reason
     waiting = plan(sight("a"), sight("c"), me=own("b"))
