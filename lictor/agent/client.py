@@ -74,6 +74,7 @@ class Client:
         self._numbers = Numbers(self._chance)
         self._bucket = _bucket(config, self._loop.time())
         self._found = asyncio.Event()
+        self._silent: set[str] = set()  # servers of which the log says that they do not answer
         self._rebalancing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.calls = 0
@@ -272,7 +273,9 @@ class Client:
             address = self._pick()
             tries += 1
             try:
-                return await once(address)
+                answer = await once(address)
+                self._silent.discard(address)
+                return answer
             except (Unreachable, Unsupported) as error:  # one that has just started does not know all calls yet
                 self._failed(address, error)
                 failure = str(error)
@@ -295,7 +298,8 @@ class Client:
 
     def _failed(self, address: str, error: Exception) -> None:
         self.failures += 1
-        if address == self.servers.current:
+        if address not in self._silent:
+            self._silent.add(address)
             log.warn("a server does not answer, asking another one", server=address, error=str(error))
         self.servers.failed(address, self._loop.time())
 

@@ -39,6 +39,13 @@ MISSING: tuple[tuple[str, str], ...] = (
         "they see when they ask each other. With a gossip port of -1 the members are those servers.",
     ),
     (
+        "Client agents",
+        "Every endpoint and DNS name of a server. Discovery is answered from what the agent holds, with `X-Cache` and "
+        "`Age`, also without `?cached`; the reference asks a server each time, and with `?cached` keeps each answer for "
+        "itself. What is not held is passed on to a server. A write that is sent again to another server counts once; "
+        "the reference may apply it twice.",
+    ),
+    (
         "Consistency",
         "Every server answers reads from its own store. Default reads are linearizable, on followers too: the "
         "leader is asked up to which write its lease holds. The reference forwards them, and a leader that was "
