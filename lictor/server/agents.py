@@ -17,7 +17,7 @@ from lictor.model.node import Node
 from lictor.model.service import NodeService
 from lictor.store.store import Store
 
-ROLES = ("consul", "node")  # of the tag `role`: members that are agents
+ROLE = "node"  # of the tag `role`: an agent that is no server; servers of the cluster are in its configuration
 ALIVE_TEXT = "Agent alive and reachable"
 DEAD_TEXT = "Agent not live or unreachable"
 HEALTH = SERF_HEALTH.lower()
@@ -46,9 +46,9 @@ def agent_differences(
     known_ids: set[str] = set()
     for member in agents.members:
         name, node_id = member.name.lower(), member.tags.get("id", "").lower()
-        if member.tags.get("role") not in ROLES or member.tags.get("dc") != datacenter or name in names:
+        if member.tags.get("role") != ROLE or member.tags.get("dc") != datacenter or name in names:
             continue
-        if node_id in ids or node_id in known_ids and member.status == ALIVE:
+        if node_id in ids or (node_id in known_ids and member.status == ALIVE):
             continue  # a server under its former name, or a second member of one id
         known_names.add(name)
         if member.status == ALIVE:

@@ -153,11 +153,12 @@ def test_a_name_goes_to_another_id_only_once_its_holder_is_not_healthy() -> None
     assert (node.id, node.address) == ("other", "10.0.0.8")
 
 
-def test_a_server_of_another_cluster_is_a_node_and_no_server() -> None:
+def test_a_server_that_is_not_in_the_configuration_is_no_node() -> None:
     store = Store()
-    reconciled(store, agent("x", role="consul"), servers=[listed("a")])
-    assert store.services.get(("x", "consul")) is None
-    assert health(store, "x")[0] == PASSING
+    reconciled(store, agent("b", role="consul"), servers=[listed("a")])
+    assert names(store) == {"a"}
+    reconciled(store, agent("b", role="consul"), servers=[listed("a"), listed("b")])
+    assert reconciled(store, agent("b", role="consul"), servers=[listed("a")]) == [Deregister("b")]
 
 
 def test_the_servers_of_the_configuration_are_as_they_see_each_other() -> None:
