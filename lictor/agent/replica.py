@@ -212,7 +212,7 @@ class PartialReplica:
         self._start()
         try:
             async with asyncio.timeout(self._patience):
-                await self.reach(await self._confirmed(quorum))
+                await self._reached(await self._confirmed(quorum))  # the server tells it without being asked
         except TimeoutError:
             raise NoLeader from None
 
@@ -220,18 +220,21 @@ class PartialReplica:
         """Return once what is held is of at least that index; waits for a server that tells so."""
         if self._held.index >= index:
             return
-        reached: asyncio.Future[None] = self._loop.create_future()
-        self._reaching[reached] = index
-        try:
-            self._start()
-            await self._connected.wait()
-            # Without the answer it is told all the same, about a second later.
-            with contextlib.suppress(Unreachable, LictorError):
-                if not reached.done():
-                    await self._call(wire.REACH, wire.encode(wire.Reach(self._session, index)))
-            await reached
-        finally:
-            del self._reaching[reached]
+        self._start()
+        await self._connected.wait()
+        # Without the answer it is told all the same, a second or so later.
+        with contextlib.suppress(Unreachable, LictorError):
+            await self._call(wire.REACH, wire.encode(wire.Reach(self._session, index)))
+        await self._reached(index)
+
+    async def _reached(self, index: int) -> None:
+        if self._held.index < index:
+            reached: asyncio.Future[None] = self._loop.create_future()
+            self._reaching[reached] = index
+            try:
+                await reached
+            finally:
+                del self._reaching[reached]
 
     async def close(self) -> None:
         """Follow nothing any more."""

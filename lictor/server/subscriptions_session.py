@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 QUEUE_BYTES = 2 * 1024 * 1024  # what waits for one agent
 AT_ONCE = 1024 * 1024  # bytes of changes in one piece; topics that change by more begin again
 START_BYTES = 64 * 1024  # a piece that has so much of beginning topics gets no more
+ROW_BYTES = 16  # what looking at a row counts there: no step is to take long
 
 TOO_LARGE = "there is too much of it to be held by an agent"
 
@@ -183,7 +184,7 @@ class Session:
             else:
                 begun = self._topics.start(followed)
             messages.append(begun[0])
-            size += len(bytes(begun[0]))
+            size += len(bytes(begun[0])) + ROW_BYTES * followed.weight
             self._chunks.extend(begun[1:])
         return self._piece(messages, self.whole)
 
