@@ -40,10 +40,10 @@ MISSING: tuple[tuple[str, str], ...] = (
     ),
     (
         "Client agents",
-        "Every endpoint and DNS name of a server. Discovery is answered from what the agent holds, with `X-Cache` and "
-        "`Age`, also without `?cached`; the reference asks a server each time, and with `?cached` keeps each answer for "
-        "itself. What is not held is passed on to a server. A write that is sent again to another server counts once; "
-        "the reference may apply it twice.",
+        "Every endpoint and DNS name of a server. Discovery is answered from what the agent holds, with `X-Cache` "
+        "and `Age`, also without `?cached`; the reference asks a server each time, and with `?cached` keeps each "
+        "answer for itself. What is not held is passed on to a server. A write that is sent again to another server "
+        "counts once; the reference may apply it twice.",
     ),
     (
         "Consistency",

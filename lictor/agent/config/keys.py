@@ -314,7 +314,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     unix_sockets: Annotated[sec.UnixSockets, S("Owner and mode of listening sockets.")] = msgspec.field(
         default_factory=sec.UnixSockets
     )
-    use_streaming_backend: Annotated[bool, S("Subscribe to changes rather than ask again.", since="1.9")] = True
+    use_streaming_backend: Annotated[bool, S("Accepted; agents always follow changes.", since="1.9")] = True
     watches: Annotated[tuple[dict[str, Any], ...], S("Watches with their handlers.", reload=True)] = ()
     xds: Annotated[sec.Xds, S("Configuration of Envoy proxies.", since="1.14")] = msgspec.field(default_factory=sec.Xds)
 

@@ -256,7 +256,7 @@ class Cache(msgspec.Struct, frozen=True):
 class Rpc(msgspec.Struct, frozen=True):
     """Calls between agents."""
 
-    enable_streaming: Annotated[bool, S("Servers send changes to agents that subscribe.", since="1.10")] = True
+    enable_streaming: Annotated[bool, S("Accepted; servers always tell of changes.", since="1.10")] = True
 
 
 class UnixSockets(msgspec.Struct, frozen=True):
