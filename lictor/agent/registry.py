@@ -120,7 +120,7 @@ class Registry:
         """Register a service, its checks and its sidecar, replacing one of the same id.
 
         With `replace_checks`, checks of it that the definition does not name are removed. Raises `InvalidRequest`,
-        `Refused`, `OSError`.
+        `Refused`, `LictorError`.
         """
         async with self._changing:
             planned = self._plan(definition)
@@ -200,7 +200,7 @@ class Registry:
         self.runner.local_changed(registration.service.id)
 
     async def deregister_service(self, service_id: str) -> None:
-        """Remove a service, its checks and its sidecars. Raises `NotFound`, `OSError`."""
+        """Remove a service, its checks and its sidecars. Raises `NotFound`, `LictorError`."""
         if not service_id:
             raise Refused("ServiceID missing")
         async with self._changing:
@@ -236,7 +236,7 @@ class Registry:
     async def register_check(self, definition: CheckDefinition) -> None:
         """Register a check of the node or of a service here.
 
-        Raises `InvalidRequest`, `NotFound`, `Refused`, `OSError`.
+        Raises `InvalidRequest`, `NotFound`, `Refused`, `LictorError`.
         """
         async with self._changing:
             registration = self._plan_check(definition)
@@ -268,7 +268,7 @@ class Registry:
         self.runner.local_changed(check.service_id)
 
     async def deregister_check(self, check_id: str) -> None:
-        """Remove a check. Raises `NotFound`, `OSError`."""
+        """Remove a check. Raises `NotFound`, `LictorError`."""
         if not check_id:
             raise Refused("CheckID missing")
         async with self._changing:
@@ -292,9 +292,15 @@ class Registry:
             self.runner.local_changed(check.service_id)
 
     def update_ttl(self, check_id: str, status: str, output: str) -> None:
-        """Somebody reports for a TTL check. Raises `NotFound`, `Refused`, `InvalidRequest`, `OSError`."""
+        """Somebody reports for a TTL check. Raises `NotFound`, `Refused`, `InvalidRequest`, and `LictorError` where the
+        state counts, and cannot be kept on disk.
+        """
         self._known_check(check_id)
-        self._files.save_ttl(self.runner.ttl_update(check_id, status, output))
+        state = self.runner.ttl_update(check_id, status, output)
+        try:
+            self._files.save_ttl(state)
+        except OSError as error:
+            raise LictorError(f'failed persisting state for check "{check_id}": {_words(error)}') from None
 
     def _notify(self, check_id: str, status: str, output: str) -> None:
         before = self._local.check(check_id)
@@ -362,7 +368,7 @@ class Registry:
 
     async def load(self, services: Iterable[ServiceDefinition], checks: Iterable[CheckDefinition]) -> None:
         """Begin: what was registered before the last stop, and what the configuration files define, which goes first
-        where both have an id. Raises `InvalidRequest`, `Refused`, `OSError`.
+        where both have an id. Raises `InvalidRequest`, `Refused`, `LictorError`.
 
         A check that was registered starts critical until it is run; a TTL check has its last state while that is valid.
         """
@@ -392,7 +398,7 @@ class Registry:
     async def apply_definitions(self, services: Iterable[ServiceDefinition], checks: Iterable[CheckDefinition]) -> None:
         """Make what the configuration files define be what is registered from them: added, changed, removed.
 
-        Nothing is changed where one of them cannot be. Raises `InvalidRequest`, `Refused`, `OSError`.
+        Nothing is changed where one of them cannot be. Raises `InvalidRequest`, `Refused`, `LictorError`.
         """
         async with self._changing:
             planned: list[ServiceRegistration] = []
@@ -438,7 +444,7 @@ class Registry:
         self.runner.configure(check_settings(self._config()))
 
     async def _on_disk(self, jobs: list[Job]) -> None:
-        """Do what must be done on disk, in order, away from the loop. Raises `OSError`."""
+        """Do what must be done on disk, in order, away from the loop. Raises `LictorError` for what cannot be done."""
         if not jobs or not self._files.kept:
             return
 
@@ -454,6 +460,8 @@ class Registry:
             with contextlib.suppress(OSError):
                 await work
             raise
+        except OSError as error:
+            raise LictorError(f"cannot be kept on disk: {_words(error)}") from None
 
 
 Argument = msgspec.Struct | str
@@ -461,3 +469,9 @@ Argument = msgspec.Struct | str
 
 def _job(function: Callable[..., None], argument: Argument) -> Job:
     return lambda: function(argument)
+
+
+def _words(error: OSError) -> str:
+    """A system's error as people read it."""
+    words = error.strerror or str(error)
+    return f"{error.filename}: {words}" if error.filename else words
