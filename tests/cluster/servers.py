@@ -17,7 +17,13 @@ from typing import Any
 from tests.patience import PATIENCE, eventually
 from tests.ports import agent_ports
 
-QUICK = 'performance { raft_multiplier = 1 leave_drain_time = "100ms" }'
+# Where the machine stands still for a second the leader is lost: a request waits until there is one again. Where a
+# server stands still for ten it is taken for dead: it must not be removed, which leaves no majority when one is killed.
+QUICK = """
+performance { raft_multiplier = 1 leave_drain_time = "100ms" rpc_hold_timeout = "60s" }
+autopilot { cleanup_dead_servers = false }
+"""
+IMPATIENT = 'performance { rpc_hold_timeout = "1s" }'
 
 
 class Server:
@@ -148,6 +154,14 @@ class Server:
         """The configuration's servers by name, as this server knows them; empty where it cannot tell."""
         status, body = self.ask("GET", "/v1/operator/raft/configuration?stale")
         return {peer["Node"]: peer for peer in json.loads(body)["Servers"]} if status == 200 else {}
+
+    def voters(self) -> set[str]:
+        """The names of the servers that vote, as this server knows them."""
+        return {name for name, peer in self.peers().items() if peer["Voter"]}
+
+    def members(self) -> dict[str, int]:
+        """Every member's status as this server shows it: 1 alive, 3 left, 4 failed."""
+        return {member["Name"]: member["Status"] for member in self.get("/v1/agent/members")}
 
 
 class ClientAgent(Server):

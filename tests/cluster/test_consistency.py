@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.servers import Server, cluster
+from tests.cluster.servers import IMPATIENT, Server, cluster
 from tests.contract.dig import ask, question
 from tests.patience import PATIENCE, eventually
 
-IMPATIENT = 'performance { rpc_hold_timeout = "1s" } '
 FRESH = "dns_config { allow_stale = false }"
 
 
@@ -74,7 +73,7 @@ def test_a_leader_that_was_asleep_does_not_answer_with_what_it_kept(tmp_path: Pa
 def test_a_server_that_is_left_alone_answers_what_may_be_stale(tmp_path: Path, dns: str, rcode: str) -> None:
     with cluster(tmp_path, "s1", "s2", "s3") as servers:
         left = servers["s3"]
-        left.flags += ["-hcl", IMPATIENT + dns]
+        left.flags += ["-hcl", IMPATIENT + " " + dns]
         servers.start()
         servers["s1"].write("a", b"one")
         assert left.read("a") == b"one"

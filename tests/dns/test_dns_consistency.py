@@ -21,6 +21,7 @@ from lictor.model.node import Node
 from lictor.model.service import NodeService
 from lictor.store.commands import apply
 from tests.dns.test_dns_server import WEB, found, framed, make_store, over_tcp, over_udp, pack
+from tests.patience import PATIENCE
 
 QUESTION = pack("web.service.consul")
 NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
@@ -68,7 +69,7 @@ class Served:
 
     async def asked(self, number: int) -> None:
         """Return once as many confirmations are under way."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while self.origin.asked < number:
                 await asyncio.sleep(0.005)
 
@@ -142,7 +143,7 @@ async def test_a_store_that_has_become_too_old_is_confirmed_first(tcp: bool) -> 
         assert dns.origin.asked == 0, "that is not too old"
         dns.origin.last_contact = 31.0
         dns.origin.behind.append("10.0.0.9")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while found(await dns.ask(tcp=tcp)) == WEB:
                 await asyncio.sleep(0.05)
         dns.origin.last_contact = 0.0
@@ -186,7 +187,7 @@ async def test_questions_that_wait_share_confirmations_and_have_a_bound(monkeypa
     async with served(allow_stale=False) as dns:
         dns.origin.let.clear()
         waiting = [asyncio.create_task(dns.ask()) for _ in range(3)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while dns.server.held < 3:
                 await asyncio.sleep(0.005)
         assert rcode(await dns.ask()) == SERVFAIL
@@ -200,7 +201,7 @@ async def test_answers_from_a_store_without_contact_are_counted() -> None:
         for _ in range(5):
             await dns.ask()
         dns.origin.last_contact = 6.0
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not dns.origin.stale:
                 await dns.ask()
                 await asyncio.sleep(0.02)

@@ -24,6 +24,7 @@ from lictor.store.commands import apply
 from lictor.store.store import Store
 from tests.dns.test_dns_server import servers
 from tests.fuzz import nasty
+from tests.patience import PATIENCE
 
 SECONDS = float(os.environ.get("LICTOR_FUZZ_SECONDS", "0.5"))
 SEED = int(os.environ.get("LICTOR_FUZZ_SEED", "1"))
@@ -158,7 +159,7 @@ async def test_packets_of_any_kind_over_udp(server: DnsServer) -> None:
             transport.sendto(packet)
         last = struct.pack("!H", 0) + question("web.service.consul", 1)[2:]
         transport.sendto(last)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not any(answer[:2] == last[:2] for answer in client.answers):
                 await asyncio.sleep(0.0005)
         for answer in client.answers:
@@ -188,7 +189,7 @@ async def test_streams_of_any_kind_over_tcp(server: DnsServer) -> None:
             await asyncio.sleep(0)
         with contextlib.suppress(OSError):  # the server may have ended it already
             writer.write_eof()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             try:
                 answered = await reader.read()
             except ConnectionError:
@@ -199,7 +200,7 @@ async def test_streams_of_any_kind_over_tcp(server: DnsServer) -> None:
             walk(answered[2 : 2 + size])
             answered = answered[2 + size :]
     assert server.unexpected == 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while server.connections:
             await asyncio.sleep(0.005)
 

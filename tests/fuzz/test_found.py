@@ -24,6 +24,7 @@ from lictor.model.service_definition import ApiDialect, decode_check
 from lictor.store import commands
 from lictor.store.store import Store
 from tests.http.conftest import Door, open_agent, read_answer
+from tests.patience import PATIENCE
 from tests.server.alone import on_disk
 
 HUGE = 10**400
@@ -188,7 +189,7 @@ async def test_a_fault_in_one_command_ends_neither_writing_nor_the_next_start(
     monkeypatch.setitem(commands._HANDLERS, KVWrite, faulty)
 
     first = await on_disk(Store(), tmp_path)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         writes = (first.apply(KVWrite("set", key, b"1")) for key in ("a", "bad", "b"))
         results = await asyncio.gather(*writes, return_exceptions=True)
         assert await first.apply(KVWrite("set", "c", b"1"))

@@ -19,6 +19,7 @@ from lictor.http.routes import Endpoint
 from tests.fuzz import nasty
 from tests.fuzz.endpoints import BODIES, FILTERS, LEFT_OUT, PARAMETERS
 from tests.http.conftest import Door, open_agent
+from tests.patience import PATIENCE
 
 SECONDS = float(os.environ.get("LICTOR_FUZZ_SECONDS", "1.5"))
 SEED = int(os.environ.get("LICTOR_FUZZ_SEED", "1"))
@@ -141,7 +142,7 @@ FIELDS = ("gzip", "max-age=x", "\xe4\xff", "stale-if-error=99999999999999999999"
 
 async def ask(door: Door, request: bytes) -> tuple[int, bytes]:
     """Status and body of the answer on a connection of its own."""
-    async with door.socket() as (reader, writer), asyncio.timeout(20):
+    async with door.socket() as (reader, writer), asyncio.timeout(PATIENCE):
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
         status = int(head.split(b" ", 2)[1])

@@ -14,6 +14,7 @@ from random import Random
 import pytest
 
 from tests.http.conftest import Door, open_agent, read_answer
+from tests.patience import PATIENCE
 
 SECONDS = float(os.environ.get("LICTOR_FUZZ_SECONDS", "1"))
 SEED = int(os.environ.get("LICTOR_FUZZ_SEED", "1"))
@@ -80,7 +81,7 @@ async def answers(door: Door, pieces: list[bytes], requests: list[bytes]) -> lis
             await asyncio.sleep(0.0005)
 
     found = []
-    async with door.socket() as (reader, writer), asyncio.timeout(30):
+    async with door.socket() as (reader, writer), asyncio.timeout(PATIENCE):
         sending = asyncio.create_task(send(writer))
         for request in requests:
             if request.startswith(b"HEAD"):
@@ -140,7 +141,7 @@ async def test_what_two_programs_may_read_differently_is_refused(door: Door, sta
     """Nothing that follows such a request is read as a request: that is what smuggling lives on."""
     smuggled = b"PUT /v1/kv/smuggled HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1"
     for cut in (len(start), len(start) - 1):
-        async with door.socket() as (reader, writer), asyncio.timeout(30):
+        async with door.socket() as (reader, writer), asyncio.timeout(PATIENCE):
             stream = start + smuggled
             writer.write(stream[:cut])
             await asyncio.sleep(0.002)

@@ -12,6 +12,7 @@ from lictor.agent.agent import Agent
 from lictor.agent.config import load, parse_flags
 from lictor.http.door import http_settings, open_door
 from lictor.http.server import HttpServer
+from tests.patience import PATIENCE, soon
 from tests.ports import free_port
 
 
@@ -63,7 +64,7 @@ class Door:
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     """Head and body of one answer with a Content-Length from a bare connection."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         head = await reader.readuntil(b"\r\n\r\n")
         length = 0
         for line in head.split(b"\r\n"):
@@ -74,12 +75,7 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:
     """Wait until a condition holds; fails with `what` was expected after a generous time."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(30):
-            while not condition():
-                await asyncio.sleep(0.01)
-            return
-    pytest.fail(f"expected in the end: {what}")
+    await soon(condition, what)
 
 
 @contextlib.asynccontextmanager

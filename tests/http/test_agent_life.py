@@ -10,6 +10,7 @@ import pytest
 
 from lictor.agent.logs import LogConfig, LogSystem, logger
 from tests.http.conftest import Door, eventually, open_agent
+from tests.patience import PATIENCE
 
 
 async def test_self_tells_who_it_is(door: Door) -> None:
@@ -63,7 +64,7 @@ async def test_leave_is_answered_and_then_done(door: Door) -> None:
     left = asyncio.Event()
     door.agent.on_leave = left.set
     assert await door.put("/v1/agent/leave") == (200, b"")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await left.wait()
 
 
@@ -133,7 +134,7 @@ async def test_the_monitor_streams_until_its_reader_goes(door: Door) -> None:
         before = len(logs._all)
         async with door.client.get(door.url("/v1/agent/monitor?loglevel=debug&logjson")) as response:
             logger("agent.test").debug("a line", number=7)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 line = json.loads(await response.content.readline())
             assert (line["@message"], line["@level"], line["number"]) == ("a line", "debug", 7)
             response.close()

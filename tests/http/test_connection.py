@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lictor.http.plain import parse_plain, parse_write
 from tests.http.conftest import Door, eventually, open_agent, read_answer
+from tests.patience import PATIENCE
 
 GET = b"GET /v1/kv/a HTTP/1.1\r\nHost: x\r\n\r\n"
 PUT = b"PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\none"
@@ -142,7 +143,7 @@ async def test_a_blocking_query_returns_when_its_key_changes(door: Door) -> None
     await eventually(lambda: len(door.http.api.waiting) == 1, "the query waits")
     await door.put("/v1/kv/b", b"1")
     await door.put("/v1/kv/a", b"2")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         _, headers, body = await waiting
     assert b"Mg==" in body
     assert int(headers["x-consul-index"]) > int(index)
@@ -224,7 +225,7 @@ async def test_garbage_is_refused_and_harms_nobody(door: Door) -> None:
                 data[rng.randrange(len(data))] = rng.randrange(256)
             writer.write(bytes(data))
             writer.write_eof()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await reader.read()
     assert (await door.get("/v1/status/leader"))[0] == 200
 
@@ -267,7 +268,7 @@ async def test_a_head_that_never_ends_is_given_up(door: Door, monkeypatch: pytes
         writer.write(GET)
         await read_answer(reader)
         writer.write(b"GET /v1/kv/a HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             assert await reader.read() == b""
     await eventually(lambda: door.http.open_connections == 0, "the connection is closed")
 

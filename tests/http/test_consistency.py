@@ -23,6 +23,7 @@ from lictor.server.server import StoreMachine
 from lictor.store.commands import apply
 from lictor.store.store import Store
 from tests.http.conftest import Door, eventually, open_agent, read_answer
+from tests.patience import PATIENCE
 
 PLAIN, FULL = "", "Content-Length: 0\r\n"  # the second is more than the door reads itself: it is aiohttp's
 WAYS = pytest.mark.parametrize("more", [PLAIN, FULL], ids=["plain", "full"])
@@ -339,7 +340,7 @@ async def test_a_client_that_has_closed_its_side_is_still_answered(follower: Fol
         client.send("/v1/kv/a?raw")
         client.writer.write_eof()
         assert (await client.answer())[2] == b"one"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             assert await client.reader.read() == b""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 from tests.http.conftest import Door, open_agent
+from tests.patience import PATIENCE
 
 
 async def test_raft(door: Door) -> None:
@@ -104,7 +105,7 @@ async def _coordinates(door: Door) -> None:
     coord = {"Vec": [0.5, *[0] * 7], "Error": 1.5, "Adjustment": 0, "Height": 0.001}
     assert await door.put("/v1/coordinate/update", {"Node": "n1", "Coord": coord}) == (200, b"")
     row = {"Node": "n1", "Segment": "", "Coord": coord}
-    async with asyncio.timeout(30):  # written with others, some seconds later
+    async with asyncio.timeout(PATIENCE):  # written with others, some seconds later
         while await door.json("/v1/coordinate/nodes") != [row]:
             await asyncio.sleep(0.05)
     assert await door.json("/v1/coordinate/node/n1") == [row]

@@ -23,8 +23,9 @@ from lictor.raft.settings import RaftSettings, World
 from lictor.rpc.network import Network
 from lictor.server.server import StoreMachine
 from tests.http.conftest import Door, eventually
+from tests.patience import PATIENCE
 
-QUICK = RaftSettings(election_timeout=0.5)
+QUICK = RaftSettings(election_timeout=1.0)
 HOLD = 60.0  # seconds that a read or write waits for a leader: longer than the machine may stall
 
 
@@ -93,9 +94,9 @@ class Trio:
     def __init__(self, hosts: list[Host]) -> None:
         self.hosts = hosts
 
-    @property
-    def leader(self) -> Host:
-        """Who leads."""
+    async def leader(self) -> Host:
+        """Who leads, once somebody does."""
+        await self.led()
         return next(host for host in self.hosts if host.up and host.replica.is_leader)
 
     @property
@@ -184,7 +185,7 @@ async def test_who_writes_through_a_server_reads_it_there_even_stale(trio: Trio)
 
 
 async def test_indexes_are_the_same_everywhere_and_wake_queries_on_any_server(trio: Trio) -> None:
-    door = trio.leader.door
+    door = (await trio.leader()).door
     await door.put("/v1/kv/a", b"one")
     found = [(await host.door.get("/v1/kv/a?raw"))[1]["x-consul-index"] for host in trio.hosts]
     assert len(set(found)) == 1
@@ -197,7 +198,7 @@ async def test_indexes_are_the_same_everywhere_and_wake_queries_on_any_server(tr
         lambda: all(sum(len(g) for g, _ in h.door.http.api.waiting.values()) == 3 for h in trio.hosts), "all nine wait"
     )
     await trio.followers[0].door.put("/v1/kv/a", b"two")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         answers = await asyncio.gather(*waiting)
     assert {value for _, _, value in answers} == {b"two"}
     (after,) = {headers["x-consul-index"] for _, headers, _ in answers}
@@ -206,9 +207,10 @@ async def test_indexes_are_the_same_everywhere_and_wake_queries_on_any_server(tr
 
 @pytest.mark.parametrize("led", [False, True], ids=["a follower is left", "the leader is left"])
 async def test_without_a_leader_only_stale_reads_are_answered(trio: Trio, led: bool) -> None:
-    await trio.leader.door.put("/v1/kv/a", b"one")
+    await (await trio.leader()).door.put("/v1/kv/a", b"one")
     await asyncio.gather(*(host.door.get("/v1/kv/a") for host in trio.hosts))
-    left = trio.leader if led else trio.followers[0]
+    leader = await trio.leader()
+    left = leader if led else trio.followers[0]
     await trio.lose_quorum(left)
     door = left.door
     _, headers, value = await door.get("/v1/kv/a?raw&stale")
@@ -226,7 +228,7 @@ async def test_without_a_leader_only_stale_reads_are_answered(trio: Trio, led: b
         ("PUT", "/v1/session/create", b"{}"),
         ("PUT", "/v1/txn", json.dumps([{"KV": {"Verb": "get", "Key": "a"}}]).encode()),
     ]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         answers = await asyncio.gather(*(door.call(method, path, data=body) for method, path, body in calls))
     assert [(status, body) for status, _, body in answers] == [(500, b"No cluster leader")] * len(calls)
     _, headers, _ = await door.get("/v1/kv/a?raw&stale")
@@ -237,8 +239,8 @@ async def test_without_a_leader_only_stale_reads_are_answered(trio: Trio, led: b
 
 
 async def test_after_a_change_of_leader_reads_go_on(trio: Trio) -> None:
-    await trio.leader.door.put("/v1/kv/a", b"one")
-    former = trio.leader
+    await (await trio.leader()).door.put("/v1/kv/a", b"one")
+    former = await trio.leader()
     await former.stop_serving()
     await trio.led()
     for number, host in enumerate(trio.hosts * 2):

@@ -16,7 +16,7 @@ import pytest
 from jepsen import sandbox
 from tests.patience import eventually
 
-PATIENCE = 280  # seconds that a run may take on a machine that stalls; it then ends with all its processes
+PATIENCE = 840  # seconds that a run may take on a machine that stalls; it then ends with all its processes
 ROOT = Path(__file__).parent.parent.parent
 
 RUNS = [

@@ -11,10 +11,10 @@ from lictor.raft.consensus import Peer, ServerRecord
 from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World
 from lictor.raft.wal import Files, OsFiles
+from tests import patience
 from tests.raft.wire import Wire
 
-QUICK = RaftSettings(election_timeout=0.5, segment_bytes=1 << 16)
-PATIENCE = 60.0
+QUICK = RaftSettings(election_timeout=1.0, segment_bytes=1 << 16)
 
 
 class Lines:
@@ -138,13 +138,10 @@ class Cluster:
 
 async def until(condition: Callable[[], bool], what: str) -> None:
     """Wait for a condition."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"waited {PATIENCE:g} s for {what}"
-        await asyncio.sleep(0.01)
+    await patience.soon(condition, what)
 
 
 async def soon(work_to_do: Awaitable[Any]) -> Any:
     """The result of something that must not take for ever."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(patience.PATIENCE):
         return await work_to_do

@@ -8,6 +8,7 @@ import pytest
 from lictor.raft import notices
 from lictor.raft.core.message import Entry, Message, MessageKind
 from lictor.raft.notices import Notices
+from tests.patience import PATIENCE
 
 LEADER, FOLLOWER, OTHER = 1, 2, 3
 
@@ -51,7 +52,7 @@ async def test_entries_of_the_same_turn_take_the_place_of_a_notice(sent: Sent) -
 async def test_a_notice_goes_after_a_while(sent: Sent) -> None:
     notice = append(5, 5)
     assert sent.notices.sort(FOLLOWER, [notice], 5) == []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not sent.messages:
             await asyncio.sleep(notices.PATIENCE)
     assert sent.messages == [(FOLLOWER, notice)]

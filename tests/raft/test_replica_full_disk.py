@@ -8,6 +8,7 @@ import pytest
 
 from lictor.raft.core.message import Message, MessageKind
 from lictor.raft.wal import DiskFull
+from tests.patience import PATIENCE
 from tests.raft.replicas import Cluster, Place, until
 from tests.raft.simdisk import SimDisk
 
@@ -41,6 +42,6 @@ async def test_who_had_no_room_to_form_votes_and_leads_when_there_is(
     await replica.form([place.record()])
     await until(lambda: replica.is_leader, "it leads")
     assert replica.term > 6, "no vote is forgotten"
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         assert await replica.propose(b"line", 30.0) == 1
     await place.stop()

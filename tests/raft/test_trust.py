@@ -23,7 +23,8 @@ from lictor.raft.settings import World
 from lictor.raft.shipping import LOG_ROOM
 from lictor.raft.wal import Offer, SnapshotStore
 from lictor.rpc.network import Network
-from tests.raft.replicas import PATIENCE, QUICK, Cluster, Lines, Place, fatal, soon, until, work
+from tests.patience import PATIENCE
+from tests.raft.replicas import QUICK, Cluster, Lines, Place, fatal, soon, until, work
 
 ABSURD = (1 << 62) - 1
 ANY = Membership(Quorum(frozenset({1})))

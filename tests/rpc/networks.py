@@ -15,8 +15,9 @@ from lictor.model.transport import Caller, Unreachable
 from lictor.rpc.limits import Limits
 from lictor.rpc.network import Network
 from lictor.rpc.security import Security
+from tests.patience import PATIENCE, soon
 
-DEADLINE = 60.0  # seconds, for what takes milliseconds on a machine that does not stand still
+DEADLINE = PATIENCE
 LOOPS = pytest.mark.parametrize(
     "loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
 )
@@ -68,9 +69,7 @@ def raising(error: Exception) -> Callable[[Caller, bytes], Awaitable[bytes]]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Return once a condition holds."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():
-            await asyncio.sleep(0.005)
+    await soon(condition, "what the test waits for")
 
 
 async def until_called(caller: Network, to: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from lictor.server import gathering
 from lictor.server.gathering import QUIET, TURNS, Gathering
+from tests.patience import PATIENCE
 
 
 class Proposed:
@@ -17,7 +18,7 @@ class Proposed:
 
     async def until(self, count: int) -> None:
         """Return once so many groups were proposed."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while len(self.groups) < count:
                 await asyncio.sleep(0)
 
