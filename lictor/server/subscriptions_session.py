@@ -97,8 +97,7 @@ class Session:
         """Do so as the agent wants, and tell it when that is done."""
         for topic in topics:
             self.drop(topic)
-        self._put(self._piece([msgspec.Raw(encode(Dropped(topics)))], self.whole), ())
-        self.woken()
+        self._say(Dropped(topics))
 
     def close(self) -> None:
         """The agent is gone."""
@@ -129,9 +128,12 @@ class Session:
     def refuse(self, topic: Topic, reason: str = TOO_LARGE) -> None:
         """A topic cannot be followed, or no more."""
         self.drop(topic)
-        message = msgspec.Raw(encode(Refused(topic, reason)))
-        self._put(self._piece([message], self.whole), ())
-        self.woken()
+        self._say(Refused(topic, reason))
+
+    def _say(self, message: Dropped | Refused) -> None:
+        """Queue what is about no change. What has changed up to now may not be queued yet, so it closes no state."""
+        self._put(self._piece([msgspec.Raw(encode(message))], False), ())
+        self.mark()
 
     def _put(self, piece: bytes, about: tuple["Followed", ...]) -> None:
         self._queue.append((piece, about))

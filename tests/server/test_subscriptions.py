@@ -237,6 +237,52 @@ def test_changes_of_one_turn_are_one_piece_and_great_ones_begin_anew(monkeypatch
     simulated(scenario)
 
 
+def test_nothing_is_said_to_be_whole_before_its_last_change_is_told() -> None:
+    async def scenario(world: World) -> None:
+        place = world.server()
+        agent = Raw(world, place, (("kv", "a"), 0))
+        await until(lambda: len(agent.messages) == 1)
+        world.write(KVWrite("set", "a", b"1"))
+        # In the same turn, before the change was looked at.
+        session = place.subscriptions._agents[agent.session].session
+        session.drop_wanted((("kv", "z"),))
+        session.refuse(("kv", "y"))
+        await until(lambda: agent.pieces[-1].state.whole and len(agent.messages) == 4)
+        told = False
+        for piece in agent.pieces[1:]:
+            told = told or any(isinstance(message, wire.Change) for message in piece.messages)
+            assert told or not piece.state.whole or piece.state.index < place.store.index
+        await agent.close()
+
+    simulated(scenario)
+
+
+def test_what_was_said_between_changes_outlives_an_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions_session, "QUEUE_BYTES", 500)
+
+    async def scenario(world: World) -> None:
+        place = world.server()
+        agent = Raw(world, place, (("kv", "a"), 0), (("kv", "b"), 0))
+        await until(lambda: len(agent.messages) == 2 and agent.pieces[-1].state.whole)
+        before = len(agent.pieces)
+        session = place.subscriptions._agents[agent.session].session
+        for number in range(5):
+            world.write(KVWrite("set", "a", bytes(200 + number)))
+            place.subscriptions._look()
+            session.drop_wanted((("kv", f"z{number}"),))
+        assert session.overflows > 0
+        await until(lambda: agent.pieces[-1].state.whole and len(agent.pieces) > before)
+        later = [message for piece in agent.pieces[before:] for message in piece.messages]
+        assert [m.topics[0][1] for m in later if isinstance(m, wire.Dropped)] == [f"z{n}" for n in range(5)]
+        starts = [at for at, m in enumerate(later) if isinstance(m, wire.Start)]
+        assert starts, "the topic begins anew"
+        wholes = [piece for piece in agent.pieces[before:] if piece.state.whole]
+        assert all(piece.state.index == place.store.index for piece in wholes)
+        await agent.close()
+
+    simulated(scenario)
+
+
 def test_an_index_that_never_comes_is_not_waited_for_for_ever() -> None:
     async def scenario(world: World) -> None:
         place = world.server()
