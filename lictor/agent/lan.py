@@ -386,6 +386,14 @@ class LanPool:
         """Where this agent is in the pool's network, as it estimates it."""
         return self._pool.serf.coordinates.own if self._pool is not None else Coord()
 
+    def coordinate_of(self, name: str) -> Coord | None:
+        """Where a member is; None for not known."""
+        if self._pool is None:
+            return None
+        if name == self.name:
+            return self.coordinate
+        return self._pool.serf.coordinates.known.get(name)
+
     def coordinates(self) -> list[CoordinateEntry]:
         """Where every member is, as far as it is known."""
         if self._pool is None:

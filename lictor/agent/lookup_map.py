@@ -92,8 +92,8 @@ class _Service(Dependent):
 
 class LookupMap:
     """See above. `contact` gives the seconds since the servers' leader was last heard of; `visible` says whether a
-    request without a token may see a service. `replica` is given where the store is partial. Without `keep` the file
-    goes with the agent.
+    request without a token may see a service; `locate` where a node is, None for what the store says. `replica` is
+    given where the store is partial. Without `keep` the file goes with the agent.
     """
 
     def __init__(
@@ -106,15 +106,17 @@ class LookupMap:
         visible: Callable[[str], bool],
         replica: Replica | None = None,
         *,
+        locate: Callable[[str], Coord | None] | None = None,
         keep: bool = True,
     ) -> None:
         self.path = path
         self._mode = mode
         self._store = store
-        self._node = node.lower()
+        self._node = node
         self._contact = contact
         self._visible = visible
         self._replica = replica
+        self._locate = locate
         self._keep = keep
         self._services: dict[str, _Service] = {}
         self._dirty: dict[_Service, None] = {}
@@ -230,7 +232,7 @@ class LookupMap:
         self._write(service)
 
     def _seen(self, key: str) -> tuple[Topic, ...]:
-        return self._store.read(_instances, key, self._node).seen
+        return self._store.read(_instances, key, self._node, self._locate).seen
 
     def mark(self, service: _Service) -> None:
         """Note that what a service looked at has changed."""
@@ -254,7 +256,7 @@ class LookupMap:
         """Write a service as the store has it, unless that is what the map says already."""
         store = self._store
         store.watches.discard(service)
-        answer = store.read(_instances, service.key, self._node)
+        answer = store.read(_instances, service.key, self._node, self._locate)
         store.watches.add(service, answer.seen)
         if self._replica is not None and not self._replica.covers(answer.seen):
             # What is there now is better than what a store says that does not hold the service any more.
@@ -331,7 +333,7 @@ class LookupMap:
                 self._withdraw_quietly(key)
         moved = self._store.touched.get(("coordinates",), self._store.floor)
         for service in self._services.values():
-            if moved != self._coordinates or not service.digest:
+            if moved != self._coordinates or self._locate is not None or not service.digest:
                 self._dirty[service] = None
         self._coordinates = moved
         if self._dirty:
@@ -351,19 +353,30 @@ def _now() -> int:
 # -- the read ----------------------------------------------------------------------------------------------------------
 
 
-def _instances(view: View, key: str, node: str) -> tuple[Instance, ...]:
+Locate = Callable[[str], Coord | None]
+
+
+def _instances(view: View, key: str, node: str, locate: Locate | None) -> tuple[Instance, ...]:
     """A service's instances with how far each is from `node`. Distances are no reason to write anew: they are not
     among what the read has looked at.
     """
-    here = _coordinate(view, node)
-    return tuple([_instance(view, row, here) for row in health.service(view, key, (), {})])
+
+    def place(name: str) -> Coord | None:
+        found = locate(name) if locate is not None else None
+        if found is None:
+            entry = view.store.coordinates.get((name.lower(), ""))
+            found = entry.coord if entry is not None else None
+        return found
+
+    here = place(node)
+    return tuple([_instance(row, here, place) for row in health.service(view, key, (), {})])
 
 
-def _instance(view: View, row: CheckServiceNode, here: Coord | None) -> Instance:
+def _instance(row: CheckServiceNode, here: Coord | None, place: Locate) -> Instance:
     node, service = row.node, row.service
     status = aggregate(row.checks)
     weights = {PASSING: service.weights.passing, WARNING: service.weights.warning}
-    there = _coordinate(view, node.node.lower()) if here is not None else None
+    there = place(node.node) if here is not None else None
     return Instance(
         id=service.id,
         node=node.node,
@@ -376,11 +389,6 @@ def _instance(view: View, row: CheckServiceNode, here: Coord | None) -> Instance
         meta=service.meta or {},
         datacenter=node.datacenter,
     )
-
-
-def _coordinate(view: View, node: str) -> Coord | None:
-    entry = view.store.coordinates.get((node, ""))
-    return entry.coord if entry is not None else None
 
 
 def rounded(seconds: float) -> float | None:
@@ -408,6 +416,7 @@ async def open_lookup_map(agent: "Agent", address: str | None) -> LookupMap | No
             lambda: agent.last_contact,
             lambda name: agent.authorizer(agent.tokens["default"]).allows("service", name, READ),
             agent.client,
+            locate=agent.pools.lan.coordinate_of if agent.pools.lan is not None else None,
             keep=not agent.config.dev_mode,
         )
         await lookups.start()

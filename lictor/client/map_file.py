@@ -19,7 +19,7 @@ from lictor.model import lookup_layout as layout
 from lictor.model.clock import lease_clock
 from lictor.model.lookup_layout import Payload
 
-TRIES = 200  # readings of one and the same block before it counts as damaged
+TRIES = 50  # readings of one and the same block before it counts as damaged
 ROUNDS = 100_000  # of readings altogether, each of another version
 DEAD_AFTER = 5.0  # seconds without a heartbeat after which an agent is taken for dead
 
