@@ -26,10 +26,10 @@ def test_promises_hold_whatever_happens(first: int) -> None:
         result = play(seed, longest=LONGEST)
         total.add(result.counts)
         assert not result.error, f"seed {seed}: {result.error}\nagain with: {again(seed, LONGEST)}"
-    assert total.terms >= CHUNK, "hardly any leader was elected: the simulations test nothing"
-    assert total.crashes >= CHUNK, "hardly anything went wrong: the simulations test nothing"
-    assert total.writes > 10 * CHUNK, "hardly anything was written: the simulations test nothing"
-    assert total.reads > 10 * CHUNK, "hardly anything was read: the simulations test nothing"
+    assert total.terms >= CHUNK // 2, "hardly any leader was elected: the simulations test nothing"
+    assert total.crashes >= CHUNK // 4, "hardly anything went wrong: the simulations test nothing"
+    assert total.writes >= 5 * CHUNK, "hardly anything was written: the simulations test nothing"
+    assert total.reads >= 5 * CHUNK, "hardly anything was read: the simulations test nothing"
 
 
 def test_a_seed_replays_exactly_in_another_process_with_other_hashes() -> None:
