@@ -141,6 +141,7 @@ _ROWS = {name: msgspec.msgpack.Decoder(types.GenericAlias(list, (row,))) for nam
 _PAIRS = frozenset(("services", "checks", "coordinates", "config"))
 _decode_pairs = msgspec.msgpack.Decoder(list[tuple[str, str]]).decode
 _decode_names = msgspec.msgpack.Decoder(list[str]).decode
+_KEYS = {name: _decode_pairs if name in _PAIRS else _decode_names for name in ROW_TYPES}
 
 
 def piece(state: State, messages: list[msgspec.Raw]) -> bytes:
@@ -159,5 +160,5 @@ def rows(packed: dict[str, msgspec.Raw]) -> dict[str, list[Any]]:
 
 
 def keys(packed: dict[str, msgspec.Raw]) -> dict[str, list[Any]]:
-    """The keys that were packed. Raises `transport.UNREADABLE`."""
-    return {name: (_decode_pairs if name in _PAIRS else _decode_names)(raw) for name, raw in packed.items()}
+    """The keys that were packed. Raises `transport.UNREADABLE` and `KeyError`."""
+    return {name: _KEYS[name](raw) for name, raw in packed.items()}

@@ -1,6 +1,7 @@
 """The partial replica: what it holds is answered as a server answers it, whatever happens to servers and network."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -10,8 +11,10 @@ from lictor.model.command import Deregister, KVWrite, Reap, Register, Restore, R
 from lictor.model.errors import NoLeader
 from lictor.model.node import Node
 from lictor.model.service import NodeService
+from lictor.model.transport import Caller
 from lictor.server import subscriptions, subscriptions_session
 from lictor.store import partial, snapshot
+from lictor.store import partial_messages as wire
 from lictor.store.reads import catalog, health, kv
 from lictor.store.store import Store
 from lictor.store.watch import Dependent
@@ -477,6 +480,48 @@ def test_topics_that_come_and_go_quickly_are_held_in_the_end() -> None:
         assert member.store.read(health.service, "web", (), {}) == place.store.read(health.service, "web", (), {})
         assert answer.value
         assert member.replica._held.leaving == {}
+        await member.replica.close()
+
+    simulated(scenario)
+
+
+def test_news_that_cannot_be_read_change_nothing() -> None:
+    async def scenario(world: World) -> None:
+        place = world.server()
+        world.write(web())
+        member = Member(world, "10.0.1.1:1")
+        member.server = place.address
+        answer = await member.replica.read(health.service, "web", (), {})
+        state = wire.State(10**9, 0, 0, 0.0, True, True, "cluster")
+        topic, nothing = ("service", "web"), wire.packed({})
+        unknown, odd = wire.packed({"no such": []}), {"nodes": msgspec.Raw(b"\xc1")}
+        gone = wire.packed({"nodes": ["n1"], "services": [("n1", "web")]})
+        bad: list[object] = [
+            wire.Change(topic, 9, 9, unknown, nothing, gone),
+            wire.Change(topic, 9, 9, nothing, unknown, gone),
+            wire.Change(topic, 9, 9, nothing, nothing, gone | unknown),
+            wire.Change(topic, 9, 9, odd, nothing, gone),
+            wire.Change(topic, 9, 9, nothing, nothing, odd),
+            ["change", topic, -1, "x"],
+            ["what", 1],
+        ]
+        pieces = [b"", b"\xc1", *(wire.encode((state, [message])) for message in bad)]
+        served = 0
+
+        async def follow(caller: Caller, body: bytes) -> AsyncIterator[bytes]:
+            nonlocal served
+            served += 1
+            yield pieces[served % len(pieces)]
+
+        world.join("10.0.0.66:8300").on_stream(wire.FOLLOW, follow)
+        member.server = "10.0.0.66:8300"
+        await until(lambda: served > len(pieces), seconds=600.0)
+        assert member.store.read(health.service, "web", (), {}) == answer
+        assert member.replica.index == place.store.index
+        member.server = place.address
+        world.write(web(port=81))
+        await until(lambda: member.replica.index == place.store.index)
+        assert [r.service.port for r in member.store.read(health.service, "web", (), {}).value] == [81]
         await member.replica.close()
 
     simulated(scenario)
