@@ -6,7 +6,6 @@ here, and not in the loop's transport, so that what waits is counted in one plac
 
 import asyncio
 import logging
-from collections import deque
 from typing import cast
 
 from lictor.model.errors import TooLarge
@@ -31,6 +30,24 @@ class Connection(asyncio.Protocol):
     `peer` is host:port of the other end. `closed` is why the connection is over, or goes to be; empty while it lives.
     """
 
+    __slots__ = (
+        "_flushing",
+        "_long",
+        "_longest",
+        "_loop",
+        "_out",
+        "_paused",
+        "_queued",
+        "_reader",
+        "_room",
+        "_sent",
+        "_transport",
+        "closed",
+        "limits",
+        "over",
+        "peer",
+    )
+
     def __init__(self, limits: Limits, peer: str) -> None:
         self.limits = limits
         self.peer = peer
@@ -45,9 +62,8 @@ class Connection(asyncio.Protocol):
         self._long = False  # whether some piece in `_out` may be
         self._paused = False
         self._flushing = False
-        self._sent = False  # since the last beat
-        self._silent = 0  # beats without a byte from the other side
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._sent = False  # since this was last looked at
+        self._room: list[asyncio.Future[None]] = []  # mostly empty, and much smaller than a deque then
 
     @property
     def connected(self) -> bool:
@@ -71,6 +87,10 @@ class Connection(asyncio.Protocol):
     def _greeted(self) -> None:
         """The other side's preamble has come, and is right."""
 
+    def _refuse_peer(self, problem: str) -> None:
+        """The other side is not what it should be."""
+        self.abort(problem)
+
     def _ended(self) -> None:
         """The connection is over."""
 
@@ -90,15 +110,14 @@ class Connection(asyncio.Protocol):
             self._connected()
 
     def data_received(self, data: bytes) -> None:
-        self._silent = 0
         reader = self._reader
         greeted = reader.greeted
         frames = reader.feed(data)
         if not greeted and reader.greeted:
             self._greeted()
         self._frames(frames)
-        if reader.problem:
-            self.abort(reader.problem)
+        if reader.problem and not self.closed:
+            self._refuse_peer(reader.problem)
 
     def _frames(self, frames: list[Frame]) -> None:
         for kind, number, method, body in frames:
@@ -195,7 +214,7 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         """Let those go on who wait for room. They look for themselves whether it lasts for all of them."""
         while self._room and (self.closed or self.has_room()):
-            turn = self._room.popleft()
+            turn = self._room.pop(0)
             if not turn.done():  # who waited has not given up
                 turn.set_result(None)
                 if not self.closed:
@@ -203,20 +222,10 @@ class Connection(asyncio.Protocol):
 
     # The connection's life
 
-    def beat(self) -> None:
-        """Called once a beat: say something if nothing was said, and give up a peer that says nothing. Until both have
-        greeted, there is another limit on that.
-
-        Beats are counted, not seconds: what has arrived while this process stood still is read before the next.
-        """
-        if not self._reader.greeted:
-            return
-        self._silent += 1
-        if self._silent > self.limits.silent_beats:
-            self.abort(f"nothing was heard of it for {self.limits.beat * self.limits.silent_beats:g} s")
-        elif not self._sent and not self._out:
+    def _say(self) -> None:
+        """Give a sign of life, unless something else goes out anyway."""
+        if not self._out:
             self._write(_ALIVE)
-        self._sent = False
 
     def _write(self, data: bytes) -> None:
         """Write at once, ahead of nothing: only while no frame waits."""

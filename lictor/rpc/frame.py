@@ -16,8 +16,10 @@ bytes (big endian) and a MessagePack array of four: kind, number, method, body.
     both          ALIVE     0
 
 The initiator of a connection numbers calls and streams from 1 up and uses no number twice. Items flow while the
-stream has credit, see `lictor.rpc.credit`. ALIVE is sent by a side that has sent nothing else for a while: silence
-means that the other side, or the way to it, is dead.
+stream has credit, see `lictor.rpc.credit`. The initiator sends ALIVE when it has sent nothing else for a while; the
+acceptor, when something has come and it has nothing else to send. So what the initiator sends is always followed by a
+sign of life, and silence means that the other side, or the way to it, is dead; a connection on which nothing is said
+costs the acceptor little.
 
 Whatever does not look like this comes from a stranger: the reader stops for good and says why in `problem`.
 """
@@ -35,6 +37,8 @@ PREAMBLE = MAGIC + bytes((VERSION,))
 MAX_FRAME = 64 * 1024 * 1024  # bytes after the length
 MAX_METHOD = 128  # characters
 OVERHEAD = 32  # a bound on the bytes that a frame has beside its method and body
+
+SPEAKS_TLS = "it speaks TLS where a plain connection was expected"
 
 _SHORT = 4096  # bytes of a body below which copying it costs less than another piece
 _TLS_RECORDS = (0x15, 0x16)  # alert, handshake (RFC 8446, section 5.1)
@@ -143,7 +147,7 @@ class Reader:
         start = bytes(data[: len(PREAMBLE)])
         if start[: len(MAGIC)] != MAGIC[: len(start)]:
             if start[0] in _TLS_RECORDS:
-                self.problem = "it speaks TLS where a plain connection was expected"
+                self.problem = SPEAKS_TLS
             else:
                 self.problem = f"it does not speak this protocol: it began with {start!r}"
         elif len(start) < len(PREAMBLE):

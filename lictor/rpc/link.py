@@ -9,16 +9,16 @@ import errno
 import os
 import random
 import socket
-import ssl
 from collections.abc import Callable
 
 from lictor.model.host_port import split_host_port
+from lictor.model.seldom import Seldom
 from lictor.model.transport import Unreachable
 from lictor.rpc import frame
 from lictor.rpc.connection import log
 from lictor.rpc.limits import Limits
 from lictor.rpc.outgoing import Outgoing
-from lictor.rpc.security import Security
+from lictor.rpc.security import TLS_THERE, Security, server_trouble
 
 _PROVEN = 5.0  # seconds that a connection must have lived for the next attempt to come soon
 _STOPPING = "this agent stops"
@@ -26,7 +26,7 @@ _STOPPING = "this agent stops"
 
 class Link:
     """The way to an address, secured as `security` says. `on_lost` is called when a connection that was there has
-    broken.
+    broken. While it is `kept`, there is a connection also when nobody needs one.
     """
 
     def __init__(
@@ -36,13 +36,16 @@ class Link:
         chance: random.Random,
         on_lost: Callable[[str], None],
         security: Security,
+        seldom: Seldom,
     ) -> None:
         self.address = address
+        self.kept = False
         self.security = security
         self.connection: Outgoing | None = None
         self.limits = limits
         self._chance = chance
         self._on_lost = on_lost
+        self._seldom = seldom
         self._loop = asyncio.get_running_loop()
         self._attempt: asyncio.Task[None] | None = None
         self._connecting = False  # and not waiting to
@@ -50,7 +53,6 @@ class Link:
         self._messages: list[tuple[str, bytes]] = []
         self._messages_size = 0
         self._failures = 0
-        self._failure = ""
         self._not_before = 0.0
         self._since = 0.0  # when the connection was made
         self._used = True  # since the last beat
@@ -149,7 +151,6 @@ class Link:
     def _opened(self, connection: Outgoing) -> None:
         log.debug("connected to %s", self.address)
         self._attempt, self._connecting = None, False
-        self._failure = ""
         self._since = self._loop.time()
         self.connection = connection
         messages, self._messages, self._messages_size = self._messages, [], 0
@@ -161,9 +162,7 @@ class Link:
                 caller.set_result(connection)
 
     def _failed(self, reason: str) -> None:
-        if reason != self._failure:
-            log.warning("cannot connect to %s: %s", self.address, reason)
-        self._failure = reason
+        self._seldom.warning(f"{self.address} {reason}", "cannot connect to %s: %s", self.address, reason)
         self._retreat()
         self._drop(reason)
 
@@ -187,7 +186,7 @@ class Link:
         if self.connection is not connection:
             return
         self.connection = None
-        log.info("lost the connection to %s: %s", self.address, connection.closed)
+        self._seldom.info(f"{self.address} lost", "lost the connection to %s: %s", self.address, connection.closed)
         if self._loop.time() - self._since >= _PROVEN:
             self._failures = 0
         self._retreat()
@@ -197,9 +196,11 @@ class Link:
         """Called once a beat. Returns whether the link is still of use."""
         now = self._loop.time()
         connection = self.connection
-        if self._used or self._attempt is not None or (connection is not None and connection.busy):
+        if self.kept and connection is None:
+            self._begin()
+        if self._used or self.kept or (connection is not None and connection.busy):
             self._used, self._used_at = False, now
-        elif now - self._used_at > self.limits.idle:
+        elif self._attempt is None and now - self._used_at > self._patience():
             if connection is not None:
                 self.connection = None
                 connection.close("nobody used it")
@@ -207,6 +208,26 @@ class Link:
         if connection is not None:
             connection.beat()
         return True
+
+    def _patience(self) -> float:
+        return self.limits.idle if self.connection is not None else self.limits.forget
+
+    @property
+    def spare(self) -> float | None:
+        """Since when nobody uses it, as a time of the loop; None while somebody does."""
+        connection = self.connection
+        if self.kept or self._callers or (connection is not None and connection.busy):
+            return None
+        return self._used_at if connection is not None else self._used_at - self.limits.idle
+
+    def drop(self, reason: str) -> None:
+        """Let go of it at once."""
+        attempt, connection, self.connection = self._attempt, self.connection, None
+        self._drop(reason)
+        if attempt is not None:
+            attempt.cancel()
+        if connection is not None:
+            connection.close(reason)
 
     async def close(self) -> None:
         """Drop what waits, and end the connection."""
@@ -222,8 +243,11 @@ class Link:
 
 def _reason(error: Exception) -> str:
     """Why there is no connection, in few words."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate: {error.verify_message}"
+    trouble = server_trouble(error)
+    if trouble:
+        return trouble
+    if str(error).endswith(frame.SPEAKS_TLS):
+        return TLS_THERE
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
         return os.strerror(error.errno)  # asyncio's own text hides it
     return str(error)

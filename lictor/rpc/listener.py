@@ -10,18 +10,21 @@ import socket
 from collections import Counter
 from functools import partial
 
-from lictor.model.host_port import join_host_port
+from lictor.model.host_port import join_host_port, split_host_port
+from lictor.model.seldom import Seldom
+from lictor.rpc import frame
 from lictor.rpc.connection import log
 from lictor.rpc.handlers import Handlers
 from lictor.rpc.incoming import Incoming
 from lictor.rpc.limits import Limits
-from lictor.rpc.security import Security
+from lictor.rpc.security import NO_TLS_FROM_CALLER, TLS_FROM_CALLER, Security, caller_trouble
 
 _BACKLOG = 512
+_FIRST = 64 * 1024  # bytes
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _EXHAUSTED_PAUSE = 1.0  # seconds
-_COMPLAINT_PAUSE = 10.0  # seconds between two lines about strangers
 _TLS_HANDSHAKE = b"\x16"  # the first byte of a TLS connection (RFC 8446, section 5.1)
+_NO_TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"  # a fatal one, protocol_version (section 6): by it a caller sees TLS
 
 
 class Listener:
@@ -36,7 +39,10 @@ class Listener:
         self._serving: dict[asyncio.Task[None], Incoming] = {}
         self._hosts: Counter[str] = Counter()
         self._held = 0
-        self._complain_after = 0.0
+        self._taken = 0
+        self._owing: list[Incoming] = []
+        self._beats = 0  # since all were looked at
+        self._seldom = Seldom(log, self._loop.time)
 
     async def listen(self, host: str, port: int) -> int:
         """Listen on an address as well. Port 0 takes a free one; returns the port. Raises OSError."""
@@ -61,20 +67,20 @@ class Listener:
                 accepted, address = await self._loop.sock_accept(listening)
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    log.error("cannot accept connections between agents: %s", error.strerror)
+                    self._seldom.error("exhausted", "cannot accept connections between agents: %s", error.strerror)
                 # Other errors are those of one connection, gone before it was taken.
                 await asyncio.sleep(_EXHAUSTED_PAUSE if error.errno in _EXHAUSTED else 0)
                 continue
             host, caller = address[0], join_host_port(address[0], address[1])
             if len(self._serving) >= self.limits.incoming:
                 accepted.close()
-                self._complain(caller, f"there are {self.limits.incoming} connections already")
+                self._complain(caller, f"there are {self.limits.incoming} connections already", "number")
             elif self._hosts[host] >= self.limits.incoming_per_host:
                 accepted.close()
-                self._complain(caller, f"it has {self.limits.incoming_per_host} connections already")
+                self._complain(caller, f"it has {self.limits.incoming_per_host} connections already", "number")
             else:
                 self._hosts[host] += 1
-                connection = Incoming(caller, self.limits, self._handlers, self.security.required_name, self._count)
+                connection = Incoming(caller, self.limits, self._handlers, self.security.required_name, self)
                 task = self._loop.create_task(self._serve(connection, accepted, caller))
                 self._serving[task] = connection
                 task.add_done_callback(partial(self._served, host))
@@ -89,7 +95,10 @@ class Listener:
         """See a connection through from its first byte to its last."""
         tls = self.security.server_tls
         try:
-            if tls is not None and self.security.plain_too and not await self._begins_tls(accepted):
+            if tls is not None and not await self._begins_tls(accepted):
+                if not self.security.plain_too:
+                    self._turn_away(accepted, caller)
+                    return
                 tls = None
             await self._loop.connect_accepted_socket(
                 lambda: connection,
@@ -100,11 +109,23 @@ class Listener:
         except TimeoutError:
             self._complain(caller, "it did not say what it is in time")
         except OSError as error:
-            self._complain(caller, str(error))
+            self._complain(caller, caller_trouble(error), "tls" if tls is not None else "")
         else:
             await connection.over
-            if connection.cut_off:
+            if connection.closed == frame.SPEAKS_TLS:
+                self._complain(caller, TLS_FROM_CALLER, "tls")
+            elif connection.cut_off:
                 self._complain(caller, connection.closed)
+
+    def _turn_away(self, accepted: socket.socket, caller: str) -> None:
+        """End a connection that does not begin with TLS, and let the other side see why."""
+        try:
+            accepted.send(_NO_TLS_ALERT)
+            accepted.recv(_FIRST)  # what is not taken would end the connection before the alert is read
+        except OSError:
+            pass
+        accepted.close()
+        self._complain(caller, NO_TLS_FROM_CALLER, "tls")
 
     async def _begins_tls(self, accepted: socket.socket) -> bool:
         """Whether the first byte that comes is TLS's. It stays to be read. Raises OSError and TimeoutError."""
@@ -114,31 +135,79 @@ class Listener:
         try:
             async with asyncio.timeout(self.limits.setup):
                 await readable
-            begins = accepted.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE
+            # Who says nothing and goes is no mistake of anybody's.
+            begins = accepted.recv(1, socket.MSG_PEEK) in (_TLS_HANDSHAKE, b"")
             return begins
         finally:
             self._loop.remove_reader(accepted.fileno())
             if begins is None:
                 accepted.close()  # from the next step on it is the loop's to close
 
-    def _complain(self, address: str, reason: str) -> None:
+    def _complain(self, address: str, reason: str, cause: str = "") -> None:
         """Log that a connection was ended on purpose, but not for each one of a flood."""
-        now = self._loop.time()
-        if now >= self._complain_after:
-            self._complain_after = now + _COMPLAINT_PAUSE
-            log.warning("ended a connection from %s: %s", address, reason)
+        self._seldom.warning(cause, "ended a connection from %s: %s", address, reason)
 
-    def _count(self, more: int) -> None:
-        """Keep what all connections hold of unfinished frames within its bound: the one that holds most is ended."""
+    # -- what the connections have in common
+
+    def hold(self, more: int) -> None:
+        """Keep what all connections hold of unfinished frames within its bound."""
         self._held += more
-        if self._held > self.limits.partial:
-            largest = max(self._serving.values(), key=lambda connection: connection.held)
-            largest.abort("all connections together hold too much that is not finished")
+        while self._held > self.limits.partial:
+            self._worst().abort("all connections together hold too much that is not finished")
+
+    def _worst(self) -> Incoming:
+        """Whose unfinished frame is to go: of those that have not shown that they are servers, if there are any, of the
+        host that holds most for longest.
+        """
+        now = self._loop.time()
+        holding = [connection for connection in self._serving.values() if connection.held]
+        holding = [connection for connection in holding if not connection.trusted] or holding
+        weights = {connection: connection.held * (1.0 + now - connection.held_since) for connection in holding}
+        hosts: dict[str, float] = {}
+        for connection, weight in weights.items():
+            name = split_host_port(connection.peer, 0)[0]
+            hosts[name] = hosts.get(name, 0.0) + weight
+        host = max(hosts, key=lambda name: hosts[name])
+        return max(
+            (connection for connection in holding if split_host_port(connection.peer, 0)[0] == host),
+            key=lambda connection: weights[connection],
+        )
+
+    def take(self, size: int) -> bool:
+        """Room for a question, or an answer that waits; False where there is none."""
+        if self._taken and self._taken + size > self.limits.asked:
+            return False
+        self._taken += size
+        return True
+
+    def give(self, size: int) -> None:
+        """What was taken is not needed any more."""
+        self._taken -= size
+
+    def owe(self, connection: Incoming) -> None:
+        """A connection owes its caller a sign of life with the next beat."""
+        self._owing.append(connection)
+
+    def failed(self, method: str, caller: str, error: Exception) -> None:
+        """A handler failed in a way that nobody foresaw."""
+        self._seldom.error(method, "the handler of %s failed for %s", method, caller, exc_info=error)
 
     def beat(self) -> None:
-        """Called once a beat."""
-        for connection in list(self._serving.values()):
-            connection.beat()
+        """Called once a beat. All connections are looked at only now and then: there may be thousands, of which most
+        say nothing.
+        """
+        owing, self._owing = self._owing, []
+        for connection in owing:
+            connection.sign()
+        limits = self.limits
+        self._beats += 1
+        if self._beats >= limits.idle_beats + 2 * limits.silent_beats:
+            for connection in list(self._serving.values()):
+                if connection.heard:
+                    connection.heard = False
+                elif connection.greeted:
+                    connection.abort(f"nothing was heard of it for {limits.beat * self._beats:g} s")
+            self._beats = 0
 
     async def close(self) -> None:
         """Listen no more, and end all connections and what they run."""

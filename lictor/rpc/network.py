@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 
 from lictor.model.errors import TooLarge
+from lictor.model.seldom import Seldom
 from lictor.model.transport import OnCall, OnMessage, OnStream, Transport, Unreachable
 from lictor.rpc import frame
 from lictor.rpc.connection import log
@@ -15,6 +16,8 @@ from lictor.rpc.limits import Limits
 from lictor.rpc.link import Link
 from lictor.rpc.listener import Listener
 from lictor.rpc.security import Security
+
+_REPEATED = 60.0  # seconds between two lines about the same trouble with an address
 
 
 class Network(Transport):
@@ -31,6 +34,8 @@ class Network(Transport):
         self._handlers = Handlers()
         self._listener = Listener(self.limits, self._handlers, self._security)
         self._links: dict[str, Link] = {}
+        self._kept: frozenset[str] = frozenset()
+        self._seldom = Seldom(log, self._loop.time, _REPEATED)
         self._lost: list[Callable[[str], None]] = []
         self._closed = False
         self._beat = self._loop.call_later(self.limits.beat, self._on_beat)
@@ -86,7 +91,9 @@ class Network(Transport):
                 return False
             link = self._link(address)
         if len(body) > self._longest:
-            log.error("a message of %d bytes to %s was dropped: at most %d fit", len(body), address, self._longest)
+            self._seldom.error(
+                "long", "a message of %d bytes to %s was dropped: at most %d fit", len(body), address, self._longest
+            )
             return False
         return link.send(method, body)
 
@@ -126,9 +133,40 @@ class Network(Transport):
         if link is None:
             if self._closed:
                 raise Unreachable(f"{address}: this agent stops")
-            link = Link(address, self.limits, self._chance, self._tell, self._security)
+            if len(self._links) >= self.limits.outgoing:
+                self._make_room()
+            link = Link(address, self.limits, self._chance, self._tell, self._security, self._seldom)
             self._links[address] = link
         return link
+
+    def _make_room(self) -> None:
+        """Let go of the address that nobody used for longest, those without a connection first."""
+        spare = {address: since for address, link in self._links.items() if (since := link.spare) is not None}
+        if spare:
+            self._links.pop(min(spare, key=lambda address: spare[address])).drop("others are needed more")
+
+    def keep(self, addresses: Iterable[str]) -> None:
+        """Have connections to these addresses, and no others, also while nobody needs them. They are made again when
+        they break, so that the next call need not wait for that.
+        """
+        if self._closed:
+            return
+        self._kept = frozenset(addresses)
+        for address, link in self._links.items():
+            link.kept = address in self._kept
+        for address in sorted(self._kept):
+            link = self._link(address)
+            link.kept = True
+            link.beat()
+
+    def is_up(self, address: str) -> bool:
+        """Whether there is a connection to an address, from which nothing is missing that should have been heard.
+
+        Where calls wait, a server that is dead, or does not run on, is noticed within about five beats (see `Limits`),
+        otherwise within eight; calls that wait fail with `Unreachable` then.
+        """
+        link = self._links.get(address)
+        return link is not None and link.connection is not None
 
     def _tell(self, address: str) -> None:
         for told in self._lost:

@@ -32,11 +32,16 @@ class Outgoing(Connection):
     preamble, and fails with `Unreachable` where it does not; `on_end` is called once the connection is over.
     """
 
+    __slots__ = ("_calls", "_expects", "_idle", "_next", "_on_end", "_silent", "_streams", "greeting")
+
     def __init__(self, peer: str, limits: Limits, on_end: Callable[["Outgoing"], None]) -> None:
         super().__init__(limits, peer)
         self.greeting: asyncio.Future[None] = self._loop.create_future()
         self._on_end = on_end
         self._next = 0
+        self._expects = False  # a sign of life, for what was sent
+        self._silent = 0  # beats for which one is expected
+        self._idle = 0  # beats in which nothing was sent
         self._calls: dict[int, asyncio.Future[bytes]] = {}
         self._streams: dict[int, _Stream] = {}
 
@@ -66,6 +71,33 @@ class Outgoing(Connection):
             stream.end = self._unreachable()
             stream.wake()
         self._on_end(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._silent, self._expects = 0, False
+        if self._sent:
+            self._sent, self._idle = False, 0
+        super().data_received(data)
+
+    def beat(self) -> None:
+        """Called once a beat: say something where nothing was said for long, and give up a peer that never answers.
+        Until both have greeted, there is another limit on that.
+
+        Beats are counted, not seconds: what has arrived while this process stood still is read before the next.
+        """
+        if not self._reader.greeted:
+            return
+        if self._sent:
+            self._sent, self._idle, self._expects = False, 0, True
+        else:
+            self._idle += 1
+        limits = self.limits
+        if self._expects:
+            self._silent += 1
+            if self._silent >= limits.silent_beats:
+                self.abort(f"nothing was heard of it for {limits.beat * limits.silent_beats:g} s")
+                return
+        if self._idle >= (1 if self._calls else limits.idle_beats):
+            self._say()
 
     def _unreachable(self) -> Unreachable:
         return Unreachable(f"{self.peer}: {self.closed}")

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from lictor.model.seldom import PAUSE, Seldom
+from lictor.model.seldom import MOST, PAUSE, Seldom
 
 log = logging.getLogger("lictor.test.seldom")
 
@@ -55,3 +55,14 @@ def test_any_number_of_causes_takes_little_room() -> None:
     for number in range(10_000):
         seldom.info(f"cause {number}", "line")
     assert len(seldom._causes) <= 256
+
+
+def test_any_number_of_causes_is_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    seldom = Seldom(log, clock)
+    for number in range(1000):
+        seldom.warning(f"cause {number}", "cause %d", number)
+    assert len(lines(caplog)) == MOST
+    clock.now += PAUSE
+    seldom.warning("cause 999", "cause 999")
+    assert lines(caplog)[MOST:] == ["cause 999 (and 1 more since the last such line)"]

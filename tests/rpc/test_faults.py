@@ -180,8 +180,10 @@ async def test_who_takes_its_time_to_greet_is_greeted_first() -> None:
     async with network(Limits(beat=0.02, silent_beats=1000)) as callee:
         to = await address(callee)
         async with peer(to) as other, peer(to, b"") as late:
+            await other.reader.readexactly(len(PREAMBLE))
             for _ in range(3):
-                await other.reader.readexactly(8)  # a greeting or a sign of life, and part of the next
+                other.frame(frame.ALIVE)
+                await other.reader.readexactly(len(b"".join(frame.encode(frame.ALIVE))))
             late.write(PREAMBLE)
             assert await late.reader.readexactly(len(PREAMBLE)) == PREAMBLE
 

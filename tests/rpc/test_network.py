@@ -108,7 +108,7 @@ async def test_a_handler_that_fails_on_a_message_does_not_end_the_connection(cap
         caller.send(to, "divide", b"1")
         await until(lambda: got == [b"1"])
         assert lost == []
-        assert "the handler of divide failed on a message from 127.0.0.1:" in caplog.text
+        assert "the handler of divide failed for 127.0.0.1:" in caplog.text
 
 
 @on_both_loops

@@ -259,6 +259,72 @@ async def test_who_shows_no_certificate_has_no_name(ours: Authority) -> None:
             await plain.call(to, "names", b"", DEADLINE)
 
 
+# One side with TLS, the other without
+
+
+def lines(caplog: pytest.LogCaptureFixture, words: str) -> int:
+    return sum(words in record.getMessage() for record in caplog.records)
+
+
+@on_both_loops
+async def test_a_plain_caller_of_a_server_with_tls_is_told_in_words_and_so_is_the_server(
+    ours: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    again = Limits(retry=0.001, retry_most=0.001)
+    async with agent(PLAIN, again) as caller, agent(ours.settings("-server", **MUTUAL)) as callee:
+        to = await address(callee)
+        for _ in range(10):
+            with pytest.raises(Unreachable, match=r"it speaks TLS .*: check tls\.internal_rpc\.verify_outgoing here"):
+                await caller.call(to, "echo", b"", DEADLINE)
+        await until(lambda: lines(caplog, "it does not speak TLS"))
+    assert lines(caplog, "check tls.internal_rpc.verify_outgoing there and tls.internal_rpc.verify_incoming here") < 10
+    assert lines(caplog, "check tls.internal_rpc.verify_outgoing here and tls.internal_rpc.verify_incoming there") == 1
+
+
+@on_both_loops
+async def test_a_caller_with_tls_of_a_plain_server_is_told_in_words_and_so_is_the_server(
+    ours: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    again = Limits(retry=0.001, retry_most=0.001)
+    async with agent(ours.settings("-server", **MUTUAL), again) as caller, agent(PLAIN) as callee:
+        to = await address(callee)
+        for _ in range(10):
+            with pytest.raises(Unreachable, match="the other side does not speak TLS: check"):
+                await caller.call(to, "echo", b"", DEADLINE)
+        await until(lambda: lines(caplog, "it speaks TLS where a plain connection was expected"))
+    assert lines(caplog, "check tls.internal_rpc.cert_file and key_file here") < 10
+    assert lines(caplog, "the other side does not speak TLS: check tls.internal_rpc.cert_file") == 1
+
+
+@on_both_loops
+async def test_a_caller_without_a_certificate_is_told_in_words_and_so_is_the_server(
+    ours: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        agent(TlsDefaults(ca_file=ours.ca_file, verify_outgoing=True)) as caller,
+        agent(ours.settings("-server", **MUTUAL)) as callee,
+    ):
+        with pytest.raises(Unreachable):
+            await call(caller, callee)
+        await until(lambda: lines(caplog, "it showed no certificate: check tls.internal_rpc.cert_file"))
+
+
+@on_both_loops
+async def test_words_about_tls_are_not_lost_among_other_strangers(
+    ours: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with agent(ours.settings("-server")) as flooded, agent(ours.settings("-server", **MUTUAL)) as callee:
+        host, port = (await address(flooded)).split(":")
+        for _ in range(20):
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET / HTTP/1.0")
+            writer.close()
+        async with agent(PLAIN) as caller:
+            with pytest.raises(Unreachable):
+                await call(caller, callee)
+        await until(lambda: lines(caplog, "it does not speak TLS, and nothing else is taken here"))
+
+
 @pytest.mark.parametrize("begin", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00", b"Lictor"])
 @on_both_loops
 async def test_who_begins_and_does_not_go_on_is_cut_off(ours: Authority, begin: bytes) -> None:
