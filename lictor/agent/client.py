@@ -108,6 +108,7 @@ class Client:
     def learn(self, addresses: Iterable[str]) -> bool:
         """These are the servers' addresses from now on. Returns whether any is new."""
         new = self.servers.learn(addresses)
+        self.replica.hurry()
         if len(self.servers):
             self._found.set()
         else:

@@ -98,6 +98,7 @@ class PartialReplica:
         self._drop: dict[Topic, None] = {}
         self._refused: dict[Topic, tuple[float, str]] = {}
         self._connected: asyncio.Event = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._reaching: dict[asyncio.Future[None], int] = {}
         self._current_at = -math.inf  # when, by the loop's time, all that is held was the newest there was
 
@@ -236,6 +237,10 @@ class PartialReplica:
             finally:
                 del self._reaching[reached]
 
+    def hurry(self) -> None:
+        """A server has come, or is back: where none is followed, try again now."""
+        self._hurried.set()
+
     async def close(self) -> None:
         """Follow nothing any more."""
         tasks = [task for task in (self._following, self._telling) if task is not None]
@@ -300,11 +305,16 @@ class PartialReplica:
                     self._lost()
                 if self._loop.time() - begun > LASTING:
                     pause = RETRY
-            await asyncio.sleep(pause * self._chance.uniform(0.5, 1.5))
+            self._hurried.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause * self._chance.uniform(0.5, 1.5)):
+                    await self._hurried.wait()
+                    pause = RETRY
             pause = min(2 * pause, RETRY_MOST)
 
     def _lost(self) -> None:
         self.server = ""
+        self.knows_leader = False
         self._session = 0
         self._connected.clear()
 

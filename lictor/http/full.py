@@ -1,7 +1,7 @@
 """HTTP in full, through aiohttp's own connection handler: bodies, pipelining, streams, and whatever is not plain."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from logging import Logger
 from typing import TYPE_CHECKING, Any, cast
 
@@ -150,9 +150,29 @@ class FullHandler:
                     return await self._answer(http, reading)
             if endpoint.streamed:
                 return await self._stream(http, await forwarding.forward_stream(self.api, client, request))
-            return await self._send_encoded(http, await forwarding.forward(self.api, client, request))
+            encoded = await self._while_there(http, forwarding.forward(self.api, client, request))
         except LictorError as error:
             return await self._send(http, self.api.error_reply(error))
+        return await self._send_encoded(http, encoded) if encoded is not None else _Sent(keep_alive=False)
+
+    async def _while_there(self, http: web.BaseRequest, work: Coroutine[Any, Any, Encoded]) -> Encoded | None:
+        """What a task comes to; None, and its end, once the client has gone, for whom it might wait for minutes."""
+        connection = http.transport.get_protocol() if http.transport is not None else None
+        if not isinstance(connection, Connection):
+            work.close()
+            return None
+        task = asyncio.ensure_future(work)
+
+        def give_up() -> None:
+            task.cancel()
+
+        connection.when_lost = give_up
+        try:
+            await asyncio.wait((task,))
+        finally:
+            connection.when_lost = None
+            task.cancel()
+        return None if task.cancelled() else task.result()
 
     async def _read(
         self, http: web.BaseRequest, endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request

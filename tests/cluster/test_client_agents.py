@@ -67,6 +67,12 @@ def statuses(agent: Server, node: str) -> dict[str, str]:
     return {check["CheckID"]: check["Status"] for check in agent.get(f"/v1/health/node/{node}")}
 
 
+def waiting_at(server: Server) -> int:
+    """How many blocking queries wait at a server."""
+    gauges = {gauge["Name"]: gauge["Value"] for gauge in server.get("/v1/agent/metrics")["Gauges"]}
+    return int(next(value for name, value in gauges.items() if name.endswith("rpc.queries_blocking")))
+
+
 def test_what_is_registered_with_an_agent_is_found_everywhere(shared: Datacenter) -> None:
     first, second = shared.clients
     first.put("/v1/agent/service/register", WEB)
@@ -141,6 +147,25 @@ def test_a_blocking_query_through_an_agent_wakes(shared: Datacenter) -> None:
             waiting = pool.submit(agent.ask, "GET", f"{path}?index={index}&wait=9m")
             change()
             assert waiting.result(PATIENCE)[0] == 200, path
+
+
+def test_a_client_that_goes_away_leaves_nothing_behind_at_the_server(shared: Datacenter) -> None:
+    agent = shared.clients[0]
+    for number in range(36):  # more than an agent holds of one prefix: such a query waits at a server
+        agent.put(f"/v1/kv/large/{number}", bytes(500_000))
+
+    def running() -> int:
+        return sum(waiting_at(server) for server in shared.servers)
+
+    before = running()
+    clients = [http.client.HTTPConnection("127.0.0.1", agent.ports["http"], timeout=PATIENCE) for _ in range(5)]
+    for number, client in enumerate(clients):
+        client.request("GET", f"/v1/kv/large/?keys&index={10_000_000 + number}&wait=9m")
+    eventually(lambda: running() == before + 5, "the servers wait for them")
+    for client in clients:
+        client.close()
+    eventually(lambda: running() == before, "and wait no more")
+    assert agent.ask("DELETE", "/v1/kv/large/?recurse")[0] == 200
 
 
 def test_what_is_held_outlives_every_server(datacenter: Datacenter) -> None:
