@@ -27,9 +27,10 @@ MISSING: tuple[tuple[str, str], ...] = (
         "Servers",
         "Servers of Lictor make up a cluster among themselves: Consul's servers speak another protocol, and neither "
         "can join the other's. `retry_join`, `start_join` and `/v1/agent/join` take addresses of gossip, and on "
-        "servers those of `ports.server` too; cloud auto-join is left out with a warning. A server is first a "
-        "learner, and votes when autopilot promotes it. A server that has lost its disk takes its own place again by "
-        "itself. `peers.json` is read as in Raft protocol 3.",
+        "servers those of `ports.server` too; of providers there is only `exec`, "
+        "which runs a program that prints addresses, and the others are left out with a warning. A server with `-dev` "
+        "joins nobody. A server is first a learner, and votes when autopilot promotes it. A server that has lost its "
+        "disk takes its own place again by itself. `peers.json` is read as in Raft protocol 3.",
     ),
     (
         "Members",
