@@ -242,20 +242,40 @@ class Lookups:
             self._leave()
 
     def _look(self) -> None:
-        """See whether another file has taken the open one's place."""
+        """See whether another file has taken the open one's place or, its agent being gone, there is a better one."""
         self._look_at = self._clock() + LOOK
         file = self._file
         if file is None:
             return
         try:
             found = os.stat(file.path)
+            identity = (found.st_dev, found.st_ino)
         except OSError:
-            return  # what was removed goes on being read: it is the newest there is
-        if (found.st_dev, found.st_ino) != file.identity:
+            identity = file.identity  # what was removed goes on being read: it is the newest there is
+        if identity != file.identity:
             self._leave()
+        elif len(self._places) > 1 and not file.alive:
+            self._change(file)
+
+    def _change(self, file: MapFile) -> None:
+        """Take another agent's map that lives, if there is one."""
+        try:
+            other = self._best()
+        except NoMap:
+            return
+        if other.alive and other.identity != file.identity:
+            self._leave()
+            self._file = other
+        else:
+            other.close()
 
     def _open(self) -> MapFile:
-        """Open the map: of several the one whose agent lives, else the one that is not as old. Raises `NoMap`."""
+        self._file = self._best()
+        self._look_at = self._clock() + LOOK
+        return self._file
+
+    def _best(self) -> MapFile:
+        """The map, opened: of several the one whose agent lives, else the one that is not as old. Raises `NoMap`."""
         best: MapFile | None = None
         problems: list[ClientError] = []
         for path in self._places:
@@ -275,8 +295,6 @@ class Lookups:
             if damaged is not None:
                 raise damaged
             raise NoMap("there is no lookup map: looked for " + ", ".join(str(path) for path in self._places))
-        self._file = best
-        self._look_at = self._clock() + LOOK
         return best
 
     def _leave(self) -> None:
