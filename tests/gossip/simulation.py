@@ -31,13 +31,17 @@ PORT = 7946
 
 
 class Network(msgspec.Struct):
-    """What happens to packets: a share of them is lost, one way takes `delay` to `delay` + `jitter` seconds."""
+    """What happens to packets: a share of them is lost, one way takes `delay` to `delay` + `jitter` seconds. A share is
+    recorded by somebody, and `replays` sends it again after `replay_delay` seconds.
+    """
 
     loss: float = 0.0
     delay: float = 0.0005
     jitter: float = 0.001
     duplicates: float = 0.0
     streams_lose_too: bool = False
+    replays: float = 0.0
+    replay_delay: float = 40.0
 
 
 class Node:
@@ -201,6 +205,8 @@ class Simulation:
         node.sent += 1
         node.sent_bytes += len(effect.content)
         source = node.serf.swim.me.address
+        if self.network.replays and self.rng.random() < self.network.replays:
+            self.at(self.now + self.network.replay_delay, lambda: self._arrive(node, source, effect))
         copies = 2 if self.rng.random() < self.network.duplicates else 1
         for _ in range(copies):
             if self.rng.random() < self.network.loss:
