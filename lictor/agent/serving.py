@@ -76,9 +76,10 @@ class Serving:
             self.network,
             record,
             self._folder,
-            _formation_settings(config, meta()),
+            _formation_settings(config),
             self._world,
             give_up,
+            meta=meta,
         )
 
     async def _apply(self, command: Command) -> Any:
@@ -168,7 +169,7 @@ def _raft_settings(config: RuntimeConfig) -> RaftSettings:
     )
 
 
-def _formation_settings(config: RuntimeConfig, meta: dict[str, str]) -> FormationSettings:
+def _formation_settings(config: RuntimeConfig) -> FormationSettings:
     return FormationSettings(
         datacenter=config.datacenter,
         expect=config.bootstrap_expect,
@@ -181,7 +182,6 @@ def _formation_settings(config: RuntimeConfig, meta: dict[str, str]) -> Formatio
         retry_max=config.retry_max,
         rejoin_after_leave=config.rejoin_after_leave,
         serf_port=max(0, config.ports.serf_lan),
-        meta=meta,
     )
 
 

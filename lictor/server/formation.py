@@ -54,7 +54,7 @@ _decode_text = msgspec.msgpack.Decoder(str).decode
 
 class Formation:
     """See above. `record` is this server as it should be known, `folder` its raft folder; `give_up` is called with the
-    reason where `retry_max` attempts found nobody.
+    reason where `retry_max` attempts found nobody; `meta` is that of this server's node.
     """
 
     def __init__(
@@ -67,12 +67,14 @@ class Formation:
         world: World,
         give_up: Callable[[str], None],
         resolve: Resolve = resolve_host,
+        meta: Callable[[], dict[str, str]] = dict,
     ) -> None:
         self._consensus = consensus
         self._transport = transport
         self._record = record
         self._folder = folder
         self._settings = settings
+        self._meta = meta
         self._world = world
         self._chance: random.Random = world.chance
         self._standing = Standing()
@@ -128,7 +130,7 @@ class Formation:
             build=__version__,
             read_replica=settings.read_replica,
             serf_port=settings.serf_port,
-            meta=settings.meta,
+            meta=self._meta(),
             cluster=consensus.cluster,
         )
 

@@ -19,4 +19,3 @@ class FormationSettings(msgspec.Struct, frozen=True, kw_only=True):
     retry_max: int = 0
     rejoin_after_leave: bool = False
     serf_port: int = 0
-    meta: dict[str, str] = {}

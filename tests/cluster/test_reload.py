@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.cluster.servers import Server, cluster
@@ -33,3 +34,21 @@ def test_when_snapshots_are_taken_follows_a_reload(tmp_path: Path) -> None:
         shown = server.get("/v1/agent/self")["DebugConfig"]
         assert (shown["RaftSnapshotThreshold"], shown["RaftTrailingLogs"]) == (20, 5)
         assert shown["RaftSnapshotInterval"] == "200ms"
+
+
+def test_autopilot_sees_a_server_s_new_meta(tmp_path: Path) -> None:
+    file = tmp_path / "meta.hcl"
+    file.write_text('node_meta { zone = "cellar" }')
+    tag = 'autopilot { redundancy_zone_tag = "zone" }'
+    with cluster(tmp_path, "a", flags=[f"-config-file={file}", "-hcl", tag]) as servers:
+        servers.start()
+        server = servers["a"]
+
+        def zones() -> list[str]:
+            status, body = server.ask("GET", "/v1/operator/autopilot/state")
+            return list(json.loads(body).get("RedundancyZones", {})) if status == 200 else []
+
+        eventually(lambda: zones() == ["cellar"], "the zone of the configuration")
+        file.write_text('node_meta { zone = "attic" }')
+        server.put("/v1/agent/reload")
+        eventually(lambda: zones() == ["attic"], "the other zone")
