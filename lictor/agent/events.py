@@ -106,7 +106,7 @@ def from_wire(payload: bytes, l_time: int) -> UserEvent:
         fields = {key: v.decode() if isinstance(v, bytes) and key != "p" else v for key, v in fields.items()}
         found = msgspec.convert(fields, _WireEvent)
         known = UUID(found.id)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
+    except (ValueError, msgspec.ValidationError, msgpack.exceptions.UnpackException) as error:
         raise ValueError(str(error) or type(error).__name__) from None
     if found.version > VERSION:
         raise ValueError(f"it has version {found.version}, and {VERSION} is understood")

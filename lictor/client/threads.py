@@ -23,6 +23,8 @@ from lictor.client.settings import OptionNames
 if TYPE_CHECKING:
     from lictor.client.connections import Connections
 
+JOIN = 5.0  # seconds that a release waits for the thread that kept the lock; it ends by itself in any case
+
 T = TypeVar("T")
 
 
@@ -238,7 +240,7 @@ class Lock:
         try:
             self._client.run(self._place.release())
         finally:
-            keeper.join(self._place.lease.ttl)
+            keeper.join(JOIN)
 
     def _keep(self) -> None:
         try:

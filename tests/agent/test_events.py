@@ -1,10 +1,12 @@
 """User events: whom they are for, which can be sent, and the index to wait on."""
 
+import msgpack  # type: ignore[import-untyped]
 import msgspec
 import pytest
 
-from lictor.agent.events import KEPT, EventLog, check_event, concerns, index_of
+from lictor.agent.events import KEPT, EventLog, check_event, concerns, from_wire, index_of, wire_payload
 from lictor.model.errors import Refused
+from lictor.model.ids import new_id
 from lictor.model.service import NodeService
 from lictor.model.user_event import UserEvent
 
@@ -86,3 +88,35 @@ def test_the_log_keeps_the_newest_in_order_and_tells() -> None:
     assert times == sorted(set(times))
     assert log.add(UserEvent(id=ID, l_time=10_000)).l_time == 10_000
     assert log.add(UserEvent(id=ID)).l_time == 10_001
+
+
+def test_an_event_of_the_pool_is_read_as_it_was_written() -> None:
+    sent = UserEvent(id=new_id(), name="deploy", payload=b"\xff\x00", node_filter="n.*", service_filter="web", l_time=7)
+    assert from_wire(wire_payload(sent), 7) == sent
+    # As the format's old revision has it, without a type for text.
+    old = msgpack.packb({"ID": sent.id, "n": "deploy", "p": b"x", "v": 1}, use_bin_type=False)
+    assert from_wire(old, 1).payload == b"x"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\x00",
+        b"\xc1",
+        msgpack.packb([1]),
+        msgpack.packb({"ID": "no-uuid", "n": "x"}),
+        msgpack.packb({"n": "x"}),
+        msgpack.packb({"ID": new_id(), "n": 5}),
+        msgpack.packb({"ID": new_id(), "n": b"\xff"}),
+        msgpack.packb({"ID": new_id(), "n": "x", "v": 2}),
+        msgpack.packb({"ID": new_id(), "n": "x", "p": {"a": 1}}),
+        msgpack.packb({1: 2}),
+        msgpack.packb({"ID": new_id()}) + b"\x00",
+        b"\x91" * 5000,
+        b"\x81\x91\x01\x01",
+    ],
+)
+def test_what_is_no_event_is_refused(payload: bytes) -> None:
+    with pytest.raises(ValueError, match="."):
+        from_wire(payload, 1)

@@ -39,6 +39,10 @@ async def publishing(store: Store, path: Path, **options: Any) -> AsyncIterator[
 async def register(door: Door, name: str, port: int, service_id: str = "") -> None:
     status, body = await door.put("/v1/agent/service/register", {"Name": name, "ID": service_id or name, "Port": port})
     assert status == 200, body
+    store = door.agent.store
+    await soon(
+        lambda: port in [i.service.port for i in store.services.by("name", name).values()], "it is in the catalog"
+    )
 
 
 def ports(reader: Lookups, name: str) -> list[int]:
@@ -52,8 +56,9 @@ async def test_a_service_is_written_once_for_many_changes_of_a_moment(door: Door
         assert published.service == "web"
         assert made.services() == ["web"]
         assert (made.written, ports(reader, "web")) == (1, [1])
-        operations = [
-            {"Service": {"Verb": "set", "Node": "n1", "Service": {"ID": f"w{n}", "Service": "web", "Port": n}}}
+        operations: list[Any] = [{"Node": {"Verb": "set", "Node": {"Node": "n2", "Address": "10.0.0.2"}}}]
+        operations += [
+            {"Service": {"Verb": "set", "Node": "n2", "Service": {"ID": f"w{n}", "Service": "web", "Port": n}}}
             for n in range(50)
         ]
         status, body = await door.put("/v1/txn", operations)
@@ -67,10 +72,13 @@ async def test_what_does_not_show_is_not_written(door: Door, tmp_path: Path) -> 
         "/v1/agent/service/register",
         {"Name": "web", "Port": 1, "Check": {"CheckID": "c", "TTL": "1h", "Status": "passing"}},
     )
+    store = door.agent.store
+    await soon(lambda: store.services.by("name", "web") and store.checks.get(("n1", "c")), "both are in the catalog")
     async with publishing(door.agent.store, tmp_path / "map") as (made, _):
         generation = (await made.publish("web")).generation
         for note in ("one", "two"):
             await door.put(f"/v1/agent/check/pass/c?note={note}")
+        await door.put("/v1/kv/unrelated", b"1")
         assert (await made.publish("web")).generation == generation
         assert made.written == 1
 

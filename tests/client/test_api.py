@@ -28,6 +28,8 @@ from tests.agent.processes import Process
 from tests.client.conftest import PATIENT, address
 from tests.patience import PATIENCE, eventually, soon
 
+TTL = 600.0  # seconds: nobody who stands still for a while loses a lock by that
+
 
 def test_keys_and_values(client: Client) -> None:
     assert client.kv.get("kv/a") is None
@@ -62,14 +64,16 @@ def test_services_and_checks_of_the_agent(client: Client) -> None:
     assert (service.service, service.port, service.tags, service.enable_tag_override) == ("shop", 80, ("v1",), True)
     assert "shop1" in client.agent.services()
     assert client.agent.service("none") is None
+    eventually(lambda: client.catalog.service("shop"), "it is in the catalog")
     assert client.health.service("shop", passing=True) == []
     client.agent.report("shop-ttl", "passing", output="well")
+    eventually(lambda: client.health.service("shop", passing=True), "it passes")
     (entry,) = client.health.service("shop", passing=True)
     assert (entry.service.id, entry.node.node) == ("shop1", "n1")
     assert {c.check_id: c.output for c in entry.checks}["shop-ttl"] == "well"
     assert [c.check_id for c in client.health.checks("shop")] == ["shop-ttl"]
     client.agent.service_maintenance("shop1", True, reason="work")
-    assert client.health.service("shop", passing=True) == []
+    eventually(lambda: client.health.service("shop", passing=True) == [], "it is in maintenance")
     client.agent.service_maintenance("shop1", False)
     client.agent.register_check(CheckSpec(name="disk", ttl="1h", status="passing"))
     assert client.agent.checks()["disk"].status == "passing"
@@ -79,7 +83,7 @@ def test_services_and_checks_of_the_agent(client: Client) -> None:
     assert client.catalog.service("shop", tag="v2") == []
     assert client.catalog.services()["shop"] == ["v1"]
     client.agent.deregister("shop1")
-    assert "shop" not in client.catalog.services()
+    eventually(lambda: "shop" not in client.catalog.services(), "it is gone")
 
 
 def test_the_catalog(client: Client) -> None:
@@ -126,6 +130,7 @@ def test_sessions_transactions_events_queries_and_the_rest(client: Client) -> No
     eventually(lambda: fired.id in [e.id for e in client.event.list("deploy")], "the event is seen")
 
     client.agent.register("asked", port=1)
+    eventually(lambda: client.catalog.service("asked"), "it is in the catalog")
     query = client.query.create(PreparedQuery(name="q1", service=ServiceQuery(service="asked")))
     defined = client.query.get(query)
     assert defined is not None
@@ -257,7 +262,7 @@ def test_no_agent(client: Client) -> None:
 
 
 def test_a_lock_has_one_holder(client: Client) -> None:
-    one, two = client.lock("locks/a", value="one"), client.lock("locks/a")
+    one, two = client.lock("locks/a", ttl=TTL, value="one"), client.lock("locks/a", ttl=TTL)
     with one:
         assert one.held
         assert client.kv.raw("locks/a") == b"one"
@@ -273,10 +278,10 @@ def test_a_lock_has_one_holder(client: Client) -> None:
 
 
 def test_who_waits_gets_the_lock_when_it_is_let_go(client: Client) -> None:
-    held = client.lock("locks/b")
+    held = client.lock("locks/b", ttl=TTL)
     assert held.acquire()
     order: list[str] = []
-    other = client.lock("locks/b")
+    other = client.lock("locks/b", ttl=TTL)
 
     def wait() -> None:
         assert other.acquire(PATIENCE)
@@ -293,7 +298,7 @@ def test_who_waits_gets_the_lock_when_it_is_let_go(client: Client) -> None:
 
 
 def test_a_lock_whose_session_ends_is_lost(client: Client) -> None:
-    lock = client.lock("locks/c", lock_delay=0.0)
+    lock = client.lock("locks/c", ttl=TTL, lock_delay=0.0)
     assert lock.acquire()
     for session in client.session.list():
         if "locks/c" in session.name:
@@ -306,18 +311,18 @@ def test_a_lock_whose_session_ends_is_lost(client: Client) -> None:
 def test_a_key_that_is_no_lock_is_not_taken(client: Client) -> None:
     client.kv.put("locks/plain", b"data")
     with pytest.raises(LockError, match="locks/plain is there already, and is no lock"):
-        client.lock("locks/plain").acquire()
+        client.lock("locks/plain", ttl=TTL).acquire()
     assert client.kv.raw("locks/plain") == b"data"
 
 
 def test_a_semaphore_has_as_many_holders_as_it_says(client: Client) -> None:
-    holders = [client.semaphore("sem", 2) for _ in range(3)]
+    holders = [client.semaphore("sem", 2, ttl=TTL) for _ in range(3)]
     assert holders[0].acquire() and holders[1].acquire()
     assert not holders[2].acquire(timeout=0.2)
     holders[0].release()
     assert holders[2].acquire(timeout=PATIENCE)
     with pytest.raises(LockError, match="has the limit 2, and 3 was asked for"):
-        client.semaphore("sem", 3).acquire()
+        client.semaphore("sem", 3, ttl=TTL).acquire()
     for held in holders[1:]:
         held.release()
 
@@ -332,7 +337,10 @@ async def test_the_same_calls_on_an_event_loop(loop_client: AsyncClient) -> None
     assert await client.kv.get("loop/none") is None
     assert [e.key for e in await client.kv.list("loop/")] == ["loop/a b/ü?#%"]
     await client.agent.register("loop-web", port=80)
-    assert [e.service.port for e in await client.health.service("loop-web")] == [80]
+    async with asyncio.timeout(PATIENCE):
+        while not (found := await client.health.service("loop-web")):
+            await asyncio.sleep(0.05)
+    assert [e.service.port for e in found] == [80]
     answer = await client.kv.raw.answer("loop/a b/ü?#%")
     assert answer.index > 0
     with pytest.raises(NotFound):
@@ -354,16 +362,16 @@ async def test_a_watch_on_an_event_loop(loop_client: AsyncClient) -> None:
 
 async def test_a_lock_on_an_event_loop(loop_client: AsyncClient) -> None:
     client = loop_client
-    async with client.lock("loop/lock", value="me") as lock:
+    async with client.lock("loop/lock", ttl=TTL, value="me") as lock:
         assert lock.held
         assert await client.kv.raw("loop/lock") == b"me"
-        assert not await client.lock("loop/lock").acquire(timeout=0.2)
-    async with client.lock("loop/lock", lock_delay=0.0) as lock:
+        assert not await client.lock("loop/lock", ttl=TTL).acquire(timeout=0.2)
+    async with client.lock("loop/lock", ttl=TTL, lock_delay=0.0) as lock:
         (session,) = [s for s in await client.session.list() if "loop/lock" in s.name]
         await client.session.destroy(session.id)
         await soon(lock.lost.is_set, "the lock is lost")
-    async with client.semaphore("loop/sem", 1):
-        assert not await client.semaphore("loop/sem", 1).acquire(timeout=0.2)
+    async with client.semaphore("loop/sem", 1, ttl=TTL):
+        assert not await client.semaphore("loop/sem", 1, ttl=TTL).acquire(timeout=0.2)
 
 
 async def test_no_agent_on_an_event_loop() -> None:
@@ -401,6 +409,9 @@ def forbidding(status: int) -> Callable[[Any, Any], Awaitable[None]]:
 @pytest.mark.parametrize(("status", "error"), [(403, Forbidden), (401, Forbidden), (418, ApiError)])
 async def test_other_answers(status: int, error: type[ApiError]) -> None:
     server = await asyncio.start_server(forbidding(status), "127.0.0.1", 0)
-    async with server, AsyncClient(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", environment={}) as client:
+    async with (
+        server,
+        AsyncClient(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", options=PATIENT, environment={}) as client,
+    ):
         with pytest.raises(error, match=f"{status} \\(Permission denied\\)"):
             await client.kv.get("a")

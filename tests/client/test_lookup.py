@@ -16,7 +16,7 @@ from lictor.client import AsyncClient, Client, Endpoint
 from lictor.client.errors import ApiError, NoAgent, NoInstance, NoMap, NotPublished, Stale
 from tests.agent.processes import Process
 from tests.client.conftest import PATIENT, address
-from tests.patience import eventually
+from tests.patience import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -29,6 +29,11 @@ def own(tmp_path: Path) -> Iterator[Process]:
 
 def register(agent: Process, name: str, port: int, **more: Any) -> None:
     agent.put("/v1/agent/service/register", {"Name": name, "Port": port, **more})
+
+    def known() -> bool:
+        return port in [row["ServicePort"] for row in agent.get(f"/v1/catalog/service/{name}")]
+
+    eventually(known, f"{name} is in the catalog")
 
 
 def client_of(agent: Process, **settings: Any) -> Client:
@@ -132,7 +137,6 @@ def test_a_killed_agent_goes_on_answering_and_its_successor_is_followed(own: Pro
         own.kill()
         assert client.lookup("web") == first
         eventually(lambda: client.lookup("web").age > 3, "the map grows older")
-        assert not client.lookups.file.alive or client.age() < 6
         with pytest.raises(Stale):
             client.lookup("web", max_age=2)
         with pytest.raises(NoAgent, match=f"no agent at http://{address(own)}: .* does not hold other"):
@@ -207,16 +211,17 @@ def test_the_place_and_mode_of_the_map_are_configured(own: Process, tmp_path: Pa
 def test_a_place_that_cannot_be_written_keeps_the_agent_from_starting(own: Process, tmp_path: Path) -> None:
     (tmp_path / "map.hcl").write_text(f'lookup_map {{ path = "{tmp_path}/none/own.map" }}')
     own.flags = (f"-config-file={tmp_path}/map.hcl",)
-    assert own.spawn().wait(120) == 1
+    assert own.spawn().wait(PATIENCE) == 1
     assert "lookup_map: cannot write" in own.log()
     assert "No such file or directory" in own.log()
 
 
 def test_a_thousand_services_are_published_and_followed(agent: Process) -> None:
     names = [f"many-{number}" for number in range(1000)]
+    agent.put("/v1/catalog/register", {"Node": "busy", "Address": "10.8.8.8"})
     for start in range(0, 1000, 50):
         operations = [
-            {"Service": {"Verb": "set", "Node": "n1", "Service": {"ID": n, "Service": n, "Port": 1000 + start}}}
+            {"Service": {"Verb": "set", "Node": "busy", "Service": {"ID": n, "Service": n, "Port": 1000 + start}}}
             for n in names[start : start + 50]
         ]
         agent.put("/v1/txn", operations)

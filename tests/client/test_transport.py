@@ -285,7 +285,7 @@ async def test_a_call_of_ones_own(serve: Serve) -> None:
 
 def test_an_agent_that_says_nothing_is_given_up(serve: Serve) -> None:
     server = serve(SILENCE)
-    impatient = Options(timeout=0.05, retry=Retry(tries=1))
+    impatient = Options(timeout=0.05, connect_timeout=PATIENCE, retry=Retry(tries=1))
     told = "was asked and did not answer: nothing within 0 s"
     client = Client(f"127.0.0.1:{server.port}", options=impatient, environment={})
     with client, pytest.raises(NoAgent, match=told):
@@ -294,7 +294,7 @@ def test_an_agent_that_says_nothing_is_given_up(serve: Serve) -> None:
 
 async def test_nor_does_an_event_loop_wait_for_ever(serve: Serve) -> None:
     server = serve(SILENCE)
-    impatient = Options(timeout=0.05, retry=Retry(tries=1))
+    impatient = Options(timeout=0.05, connect_timeout=PATIENCE, retry=Retry(tries=1))
     async with AsyncClient(f"127.0.0.1:{server.port}", options=impatient, environment={}) as client:
         with pytest.raises(NoAgent, match="was asked and did not answer"):
             await client.status.leader()

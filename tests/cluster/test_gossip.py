@@ -12,7 +12,7 @@ import pytest
 
 from lictor.model.member import ALIVE, FAILED, LEFT
 from tests.cluster.servers import Cluster, Server, cluster
-from tests.gossip.agents import QUICK
+from tests.gossip.agents import QUICK, STEADY
 from tests.patience import eventually
 
 KEY, OTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
@@ -98,7 +98,7 @@ def test_servers_that_are_told_of_each_other_s_calls_meet_in_gossip(tmp_path: Pa
 
 def test_gossip_keys_are_replaced_on_all_servers(servers: Cluster) -> None:
     for server in servers:
-        server.flags.append(f"-encrypt={KEY}")
+        server.flags += [f"-encrypt={KEY}", "-hcl", f"gossip_lan {{ {STEADY} }} gossip_wan {{ {STEADY} }}"]
     servers.start()
     all_see(servers, dict.fromkeys("abc", ALIVE))
     all_see(servers, {f"{name}.dc1": ALIVE for name in "abc"}, "?wan=1")

@@ -14,13 +14,20 @@ from lictor.model.ids import new_id
 from lictor.model.member import Member
 from tests.ports import free_port
 
-QUICK = 'gossip_interval = "20ms" probe_interval = "200ms" probe_timeout = "100ms" suspicion_mult = 2'
+QUICK = 'gossip_interval = "20ms" probe_interval = "500ms" probe_timeout = "250ms" suspicion_mult = 2'
+"""Who fails is found soon; on a machine that stands still, somebody may also be taken for failed for a moment."""
+
+STEADY = 'gossip_interval = "20ms" probe_interval = "1h"'
+"""News travels, and nobody is found to have failed."""
+
+PROBING = ("-hcl", f"gossip_lan {{ {QUICK} }}")
+"""Flags for an agent that looks for who fails."""
 
 
 def config(name: str, *flags: str, server: bool = False, folder: Path | None = None) -> RuntimeConfig:
-    """The configuration of an agent whose gossip is quick."""
+    """The configuration of an agent that looks for nobody who fails, unless it is told to."""
     given = [f"-node={name}", "-bind=127.0.0.1", f"-serf-lan-port={free_port()}", f"-serf-wan-port={free_port()}"]
-    given += [f"-server-port={free_port()}", "-hcl", f"gossip_lan {{ {QUICK} }} gossip_wan {{ {QUICK} }}"]
+    given += [f"-server-port={free_port()}", "-hcl", f"gossip_lan {{ {STEADY} }} gossip_wan {{ {STEADY} }}"]
     given.append(f"-data-dir={folder if folder is not None else '/nonexistent'}")
     given += ["-server", "-bootstrap-expect=1"] if server else []
     found, _ = load(parse_flags([*given, *flags]), [], [], "host")

@@ -19,7 +19,7 @@ from lictor.gossip.messages import Address
 from lictor.gossip.roster import Status
 from lictor.model.member import ALIVE, FAILED, LEFT
 from tests.cluster.servers import Server
-from tests.gossip.agents import QUICK, agents, seen
+from tests.gossip.agents import PROBING, QUICK, agents, seen
 from tests.gossip.test_interop import CONSUL, KEY, Agent, consul_agent, launched, serf_agent
 from tests.patience import soon
 from tests.ports import free_port
@@ -127,7 +127,7 @@ async def test_our_agent_is_a_node_of_consul_s_catalog(tmp_path: Path, key: str)
                     return
                 await asyncio.sleep(0.05)
 
-        we = await made.lan("ours", *encrypt)
+        we = await made.lan("ours", *PROBING, *encrypt)
         heard: list[tuple[str, bytes]] = []
         we.on_event = lambda name, payload, time: heard.append((name, payload))
         await we.join([str(consul.gossip)])
@@ -144,7 +144,7 @@ async def test_our_agent_is_a_node_of_consul_s_catalog(tmp_path: Path, key: str)
                 event = from_wire(payload, 1)
                 assert (event.name, event.payload, event.version) == ("deploy", b"v1", 1)
                 await made.end(we)
-        back = await made.lan("ours", *encrypt)
+        back = await made.lan("ours", *PROBING, *encrypt)
         await back.join([str(consul.gossip)])
         await soon(lambda: seen(back).get("theirs") == ALIVE, "we are back")
         await back.leave()

@@ -23,7 +23,7 @@ from lictor.gossip.keyring import encode_key
 from lictor.model.errors import LictorError, Refused
 from lictor.model.ids import new_id
 from lictor.model.member import ALIVE, FAILED, LEFT
-from tests.gossip.agents import address, agents, config, member, seen
+from tests.gossip.agents import PROBING, address, agents, config, member, seen
 from tests.patience import soon
 
 KEY, OTHER_KEY = encode_key(bytes(range(16))), encode_key(bytes(range(32)))
@@ -100,7 +100,7 @@ async def test_agents_that_join_see_each_other_with_what_each_says_of_itself() -
 
 async def test_one_that_fails_is_seen_to_and_is_forced_to_leave_and_forgotten() -> None:
     async with agents() as made:
-        one, two, three = await made.lan("a"), await made.lan("b"), await made.lan("c")
+        one, two, three = [await made.lan(name, *PROBING) for name in "abc"]
         for pool in (two, three):
             await pool.join([address(one)])
         await soon(lambda: set(seen(two)) == {"a", "b", "c"}, "all know each other")
@@ -248,7 +248,7 @@ async def test_a_key_is_replaced_in_the_whole_pool(tmp_path: Path) -> None:
                 state = await pools[1].keys(operation, key, 0)
                 if state.nodes == 3 and not state.error:
                     return state
-                assert "reported success" in state.error
+                assert "reported success" in state.error, state
 
         assert (await done("list")).keys == {KEY: 3}
         await done("install", OTHER_KEY)
@@ -398,7 +398,7 @@ async def test_a_failed_member_is_kept_for_as_long_as_it_asked_for() -> None:
 
 async def test_what_goes_through_a_pool_is_counted_under_the_names_of_consul_s_metrics() -> None:
     metrics = Metrics(0.0)
-    one = LanPool(config("a"), new_id(), None, meter=GossipMetrics(metrics))
+    one = LanPool(config("a", *PROBING), new_id(), None, meter=GossipMetrics(metrics))
     await one.start()
     try:
         async with agents() as made:
