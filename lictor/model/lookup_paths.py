@@ -33,8 +33,8 @@ def file_name(address: str) -> str:
 
 
 def folders(environment: Mapping[str, str] | None = None) -> list[Path]:
-    """The folders in which maps are, best first: the user's session's where there is one, as there is none for services;
-    the system's; the user's own temporary one.
+    """The folders in which maps are, best first: the user's session's where there is one, as there is none for
+    services; the system's; the user's own temporary one.
     """
     variables = os.environ if environment is None else environment
     session = variables.get("XDG_RUNTIME_DIR")
