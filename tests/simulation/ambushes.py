@@ -96,8 +96,8 @@ class Ambushes:
 
     async def usurper(self) -> None:
         """One does not hear the leader for so long that it may stand at any time. All that heard the leader are started
-        again, and do not hear it any more: what they told it before still gives it a lease. Then the one stands: at
-        some time, or just when a majority may vote again.
+        again, and do not hear it any more: what they told it before still gives it a lease, by a clock that is slow
+        where theirs are fast. Then the one stands: at some time, or just when a majority may vote again.
         """
         leader, others = self._parts()
         if leader is None or len(others) < 2:
@@ -110,6 +110,8 @@ class Ambushes:
                 with self._cut({(leader.address, host.address) for host in rest}):
                     for host in rest:
                         self._crash(host)
+                        host.clock.turn(self._cluster.rates[1])
+                    leader.clock.turn(self._cluster.rates[0])
                     needed = (len(rest) + 2) // 2  # of them for a majority
                     await self._until(lambda: sum(map(_is_up, rest)) >= needed, self._timeout / 2)
                     if self._chance.random() < 0.5:

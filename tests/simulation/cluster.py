@@ -149,7 +149,7 @@ class Cluster:
         self.quiet = 0  # how many want clients to write nothing for a while
         self.hosts: list[Host] = []
         slowest = chance.uniform(0.8, 0.96)
-        self._rates = (slowest, slowest * 1.249) if chance.random() < 0.7 else (1.0, 1.0)
+        self.rates = (slowest, slowest * 1.249) if chance.random() < 0.7 else (1.0, 1.0)
         self._numbers = itertools.count(1)
 
     def add_host(self) -> Host:
@@ -160,7 +160,7 @@ class Cluster:
 
     def rate(self) -> float:
         """A clock's rate. Any two differ by less than a quarter, often by nearly that."""
-        low, high = self._rates
+        low, high = self.rates
         return self.chance.choice((low, high, self.chance.uniform(low, high)))
 
     async def ask(self, host: Host, work: Work, patience: float, *, hang_up: bool = False) -> tuple[Any, int]:

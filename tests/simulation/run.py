@@ -3,6 +3,7 @@ left is compared with what was promised.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import random
@@ -16,7 +17,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from lictor.model.command import Register
-from lictor.model.errors import LictorError
+from lictor.model.errors import LictorError, NoLeader
 from lictor.model.node import Node
 from lictor.raft.consensus import ServerChange
 from lictor.raft.settings import RaftSettings
@@ -152,9 +153,13 @@ class Simulation:
         async def write(process: Process) -> None:
             await process.server.apply(register)
 
-        leader = self._healthy()
-        assert leader is not None
-        await self.cluster.ask(leader, write, 60.0)
+        while True:
+            leader = self._healthy()
+            if leader is not None:
+                with contextlib.suppress(NoLeader, Unavailable, Lost):
+                    await self.cluster.ask(leader, write, 60.0)
+                    return
+            await asyncio.sleep(0.1)
 
     async def _gather(self) -> None:
         """Every server becomes a voter again, and all come to the same state."""
