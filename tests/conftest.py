@@ -1,10 +1,16 @@
-"""What holds for every test: agents put their lookup maps into a folder of the test run, not among the machine's."""
+"""What holds for every test: agents put their lookup maps into a folder of the test run, not among the machine's; and
+no property fails for having been slow to look at.
+"""
 
 import os
 import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

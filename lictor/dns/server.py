@@ -123,6 +123,7 @@ class DnsServer:
         self.idle_timeout = settings.tcp_idle_timeout
         self.max_connections = settings.tcp_max_connections
         self.connections: set[TcpConnection] = set()
+        self.closed = False
         self.queries = 0
         self.hits = 0
         self.refused = 0
@@ -159,6 +160,7 @@ class DnsServer:
         """Bind every address and begin to answer; a port 0 is replaced by a free one, the same for UDP and TCP. Raises
         OSError naming the address that cannot be had; nothing is bound then.
         """
+        self.closed = False
         loop = asyncio.get_running_loop()
         try:
             for host, port in addresses:
@@ -184,6 +186,7 @@ class DnsServer:
 
     async def close(self) -> None:
         """Stop answering; returns when every socket is closed. May be called more than once."""
+        self.closed = True
         loop = asyncio.get_running_loop()
         if self._look is not None:
             self._look.cancel()

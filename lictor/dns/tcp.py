@@ -21,6 +21,7 @@ class TcpDoor(Protocol):
     idle_timeout: float
     max_connections: int
     connections: set["TcpConnection"]
+    closed: bool
     queries: int
     hits: int
     refused: int
@@ -42,6 +43,9 @@ class TcpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        if self._door.closed:  # it was on its way when the server was closed
+            transport.abort()
+            return
         if len(self._door.connections) >= self._door.max_connections:
             self._door.refused += 1
             transport.abort()

@@ -25,6 +25,7 @@ class HttpServer:
         self._per_client: dict[str, int] = {}
         self._listeners: list[asyncio.AbstractServer] = []
         self._unix: list[Path] = []
+        self._closed = False
         self._full: FullHandler | None = None
         self._writing = 0  # plain writes that are under way
         self._written: asyncio.Future[None] | None = None  # set once there are none, while the door closes
@@ -60,6 +61,7 @@ class HttpServer:
 
     async def close(self, grace: float = 1.0) -> None:
         """Stop listening, then end the connections: those that wait at once, the others within `grace` seconds."""
+        self._closed = True
         for server in self._listeners:
             server.close()
         self._listeners.clear()
@@ -96,7 +98,11 @@ class HttpServer:
     # -- connections --------------------------------------------------------------------------------------------------
 
     def admit(self, connection: Connection) -> bool:
-        """Count a new connection; False where its client has as many as it may."""
+        """Count a new connection; False where its client has as many as it may, and at the end, when one may still come
+        that was on its way.
+        """
+        if self._closed:
+            return False
         limit, peer = self.api.settings.max_connections_per_client, connection.peer
         count = self._per_client.get(peer, 0)
         if peer and limit and count >= limit:

@@ -83,9 +83,10 @@ class Listener:
                 connection = Incoming(caller, self.limits, self._handlers, self.security.required_name, self)
                 task = self._loop.create_task(self._serve(connection, accepted, caller))
                 self._serving[task] = connection
-                task.add_done_callback(partial(self._served, host))
+                task.add_done_callback(partial(self._served, host, accepted))
 
-    def _served(self, host: str, task: asyncio.Task[None]) -> None:
+    def _served(self, host: str, accepted: socket.socket, task: asyncio.Task[None]) -> None:
+        accepted.close()  # it is, but where the task was ended before it began
         del self._serving[task]
         self._hosts[host] -= 1
         if not self._hosts[host]:

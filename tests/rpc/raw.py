@@ -87,6 +87,11 @@ async def peers(serve: Callable[[Peer], Awaitable[None]]) -> AsyncIterator[str]:
     try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
+        # No more are accepted; asyncio leaves a connection open that it has accepted when its server is closed.
+        for listening in server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         server.close()
         for _ in range(_TURNS):
             await asyncio.sleep(0)
