@@ -162,8 +162,8 @@ class Network(Transport):
     def is_up(self, address: str) -> bool:
         """Whether there is a connection to an address, from which nothing is missing that should have been heard.
 
-        Where calls wait, a server that is dead, or does not run on, is noticed within about five beats (see `Limits`),
-        otherwise within eight; calls that wait fail with `Unreachable` then.
+        Where calls wait, a server that is dead, or does not run on, is noticed within about six beats (see `Limits`),
+        otherwise within nine; calls that wait fail with `Unreachable` then.
         """
         link = self._links.get(address)
         return link is not None and link.connection is not None

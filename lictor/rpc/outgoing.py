@@ -93,7 +93,7 @@ class Outgoing(Connection):
         limits = self.limits
         if self._expects:
             self._silent += 1
-            if self._silent >= limits.silent_beats:
+            if self._silent > limits.silent_beats:
                 self.abort(f"nothing was heard of it for {limits.beat * limits.silent_beats:g} s")
                 return
         if self._idle >= (1 if self._calls else limits.idle_beats):

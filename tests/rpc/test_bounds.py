@@ -209,7 +209,7 @@ async def test_handlers_that_fail_again_and_again_fill_no_log(caplog: pytest.Log
 
 @on_both_loops
 async def test_a_connection_that_is_kept_is_there_before_it_is_needed_and_made_again() -> None:
-    limits = Limits(beat=0.05, idle=0.1, retry=0.01, retry_most=0.02)
+    limits = Limits(beat=0.05, silent_beats=200, idle=0.1, retry=0.01, retry_most=0.02)
     async with network(limits) as caller, network(limits) as callee:
         callee.on_call("echo", echo)
         async with way(await address(callee)) as (to, between):
@@ -244,7 +244,7 @@ async def test_a_server_that_does_not_run_on_is_noticed_and_its_calls_fail() -> 
         well.on_call("echo", echo)
         other = await address(well)
         caller.keep([to, other])
-        assert await caller.call(to, "echo", b"1", DEADLINE) == b"1"
+        await until_called(caller, to)
         stopped.set()
         with pytest.raises(Unreachable, match="nothing was heard of it for 0.8 s"):
             await caller.call(to, "echo", b"2", DEADLINE)

@@ -49,9 +49,11 @@ class Ambushes:
         self._cluster.counts.cuts += 1
         self._cluster.note(f"cut {sorted(pairs)}")
         network.cut |= pairs
+        network.kept |= pairs
         try:
             yield
         finally:
+            network.kept -= pairs
             network.cut -= pairs
             self._cluster.note("healed")
 

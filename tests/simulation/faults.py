@@ -241,7 +241,7 @@ class Faults:
         if self.chance.random() < 0.3:
             network.break_some(1.0)
         await (self._last() if seconds is None else asyncio.sleep(seconds))
-        network.cut -= pairs
+        network.cut -= pairs - network.kept
         self.cluster.note("healed")
 
     async def _breaks(self) -> None:

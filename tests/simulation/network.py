@@ -62,6 +62,7 @@ class Network:
         self.chance = chance
         self.weather = Weather()
         self.cut: set[tuple[str, str]] = set()
+        self.kept: set[tuple[str, str]] = set()  # cuts that are not to be healed by whoever has made the same one
         self.frames = 0
         self.broken = 0
         self.passed = passed
