@@ -252,7 +252,7 @@ def test_servers_with_tls_let_in_only_servers_of_their_authority(tmp_path: Path)
         for stranger in strangers:
             stranger.start()
         for name in ALL:
-            strangers[0].logs(f"{servers[name].address} (the other side closed the connection)")
+            strangers[0].logs(f"{servers[name].address}: it speaks TLS where a plain connection was expected")
             strangers[1].logs(
                 f"{servers[name].address} (its certificate: self-signed certificate in certificate chain)"
             )
