@@ -105,15 +105,14 @@ class Client:
         self._config = config
         self._bucket = _bucket(config, self._loop.time())
 
-    def learn(self, addresses: Iterable[str]) -> bool:
-        """These are the servers' addresses from now on. Returns whether any is new."""
-        new = self.servers.learn(addresses)
+    def learn(self, addresses: Iterable[str]) -> None:
+        """These are the servers' addresses from now on."""
+        self.servers.learn(addresses)
         self.replica.hurry()
         if len(self.servers):
             self._found.set()
         else:
             self._found.clear()
-        return new
 
     async def _rebalance(self) -> None:
         while True:
@@ -169,7 +168,7 @@ class Client:
         return await self._ask(once)
 
     async def stream(self, asked: Asked) -> AsyncGenerator[bytes, None]:
-        """A server's answer piece by piece, the first one an `Answered`. Raises `LictorError`; once it has begun, it is
+        """A server's answer piece by piece, the first one its head. Raises `LictorError`; once it has begun, it is
         not asked for again.
         """
         address = self._pick()

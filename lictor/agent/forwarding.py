@@ -15,7 +15,7 @@ from lictor.model.command import Command, Numbered, Plain
 
 REQUEST = "http.request"  # a call
 RESOLVE = "dns.query"  # a call; the answer is the packet
-STREAM = "http.stream"  # the first piece is an `Answered`, the rest are the body's
+STREAM = "http.stream"  # the first piece is the answer's head, the rest are the body's
 SPAN = 16  # commands that one request comes to at most
 PASSED_ON = ("x-consul-token", "authorization", "accept-encoding", "cache-control", "content-type")
 

@@ -150,7 +150,9 @@ class FullHandler:
                     return await self._answer(http, reading)
             if endpoint.streamed:
                 return await self._stream(http, await forwarding.forward_stream(self.api, client, request))
-            encoded = await self._while_there(http, forwarding.forward(self.api, client, request))
+            work = forwarding.forward(self.api, client, request)
+            # What writes goes on where its client goes away, as it does at a server.
+            encoded = await (self._while_there(http, work) if endpoint.kind == READ else work)
         except LictorError as error:
             return await self._send(http, self.api.error_reply(error))
         return await self._send_encoded(http, encoded) if encoded is not None else _Sent(keep_alive=False)
