@@ -13,6 +13,7 @@ FLOORS = {
     "gossip": 1,
     "rpc": 1,
     "client": 1,
+    "ca": 1,
     "store": 2,
     "server": 3,
     "agent": 4,

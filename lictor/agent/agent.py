@@ -12,9 +12,9 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lictor.agent import instruments
 from lictor.agent.anti_entropy import AntiEntropy
@@ -23,6 +23,7 @@ from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.coordinate_reports import CoordinateReports
 from lictor.agent.data_lock import DataLock
 from lictor.agent.events import WIRE_NAME, EventLog, check_event, concerns, from_wire, wire_payload
+from lictor.agent.following import Woken, follow
 from lictor.agent.forwarding import block
 from lictor.agent.gossip_metrics import GossipMetrics
 from lictor.agent.local import LocalState
@@ -54,14 +55,16 @@ from lictor.server.leadership import Leadership
 from lictor.server.members import as_member
 from lictor.server.server import Server
 from lictor.store.reads import catalog, health
-from lictor.store.store import Store
-from lictor.store.watch import Dependent, Topic
+from lictor.store.store import Answer, Store, View
+from lictor.store.watch import Topic
 
 if TYPE_CHECKING:
     from lictor.agent.client import Client
     from lictor.agent.lan import ServerSeen
     from lictor.agent.lookup_map import LookupMap
     from lictor.agent.serving import Serving
+
+T = TypeVar("T")
 
 log = logger("agent")
 
@@ -93,18 +96,6 @@ class ExecHandler(Protocol):
     def handle(self, payload: bytes) -> None:
         """Begin the job that an event's payload names."""
         ...
-
-
-class _Woken(Dependent):
-    __slots__ = ("future",)
-
-    def __init__(self) -> None:
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.seen = ()
-
-    def changed(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
 
 
 class Agent:
@@ -359,6 +350,16 @@ class Agent:
         if self.leadership is not None:
             await self.leadership.bring_in_line()
         self.anti_entropy.compare_soon()
+
+    # -- reads for others than the doors ------------------------------------------------------------------------------
+
+    async def read(self, function: Callable[[View], T]) -> Answer[T]:
+        """Run a read on this agent's store, on a client agent first holding what it looks at. Raises `LictorError`."""
+        return self.store.read(function) if self.client is None else await self.client.replica.read(function)
+
+    def follow(self, function: Callable[[View], T]) -> AsyncGenerator[Answer[T], None]:
+        """The answer of a read, and each that takes its place: see `lictor.agent.following`."""
+        return follow(self.store, self.client.replica if self.client is not None else None, function)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -663,7 +664,7 @@ class Agent:
                 return NodeHealth(
                     newest, tuple(aliased(c) for c in checks.value), frozenset(s.id for s in services.value.services)
                 )
-            woken = _Woken()
+            woken = Woken()
             self.store.watches.add(woken, tuple({*checks.seen, *services.seen}))
             try:
                 with contextlib.suppress(TimeoutError):
