@@ -61,6 +61,7 @@ from lictor.store.watch import Topic
 if TYPE_CHECKING:
     from lictor.agent.client import Client
     from lictor.agent.lan import ServerSeen
+    from lictor.agent.launcher import Launcher
     from lictor.agent.lookup_map import LookupMap
     from lictor.agent.serving import Serving
 
@@ -125,6 +126,8 @@ class Agent:
         self.client: Client | None = None  # what an agent that is no server has of the servers
         self.failure = ""  # why the agent ended itself
         self.lookup_map: LookupMap | None = None  # none until programs can reach the agent
+        self.launcher: Launcher | None = None  # likewise; none where the agent starts no proxies
+        self.has_left = False
         self.pools = Pools(config, self.node_id, folder, self._give_up, GossipMetrics(self.metrics))
         self.pools.on_change = self._pool_changed
         if not config.server:
@@ -546,6 +549,7 @@ class Agent:
         await self.pools.ready()
         drain = self.config.performance.leave_drain_time if told else 0.0
         await asyncio.gather(self.pools.leave(), asyncio.sleep(drain))
+        self.has_left = True
         if self.on_leave is not None:
             asyncio.get_running_loop().call_soon(self.on_leave)
 

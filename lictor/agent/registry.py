@@ -30,7 +30,7 @@ from lictor.agent.registration import (
 )
 from lictor.model.check import CRITICAL, NODE_MAINTENANCE, PASSING, SERVICE_MAINTENANCE_PREFIX, Check
 from lictor.model.errors import InvalidRequest, LictorError, NotFound, Refused
-from lictor.model.service import NodeService
+from lictor.model.service import NO_LAUNCH, NodeService
 from lictor.model.service_definition import CheckDefinition, ServiceDefinition
 
 log = logger("agent")
@@ -163,8 +163,19 @@ class Registry:
 
     def _admit(self, planned: Iterable[ServiceRegistration], *, remote: bool) -> None:
         for registration in planned:
+            self._admit_launch(registration.service)
             for check in registration.checks:
                 self._admit_check(check.definition, remote=remote)
+
+    def _admit_launch(self, service: NodeService) -> None:
+        """Refuse a proxy that is to be launched where the agent launches none."""
+        launch, settings = service.proxy.launch, self._config().connect
+        if launch in ("", NO_LAUNCH) or (settings.enabled and settings.launch.enabled):
+            return
+        raise Refused(
+            f'Proxy.Launch = "{launch}": this agent starts no proxies; to enable, configure '
+            f"'connect.launch.enabled' to true, or start it yourself: lictor connect proxy -proxy-id {service.id}"
+        )
 
     def _admit_check(self, definition: CheckDefinition, *, remote: bool) -> None:
         """Refuse a check that cannot be made, and a script where scripts are not enabled for its origin."""

@@ -195,6 +195,7 @@ class _Process:
             log.info("agent ready", http=self.http.addresses if self.http else [])
             # Imported now, so that the first write does not wait for it.
             loop.run_in_executor(None, importlib.import_module, "lictor.http.full")
+            self._launch_proxies()
             if self.config.dev_mode and self.config.server:
                 self.opening = loop.create_task(self._open_to_agents())
             await self.stopping.wait()
@@ -262,6 +263,20 @@ class _Process:
         except (OSError, LictorError) as error:
             log.warn("no other agent can reach this server", error=str(error))
 
+    def _launch_proxies(self) -> None:
+        """Start the proxies whose registration asks for it, and look after them."""
+        config = self.config
+        if not config.connect.enabled or not config.connect.launch.enabled:
+            return
+        from lictor.agent.launcher import Launcher
+
+        address = own_address(self.http.addresses) if self.http is not None else None
+        if address is None:
+            raise LictorError("launched proxies need an HTTP listener without TLS: set ports.http, or connect.launch")
+        grpc = next((f"{one.host}:{one.port}" for one in config.listen.grpc if one.network == "tcp"), "")
+        self.agent.launcher = Launcher(self.agent, address, grpc)
+        self.agent.launcher.start()
+
     async def _publish_lookups(self) -> None:
         """Let programs of this machine look services up by themselves, in a file named by the agent's address."""
         from lictor.agent.lookup_map import open_lookup_map
@@ -312,6 +327,8 @@ class _Process:
                 await asyncio.gather(task, return_exceptions=True)
         if self.watches is not None:
             await self.watches.close()
+        if self.agent.launcher is not None:
+            await self.agent.launcher.close(stop=self.agent.has_left)
         if self.remote is not None:
             for part in self.remote:
                 await part.close()

@@ -19,6 +19,8 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("config", "list"): ("lictor.cli.config.list", "List the names of the config entries of a kind"),
     ("config", "read"): ("lictor.cli.config.read", "Read a config entry"),
     ("config", "write"): ("lictor.cli.config.write", "Create or update a config entry"),
+    ("connect",): ("lictor.cli.connect", "Interact with the mesh"),
+    ("connect", "ps"): ("lictor.cli.connect.ps", "Lists the proxies of an agent and how they fare"),
     ("debug",): ("lictor.cli.debug", "Records a debugging archive for operators"),
     ("event",): ("lictor.cli.event", "Fire a new event"),
     ("exec",): ("lictor.cli.exec", "Executes a command on many nodes"),

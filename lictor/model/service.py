@@ -9,6 +9,12 @@ from typing import Any
 import msgspec
 
 CONNECT_PROXY = "connect-proxy"
+BUILTIN, ENVOY = "builtin", "envoy"
+NO_LAUNCH = "none"
+LAUNCHES = ("", BUILTIN, ENVOY, NO_LAUNCH)
+"""What a proxy block may say of who starts the proxy: nothing, and the agent's configuration decides; the agent, one of
+that kind; or somebody else.
+"""
 SERVICE_KINDS = ("", CONNECT_PROXY, "mesh-gateway", "terminating-gateway", "ingress-gateway", "api-gateway")
 
 
@@ -106,7 +112,7 @@ class Upstream(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True)
 
 
 class ConnectProxyConfig(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):
-    """The `Proxy` block of a service: what it stands for and which upstreams it offers."""
+    """The `Proxy` block of a service: what it stands for, its upstreams, and of `LAUNCHES` who starts it."""
 
     destination_service_name: str = ""
     destination_service_id: str = msgspec.field(default="", name="DestinationServiceID")
@@ -114,6 +120,7 @@ class ConnectProxyConfig(msgspec.Struct, frozen=True, rename="pascal", omit_defa
     local_service_port: int = 0
     local_service_socket_path: str = ""
     mode: str = ""
+    launch: str = ""
     config: dict[str, Any] | None = None
     upstreams: tuple[Upstream, ...] = ()
     mesh_gateway: MeshGateway = msgspec.field(default_factory=MeshGateway)

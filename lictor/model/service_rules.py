@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from lictor.model.check import STATUSES
-from lictor.model.service import CONNECT_PROXY, ConnectProxyConfig, Upstream, Weights
+from lictor.model.service import CONNECT_PROXY, LAUNCHES, ConnectProxyConfig, Upstream, Weights
 from lictor.model.service_definition import CheckDefinition, ServiceDefinition
 
 GATEWAY_KINDS = ("mesh-gateway", "terminating-gateway", "ingress-gateway", "api-gateway")
@@ -166,7 +166,9 @@ def connect_problems(service: ServiceDefinition) -> list[str]:
         problems += _expose_problems(proxy)
     if service.kind in GATEWAY_KINDS:
         problems += _gateway_problems(service, proxy)
+    problems += _launch_problems(service.kind, proxy)
     if sidecar is not None:
+        problems += _launch_problems(sidecar.kind or CONNECT_PROXY, sidecar.proxy or ConnectProxyConfig())
         if sidecar.id:
             problems.append("A SidecarService cannot specify an ID as this is managed by the agent")
         if sidecar.connect is not None and sidecar.connect.sidecar_service is not None:
@@ -174,6 +176,15 @@ def connect_problems(service: ServiceDefinition) -> list[str]:
     if native and not reachable:
         problems.append("Port or SocketPath must be set for a Connect native service.")
     return problems
+
+
+def _launch_problems(kind: str, proxy: ConnectProxyConfig) -> list[str]:
+    if proxy.launch not in LAUNCHES:
+        wanted = ", ".join(f'"{launch}"' for launch in LAUNCHES if launch)
+        return [f'Proxy.Launch must be one of {wanted}, not "{proxy.launch}"']
+    if proxy.launch and kind != CONNECT_PROXY:
+        return ["Proxy.Launch is for Connect proxies: give it in the sidecar's proxy block"]
+    return []
 
 
 def upstream_problem(upstream: Upstream) -> str | None:

@@ -32,7 +32,7 @@ DEV: dict[str, Any] = {
     "server": True,
     "gossip_lan": {"gossip_interval": 0.1, "probe_interval": 0.1, "probe_timeout": 0.1, "suspicion_mult": 3},
     "gossip_wan": {"gossip_interval": 0.1, "probe_interval": 0.1, "probe_timeout": 0.1, "suspicion_mult": 3},
-    "connect": {"enabled": True},
+    "connect": {"enabled": True, "launch": {"enabled": True}},
     "performance": {"raft_multiplier": 1},
     "ports": {"grpc": 8502},
 }

@@ -30,9 +30,6 @@ PENDING = (
     # Other agents: gossip, agents that are no servers, more datacenters than one.
     "auto_config",
     "auto_encrypt",
-    "cache",
-    "dns_config.use_cache",
-    "dns_config.cache_max_age",
     "performance.grpc_keepalive_interval",
     "performance.grpc_keepalive_timeout",
     "primary_gateways",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import os
 import re
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.watch import WatchError, parse_agent_watch
 from lictor.model.decoding import keys_of
 from lictor.model.duration import format_duration
+from lictor.model.service import LAUNCHES
 from lictor.model.service_definition import CheckDefinition
 from lictor.model.service_rules import check_registration_problem, meta_problem, service_registration_problem
 
@@ -27,6 +29,7 @@ UI_PATH = re.compile(r"[a-zA-Z0-9/_-]+")
 MAX_LABEL = 63
 GOSSIP_KEY_SIZES = (16, 24, 32)
 SHORTEST_RECONNECT = 8 * 3600.0
+SHORTEST_ENTRY_TTL = 1.0  # seconds
 
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERR", "ERROR")
 TLS_VERSIONS = ("", "TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3")
@@ -266,6 +269,21 @@ def _caching(config: RuntimeConfig, report: Report, warnings: list[str]) -> None
     ):
         if value <= 0:
             report(("cache", name), f"cache.{name} must be strictly positive, was: {value:g}")
+    if cache.entry_ttl < SHORTEST_ENTRY_TTL:
+        shown, least = format_duration(cache.entry_ttl), format_duration(SHORTEST_ENTRY_TTL)
+        report(("cache", "entry_ttl"), f"cache.entry_ttl cannot be {shown}. Must be {least} or more")
+
+
+def _launching(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    launch = config.connect.launch
+    if launch.default not in LAUNCHES:
+        wanted = ", ".join(f'"{one}"' for one in LAUNCHES if one)
+        report(("connect", "launch", "default"), f'must be one of {wanted}, not "{launch.default}"')
+    if launch.user and launch.enabled and os.geteuid() != 0:
+        report(
+            ("connect", "launch", "user"),
+            "only an agent that runs as root can start proxies as another user: take it out",
+        )
 
 
 def _encryption(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
@@ -381,6 +399,7 @@ _RULES: tuple[Callable[[RuntimeConfig, Report, list[str]], None], ...] = (
     _joining,
     _gossip,
     _caching,
+    _launching,
     _encryption,
     _ports,
     _networks,

@@ -82,8 +82,12 @@ class DnsConfig(msgspec.Struct, frozen=True):
     soa: Annotated[Soa, S("Fields of the SOA record.", reload=True, debug="DNSSOA")] = msgspec.field(
         default_factory=Soa
     )
-    use_cache: Annotated[bool, S("Answer from the agent's cache.", reload=True)] = False
-    cache_max_age: Annotated[Duration, S("Oldest cached answer that may be used.", reload=True)] = 0.0
+    use_cache: Annotated[
+        bool, S("Answer from what the agent holds, whatever `allow_stale` says, up to `cache_max_age`.", reload=True)
+    ] = False
+    cache_max_age: Annotated[
+        Duration, S("With `use_cache`, age beyond which an answer is confirmed first; 0 for any age.", reload=True)
+    ] = 0.0
     prefer_namespace: Annotated[bool, S("Accepted; namespaces are not supported.", debug="-")] = False
 
 
@@ -247,10 +251,19 @@ class GossipWan(msgspec.Struct, frozen=True):
 class Cache(msgspec.Struct, frozen=True):
     """The agent's cache of answers."""
 
-    entry_fetch_max_burst: Annotated[int, S("Size of an entry's bucket of fetches.", reload=True)] = 2
-    entry_fetch_rate: Annotated[float, S("Fetches per second of an entry; no limit by default.", reload=True)] = (
-        NO_LIMIT
-    )
+    entry_fetch_max_burst: Annotated[
+        int, S("How often a client agent asks for one entry at once, beyond which it waits.", reload=True)
+    ] = 2
+    entry_fetch_rate: Annotated[
+        float, S("How often a second a client agent asks servers for one entry; no limit by default.", reload=True)
+    ] = NO_LIMIT
+    entry_ttl: Annotated[
+        Duration,
+        S(
+            "How long a client agent holds what nobody looks at. While no server answers, nothing that is held goes.",
+            reload=True,
+        ),
+    ] = 259200.0
 
 
 class Rpc(msgspec.Struct, frozen=True):

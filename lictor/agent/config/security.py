@@ -126,10 +126,22 @@ class Tls(msgspec.Struct, frozen=True):
     )
 
 
+class Launch(msgspec.Struct, frozen=True):
+    """Proxies that the agent starts and looks after."""
+
+    enabled: Annotated[bool, S("Start the proxies whose registration asks for it with Proxy.Launch.")] = False
+    default: Annotated[str, S("What a sidecar whose registration does not say gets: builtin, envoy or none.")] = "none"
+    one_process: Annotated[bool, S("One process serves all built-in proxies of the node.")] = True
+    user: Annotated[str, S("The system user that the proxies run as; empty for the agent's own.")] = ""
+
+
 class Connect(msgspec.Struct, frozen=True):
     """The mesh."""
 
     enabled: Annotated[bool, S("Hand out certificates and serve proxies.")] = True
+    launch: Annotated[Launch, S("Proxies that the agent starts and looks after.")] = msgspec.field(
+        default_factory=Launch
+    )
     ca_provider: Annotated[str, S("Who signs: consul or vault.", debug="ConnectCAProvider")] = ""
     ca_config: Annotated[dict[str, Any], S("Settings of the CA.", secret=True, debug="ConnectCAConfig")] = (
         msgspec.field(default_factory=dict)
