@@ -266,7 +266,7 @@ class _Process:
     def _launch_proxies(self) -> None:
         """Start the proxies whose registration asks for it, and look after them."""
         config = self.config
-        if not config.connect.enabled or not config.connect.launch.enabled:
+        if not config.connect.enabled or not config.connect.launch.enabled or not hasattr(os, "pidfd_open"):
             return
         from lictor.agent.launcher import Launcher
 

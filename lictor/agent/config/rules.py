@@ -279,6 +279,8 @@ def _launching(config: RuntimeConfig, report: Report, warnings: list[str]) -> No
     if launch.default not in LAUNCHES:
         wanted = ", ".join(f'"{one}"' for one in LAUNCHES if one)
         report(("connect", "launch", "default"), f'must be one of {wanted}, not "{launch.default}"')
+    if launch.enabled and not config.dev_mode and not hasattr(os, "pidfd_open"):
+        report(("connect", "launch", "enabled"), "agents start proxies on Linux only: start them as you start services")
     if launch.user and launch.enabled and os.geteuid() != 0:
         report(
             ("connect", "launch", "user"),
