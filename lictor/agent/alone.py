@@ -4,8 +4,8 @@ import asyncio
 import random
 
 from lictor.agent.config.keys import RuntimeConfig
+from lictor.agent.rpc_limits import network_limits
 from lictor.agent.rpc_tls import rpc_tls
-from lictor.agent.serving import network_limits
 from lictor.rpc.network import Network
 from lictor.server.for_agents import serve_agents
 from lictor.server.server import Server

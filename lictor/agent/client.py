@@ -27,12 +27,12 @@ from lictor.agent.forwarding import (
 )
 from lictor.agent.logs import logger
 from lictor.agent.replica import NotCoverable, PartialReplica
+from lictor.agent.rpc_limits import network_limits
 from lictor.agent.rpc_tls import rpc_tls
 from lictor.agent.servers import Servers, rebalance_after
 from lictor.model.command import Command
 from lictor.model.errors import LictorError, NoLeader, RateExceeded, Refused, Unsupported
 from lictor.model.transport import UNREADABLE, Unreachable
-from lictor.rpc.limits import Limits
 from lictor.rpc.network import Network
 from lictor.rpc.rate import Bucket
 from lictor.server.for_agents import APPLY, Applied, decode_applied, encode_command
@@ -42,7 +42,6 @@ from lictor.store.watch import Topic
 
 RESOLVE_SECONDS = 5.0
 REACH_SECONDS = 2.0
-LOOKS = 4  # times that a read may look at something more
 PAUSE = 0.1  # seconds between two rounds of servers that do not answer
 
 T = TypeVar("T")
@@ -66,10 +65,18 @@ class Client:
         self._members = members
         self._chance = random.SystemRandom()
         self._loop = asyncio.get_running_loop()
-        self.network = Network(self._chance, security=rpc_tls(config), limits=_network_limits(config))
+        self.network = Network(self._chance, security=rpc_tls(config), limits=network_limits(config))
         self.servers = Servers(self._chance)
         self.replica = PartialReplica(
-            store, self.network, self._whom, self._chance, failed=self._failed, datacenter=config.datacenter
+            store,
+            self.network,
+            self._whom,
+            self._chance,
+            failed=self._failed,
+            datacenter=config.datacenter,
+            ttl=config.cache.entry_ttl,
+            rate=config.cache.entry_fetch_rate,
+            burst=config.cache.entry_fetch_max_burst,
         )
         self._numbers = Numbers(self._chance)
         self._bucket = _bucket(config, self._loop.time())
@@ -98,12 +105,14 @@ class Client:
         await self.network.close()
 
     def reload(self, config: RuntimeConfig) -> None:
-        """Use what the certificate files hold now, and the keys of TLS and limits. Raises `LictorError`, and then
-        nothing has changed.
+        """Use what the certificate files hold now, and the keys of TLS, limits and the cache. Raises `LictorError`, and
+        then nothing has changed.
         """
-        self.network.configure(rpc_tls(config), _network_limits(config))
+        self.network.configure(rpc_tls(config), network_limits(config))
         self._config = config
         self._bucket = _bucket(config, self._loop.time())
+        cache = config.cache
+        self.replica.configure(cache.entry_ttl, cache.entry_fetch_rate, cache.entry_fetch_max_burst)
 
     def learn(self, addresses: Iterable[str]) -> None:
         """These are the servers' addresses from now on."""
@@ -210,13 +219,11 @@ class Client:
 
     async def hold(self, looks_at: Callable[[], tuple[Topic, ...]]) -> bool:
         """Do the same for what a read looks at, which may be more once it finds more."""
-        for _ in range(LOOKS):
-            seen = looks_at()
-            if self.covers(seen):
-                return True
-            if not await self.cover(seen):
-                return False
-        return False
+        try:
+            await self.replica.hold(looks_at)
+        except NotCoverable:
+            return False
+        return True
 
     def cover_soon(self, seen: tuple[Topic, ...]) -> None:
         """Begin to."""
@@ -306,8 +313,3 @@ class Client:
 
 def _bucket(config: RuntimeConfig, now: float) -> Bucket:
     return Bucket(config.limits.rpc_rate, config.limits.rpc_max_burst, now)
-
-
-def _network_limits(config: RuntimeConfig) -> Limits:
-    ordinary = Limits()
-    return Limits(setup=config.limits.rpc_handshake_timeout or ordinary.setup)

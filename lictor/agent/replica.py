@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import Concatenate, ParamSpec, TypeVar
 
+from lictor.agent.replica_pace import Pace
+from lictor.agent.replica_room import Room
 from lictor.agent.replica_topics import Holding, Holdings
 from lictor.model.errors import LictorError, NoLeader, Refused, TooLarge
 from lictor.model.transport import UNREADABLE, Transport, Unreachable
@@ -34,7 +36,7 @@ T = TypeVar("T")
 LOCAL = "agent"  # topics that begin so are this agent's own, and always there
 ROUNDS = 8  # times that a read may look at something more
 TOPICS = 16_384  # held at once, unless the caller says so
-TTL = 3600.0  # seconds without a look after which a topic may go
+TTL = 72 * 3600.0  # seconds without a look after which a topic may go
 PATIENCE = 7.0  # seconds to wait for an answer
 FIRST = 5.0  # seconds in which a server must begin to tell
 BEHIND = 5.0  # seconds for which a server may be behind what is held
@@ -43,7 +45,6 @@ LASTING = 2.0  # seconds after which a server that was followed counts as one th
 REFUSED = 60.0  # seconds for which it is not tried again to hold what servers refused
 REFUSED_MOST = 4096
 BATCH = 1024  # topics in one call
-SPARED = 10.0  # seconds since its last look for which a topic does not go, however many there are
 
 log = logging.getLogger("lictor.agent.replica")
 
@@ -56,7 +57,8 @@ class PartialReplica:
     """See above. Made on a running loop. It begins to follow a server when something is to be held first.
 
     `pick_server` names the server to follow, host:port, or nothing; `failed` is told of one that did not answer.
-    `datacenter` is that of the servers, where it is to be checked; `ttl` and `patience` are in seconds.
+    `datacenter` is that of the servers, where it is to be checked; `ttl` and `patience` are in seconds. Servers are asked
+    for one topic at most `rate` times a second, after `burst` times at once.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class PartialReplica:
         failed: Callable[[str, Exception], None] | None = None,
         datacenter: str = "",
         ttl: float = TTL,
+        rate: float = math.inf,
+        burst: int = 2,
         topics_most: int = TOPICS,
         patience: float = PATIENCE,
     ) -> None:
@@ -84,11 +88,12 @@ class PartialReplica:
         self._chance = chance
         self._failed = failed
         self._datacenter = datacenter
-        self._ttl = ttl
         self._most = min(topics_most, wire.TOPICS_MOST)
         self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._held = Holdings(store)
+        self._room = Room(self._held, self._most, ttl)
+        self._pace = Pace(rate, burst)
         self._session = 0
         self._leave = False
         self._following: asyncio.Task[None] | None = None
@@ -188,21 +193,32 @@ class PartialReplica:
             for topic, waiter in zip(missing, waiting, strict=True):
                 self._give_up(topic, waiter)
 
+    async def hold(self, looks_at: Callable[[], Iterable[Topic]]) -> None:
+        """Hold what a read looks at, which may be more once it finds more. Raises what `want` raises."""
+        for _ in range(ROUNDS):
+            seen = tuple(looks_at())
+            if self.covers(seen):
+                return
+            await self.want(seen)
+        raise NotCoverable("the read looks at ever more")
+
     async def read(self, function: Callable[Concatenate[View, P], T], *args: P.args, **kwargs: P.kwargs) -> Answer[T]:
         """Run a read function, holding what it looks at. Raises what the function raises, and what `want` raises."""
-        for _ in range(ROUNDS):
+        found: Answer[T] | LictorError
+
+        def looks_at() -> Iterable[Topic]:
+            nonlocal found
             view = View(self._store)
             try:
-                answer = Answer(function(view, *args, **kwargs), view.index, tuple(view.seen))
-            except LictorError:
-                if self.covers(view.seen):
-                    raise
-                await self.want(view.seen)
-                continue
-            if self.covers(answer.seen):
-                return answer
-            await self.want(answer.seen)
-        raise NotCoverable("the read looks at ever more")
+                found = Answer(function(view, *args, **kwargs), view.index, tuple(view.seen))
+            except LictorError as error:  # what is not there yet may be what it misses
+                found = error
+            return view.seen
+
+        await self.hold(looks_at)
+        if isinstance(found, LictorError):
+            raise found
+        return found
 
     async def confirm(self, quorum: bool) -> None:
         """Return once the store has all that was acknowledged before, of what is held. With `quorum` a majority
@@ -258,10 +274,20 @@ class PartialReplica:
         holding = self._held.topics.get(topic)
         if holding is None:
             holding = self._held.hold(topic, self._loop.time())
-            self._add[topic] = None
+            seconds = self._pace.wait(topic, self._loop.time())
+            if seconds:
+                self._loop.call_later(seconds, self._ask_for, holding)
+            else:
+                self._add[topic] = None
         waiter: asyncio.Future[None] = self._loop.create_future()
         holding.waiters.append(waiter)
         return waiter
+
+    def _ask_for(self, holding: Holding) -> None:
+        """The time has come that a topic may be asked for, if it still is to be held."""
+        if self._held.topics.get(holding.topic) is holding and not holding.covered:
+            self._add[holding.topic] = None
+            self._tell_soon()
 
     def _give_up(self, topic: Topic, waiter: "asyncio.Future[None]") -> None:
         """Somebody waits no more for a topic to be there: without the last of them it goes."""
@@ -278,7 +304,7 @@ class PartialReplica:
     def _start(self) -> None:
         if self._following is None:
             self._following = self._loop.create_task(self._follow_always())
-            self._sweeping = self._loop.call_later(self._ttl / 4, self._sweep)
+            self._sweeping = self._loop.call_later(self._room.step, self._sweep)
         self._tell_soon()
 
     async def _follow_always(self) -> None:
@@ -352,10 +378,12 @@ class PartialReplica:
         piece = wire.decode_piece(data)
         news = self._held.apply(data, piece)
         self.pieces += 1
+        now = self._loop.time()
         self.knows_leader = piece.state.leader
         if piece.state.whole and piece.state.age is not None:
-            self._current_at = max(self._current_at, self._loop.time() - piece.state.age)
+            self._current_at = max(self._current_at, now - piece.state.age)
         for holding in news.begun:
+            holding.emptied = now
             waiters, holding.waiters = holding.waiters, []
             for waiter in waiters:
                 if not waiter.done():
@@ -449,36 +477,39 @@ class PartialReplica:
 
     # -- what nobody looks at -----------------------------------------------------------------------------------------
 
+    def configure(self, ttl: float, rate: float, burst: int) -> None:
+        """Let go of topics after another time, and ask for one at another pace."""
+        self._room.ttl = ttl
+        self._pace = Pace(rate, burst)
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = self._loop.call_later(self._room.step, self._sweep)
+
     def _sweep(self) -> None:
-        self._sweeping = self._loop.call_later(self._ttl / 4, self._sweep)
+        self._sweeping = self._loop.call_later(self._room.step, self._sweep)
         if not self.server:
             return  # nothing is forgotten that could not be had again
-        now = self._loop.time()
-        idle = [one for one in self._held.topics.values() if one.covered and now - one.used >= self._ttl]
-        asked = []
-        for holding in idle:
-            if not holding.asked:
-                holding.asked = True
-                asked.append(holding.topic)
-            elif now - holding.used >= 2 * self._ttl:
-                self.dropped += 1
-                self._forget(holding)
+        asked, gone = self._room.idle(self._loop.time())
+        for holding in gone:
+            self._let_go(holding)
         if asked:
-            self._held.tell(asked)
+            for holding in asked:
+                holding.asked = True
+            self._held.tell([holding.topic for holding in asked])
 
     def _make_room(self, more: int, spared: frozenset[Topic]) -> None:
-        """Drop what was looked at longest ago, where too much is held. Raises `NotCoverable` where all is in use."""
-        over = len(self._held.topics) + more - self._most
-        if over <= 0:
+        """Drop what has to go for more topics. Raises `NotCoverable` where all is in use, or could not be had again."""
+        if not self._room.scarce(more):
             return
-        now = self._loop.time()
-        idle = sorted(
-            (one for one in self._held.topics.values() if one.covered and now - one.used >= SPARED),
-            key=lambda one: one.used,
-        )
-        idle = [one for one in idle if one.topic not in spared]
-        if len(idle) < over or not self.server:
+        # Nothing is forgotten that could not be had again.
+        gone = self._room.make(more, spared, self._loop.time()) if self.server else None
+        if gone is None:
+            if len(self._held.topics) + more <= self._most:
+                return
             raise NotCoverable(f"{self._most} topics are held already")
-        for holding in idle[:over]:
-            self.dropped += 1
-            self._forget(holding)
+        for holding in gone:
+            self._let_go(holding)
+
+    def _let_go(self, holding: Holding) -> None:
+        self.dropped += 1
+        self._forget(holding)

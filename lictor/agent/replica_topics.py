@@ -23,10 +23,10 @@ _Read = tuple[Message, _Packed, _Packed, _Packed]
 
 class Holding:
     """A topic that is held, or will be. `used` is when somebody last looked at it; `asked` whether those who depend on
-    it were made to look again since.
+    it were made to look again since; `emptied` when the last look was, as it was found without a row.
     """
 
-    __slots__ = ("asked", "covered", "parts", "topic", "used", "version", "waiters")
+    __slots__ = ("asked", "covered", "emptied", "parts", "topic", "used", "version", "waiters")
 
     def __init__(self, topic: Topic, now: float) -> None:
         self.topic = topic
@@ -34,6 +34,7 @@ class Holding:
         self.covered = False
         self.used = now
         self.asked = False
+        self.emptied = now
         self.parts: _Packed = {}
         self.waiters: list[asyncio.Future[None]] = []
 
@@ -50,6 +51,7 @@ class Holdings:
 
     def __init__(self, store: Store) -> None:
         self.topics: dict[Topic, Holding] = {}
+        self.empty: dict[Topic, Holding] = {}  # those of them that are there, without a row
         self.cluster = ""
         self.index = 0
         self.changes = 0
@@ -83,6 +85,7 @@ class Holdings:
         topic = holding.topic
         self.tell([topic])
         del self.topics[topic]
+        self.empty.pop(topic, None)
         self._rows.drop(topic)
         self._store.touched.pop(topic, None)
 
@@ -142,7 +145,16 @@ class Holdings:
             self._rows.replace(holding.topic, parts)
         if not isinstance(message, Kept):
             changed[holding.topic] = None
+            self._count(holding)
         self._stands(holding, message.index, message.version, news)
+
+    def _count(self, holding: Holding) -> None:
+        topic = holding.topic
+        if self._rows.has_rows(topic):
+            self.empty.pop(topic, None)
+        elif topic not in self.empty:
+            holding.emptied = holding.used
+            self.empty[topic] = holding
 
     def _have_left(self, topics: tuple[Topic, ...]) -> None:
         for topic in topics:

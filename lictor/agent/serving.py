@@ -15,6 +15,7 @@ from typing import Any
 from lictor.agent.config.join_sources import JoinAddress
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.logs import logger
+from lictor.agent.rpc_limits import network_limits
 from lictor.agent.rpc_tls import rpc_tls
 from lictor.agent.worker import Worker
 from lictor.model.command import Command, CoordinateUpdate
@@ -25,7 +26,6 @@ from lictor.raft.consensus import Consensus, Machine, ServerRecord
 from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World, election_timeout
 from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull
-from lictor.rpc.limits import Limits
 from lictor.rpc.network import Network
 from lictor.server import recovery
 from lictor.server.for_agents import serve_agents
@@ -149,15 +149,6 @@ class Serving:
         await self.network.close()
         self._log_work.close()
         self._snapshot_work.close()
-
-
-def network_limits(config: RuntimeConfig) -> Limits:
-    """The bounds of a server's network. Zero means that there is no limit, or the ordinary one."""
-    ordinary = Limits()
-    return Limits(
-        setup=config.limits.rpc_handshake_timeout or ordinary.setup,
-        incoming_per_host=config.limits.rpc_max_conns_per_client or ordinary.incoming,
-    )
 
 
 def _raft_settings(config: RuntimeConfig) -> RaftSettings:

@@ -23,6 +23,8 @@ def dns_settings(agent: Agent) -> DnsSettings:
         recursor_timeout=dns.recursor_timeout,
         allow_stale=dns.allow_stale,
         max_stale=dns.max_stale,
+        use_cache=dns.use_cache,
+        cache_max_age=dns.cache_max_age,
         node_ttl=_ttl(dns.node_ttl),
         service_ttl={name.lower(): _ttl(ttl) for name, ttl in dns.service_ttl.items()},
         only_passing=dns.only_passing,

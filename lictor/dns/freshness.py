@@ -1,4 +1,5 @@
-"""Whether the own store is fresh enough for DNS: `dns_config.allow_stale` and `dns_config.max_stale`.
+"""Whether the own store is fresh enough for DNS: `dns_config.allow_stale` and `max_stale`, `use_cache` and
+`cache_max_age`.
 
 A stale answer is allowed by default, from a store of nearly any age. So the door asks seldom, and its finished answers
 are given out without a look at the clock as long as it is certain that they may be (`surely_fresh`). Where it is not,
@@ -46,12 +47,12 @@ def surely_fresh(origin: Origin, settings: DnsSettings, seconds: float) -> bool:
     """Whether every answer may be given at once for the next `seconds`, whatever happens."""
     if origin.fresh_until == math.inf:
         return True
-    return settings.allow_stale and origin.last_contact + seconds < settings.max_stale
+    return origin.last_contact + seconds < settings.oldest
 
 
 def fresh_enough(origin: Origin, settings: DnsSettings) -> bool:
     """Whether an answer may be given at this moment without a confirmation."""
     contact = origin.last_contact
-    if settings.allow_stale and contact <= settings.max_stale and contact != math.inf:
+    if contact <= settings.oldest and contact != math.inf:
         return True
     return lease_clock() < origin.fresh_until

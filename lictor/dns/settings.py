@@ -34,6 +34,8 @@ class DnsSettings(msgspec.Struct, frozen=True):
     recursor_timeout: float = 2.0
     allow_stale: bool = True
     max_stale: float = MAX_STALE
+    use_cache: bool = False
+    cache_max_age: float = 0.0
     node_ttl: int = 0
     service_ttl: dict[str, int] = {}
     only_passing: bool = False
@@ -47,6 +49,13 @@ class DnsSettings(msgspec.Struct, frozen=True):
     tcp_idle_timeout: float = 10.0
     tcp_max_connections: int = 1024
     cache_size: int = 16 << 20
+
+    @property
+    def oldest(self) -> float:
+        """The age in seconds that the store may have for an answer at once; negative where it may have none."""
+        if self.use_cache:
+            return min(self.max_stale, self.cache_max_age or self.max_stale)
+        return self.max_stale if self.allow_stale else -1.0
 
     @property
     def domains(self) -> tuple[tuple[str, ...], ...]:

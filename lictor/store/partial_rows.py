@@ -27,6 +27,10 @@ class PartialRows:
     def __len__(self) -> int:
         return sum(map(len, self._holders.values()))
 
+    def has_rows(self, topic: Topic) -> bool:
+        """Whether a topic has any row."""
+        return any(self._keys.get(topic, {}).values())
+
     def replace(self, topic: Topic, put: Packed) -> None:
         """Hold a topic, with just these rows."""
         before = self._keys.pop(topic, {})

@@ -160,6 +160,33 @@ async def test_a_short_max_stale_is_kept_to_the_moment() -> None:
             assert dns.origin.asked == asked
 
 
+async def test_cache_max_age_bounds_the_age_of_what_the_agent_holds() -> None:
+    async with served(use_cache=True, cache_max_age=0.5, allow_stale=False) as dns:
+        for contact, asked in ((0.1, 0), (0.5, 0), (0.51, 1), (0.2, 1)):
+            dns.origin.last_contact = contact
+            assert found(await dns.ask()) == WEB
+            assert dns.origin.asked == asked
+        dns.origin.leads = False
+        assert found(await dns.ask()) == WEB
+        dns.origin.last_contact = 0.51
+        assert rcode(await dns.ask()) == SERVFAIL
+
+
+async def test_use_cache_without_a_maximum_age_answers_whatever_the_age_and_never_beyond_max_stale() -> None:
+    async with served(use_cache=True, allow_stale=False, max_stale=1.5) as dns:
+        for contact, asked in ((1.5, 0), (1.6, 1)):
+            dns.origin.last_contact = contact
+            assert found(await dns.ask()) == WEB
+            assert dns.origin.asked == asked
+
+
+async def test_cache_max_age_means_nothing_without_use_cache() -> None:
+    async with served(cache_max_age=0.5) as dns:
+        dns.origin.last_contact = 3600.0
+        assert found(await dns.ask()) == WEB
+        assert dns.origin.asked == 0
+
+
 @TCP
 async def test_without_a_leader_what_must_be_confirmed_fails(tcp: bool) -> None:
     async with served(allow_stale=False) as dns:

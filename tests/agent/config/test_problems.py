@@ -84,6 +84,7 @@ def test_a_file_that_does_not_parse_is_one_problem(format: str, text: str, line:
         ('gossip_wan { probe_interval = "0s" }', "gossip_wan.probe_interval cannot be 0s. Must be greater than zero"),
         ("cache { entry_fetch_max_burst = 0 }", "cache.entry_fetch_max_burst must be strictly positive, was: 0"),
         ("cache { entry_fetch_rate = -1 }", "cache.entry_fetch_rate must be strictly positive, was: -1"),
+        ('cache { entry_ttl = "0s" }', "cache.entry_ttl cannot be 0s. Must be 1s or more"),
         ('serf_lan_allowed_cidrs = ["x"]', "serf_lan_allowed_cidrs: invalid cidr: x"),
         ('serf_wan_allowed_cidrs = ["10.0.0.0/8", "y/8"]', "serf_wan_allowed_cidrs: invalid cidr: y/8"),
         (
