@@ -57,8 +57,8 @@ class PartialReplica:
     """See above. Made on a running loop. It begins to follow a server when something is to be held first.
 
     `pick_server` names the server to follow, host:port, or nothing; `failed` is told of one that did not answer.
-    `datacenter` is that of the servers, where it is to be checked; `ttl` and `patience` are in seconds. Servers are asked
-    for one topic at most `rate` times a second, after `burst` times at once.
+    `datacenter` is that of the servers, where it is to be checked; `ttl` and `patience` are in seconds. For one topic
+    servers are asked at most `rate` times a second, after `burst` times at once.
     """
 
     def __init__(
