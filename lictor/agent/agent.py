@@ -35,6 +35,8 @@ from lictor.agent.pool_tags import SERVER, pool_tags
 from lictor.agent.pools import Pools
 from lictor.agent.registry import Registry, aliased
 from lictor.agent.remote_exec import EVENT as REMOTE_EXEC
+from lictor.agent.signing import sign_leaf
+from lictor.ca.configuration import BUILTIN
 from lictor.model.authorizer import ALLOW_ALL, Authorizer
 from lictor.model.command import Command, ConfigWrite, CoordinateUpdate, Numbered, Restore, RestorePart
 from lictor.model.config_entry import UndecodableConfigEntry, decode_entry, entry_json
@@ -50,6 +52,7 @@ from lictor.model.version import API_VERSION
 from lictor.raft.consensus import Consensus, Machine, ServerRecord
 from lictor.raft.single import SingleVoter
 from lictor.server.autopilot_config import AutopilotConfig
+from lictor.server.connect_ca_settings import CASettings
 from lictor.server.hello import Hello
 from lictor.server.leadership import Leadership
 from lictor.server.members import as_member
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from lictor.agent.launcher import Launcher
     from lictor.agent.lookup_map import LookupMap
     from lictor.agent.serving import Serving
+    from lictor.server.connect_ca_requests import SignedLeaf
 
 T = TypeVar("T")
 
@@ -364,6 +368,10 @@ class Agent:
         """The answer of a read, and each that takes its place: see `lictor.agent.following`."""
         return follow(self.store, self.client.replica if self.client is not None else None, function)
 
+    async def sign_leaf(self, request: str, token: str = "") -> "SignedLeaf":
+        """Have a certificate signed: see `lictor.agent.signing`."""
+        return await sign_leaf(self, request, token)
+
     # -- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -394,6 +402,10 @@ class Agent:
                 peer_removed=self.serving.formation.keep_out if self.serving is not None else None,
                 heartbeat=self.serving.heartbeat if self.serving is not None else 0.0,
                 agents=self.pools.agents,
+                authority=self._first_authority(),
+                datacenter=self.datacenter,
+                authorizer=self.authorizer,
+                work=_elsewhere,
             )
             self.server.consensus.on_peers(self._peers_changed)
             self.server.consensus.on_leadership(self._tell_leadership)
@@ -422,6 +434,8 @@ class Agent:
         self._closing.append(self.anti_entropy.close)
         await self._sinks.start()
         self._closing.append(self._sinks.close)
+        if self.leadership is not None:
+            self.leadership.connect_ca.begin()
         log.info("started", node=config.node_name, datacenter=config.datacenter, server=config.server)
 
     async def _begin_gossip(self) -> None:
@@ -525,6 +539,11 @@ class Agent:
             disable_upgrade_migration=first.disable_upgrade_migration,
             upgrade_version_tag=first.upgrade_version_tag,
         )
+
+    def _first_authority(self) -> CASettings:
+        """What the mesh's authority is in a new cluster."""
+        connect = self.config.connect
+        return CASettings(connect.enabled, connect.ca_provider or BUILTIN, dict(connect.ca_config))
 
     def _first_entries(self) -> list[ConfigWrite]:
         """The config entries of a new cluster. Raises `Refused`."""
@@ -781,6 +800,10 @@ def _metrics(config: RuntimeConfig) -> Metrics:
         time.time(),
         socket.gethostname(),
     )
+
+
+async def _elsewhere(function: Callable[..., Any], *args: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:

@@ -189,6 +189,14 @@ class Client:
             self._failed(address, error)
             raise Refused(f"rpc error making call: {error}") from None
 
+    async def call(self, method: str, body: bytes) -> bytes:
+        """Have a server answer a call that does no harm twice. Raises what it answers with, or `NoServers`."""
+
+        async def once(address: str) -> bytes:
+            return await self.network.call(address, method, body, self._timeout)
+
+        return await self._ask(once)
+
     async def resolve(self, data: bytes, sender: str, tcp: bool) -> bytes:
         """Have a server answer a DNS request."""
         body = encode(Question(data, sender, tcp))

@@ -4,6 +4,7 @@ The leader owns the provider (`lictor.server.connect_ca`); what it must not forg
 replicated, held by the servers alone, and never shown. The files of certificates are PEM, everywhere.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -27,6 +28,18 @@ class Authority(msgspec.Struct, frozen=True):
 
     root: str
     intermediates: tuple[str, ...] = ()
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What a provider is given of the world. `clock` gives seconds since 1970, `chance` so many random bits, and `work`
+    does what takes long elsewhere.
+    """
+
+    trust_domain: str
+    datacenter: str
+    clock: Callable[[], float]
+    chance: Callable[[int], int]
+    work: Callable[..., Awaitable[Any]]
 
 
 class Provider(Protocol):

@@ -254,10 +254,12 @@ class _Process:
         """Let agents reach a server in memory, which answers its own callers before."""
         await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "lictor.agent.alone")
         from lictor.agent.alone import ForAgents
+        from lictor.server.connect_ca import serve_signing
 
-        assert self.agent.server is not None
+        assert self.agent.server is not None and self.agent.leadership is not None
         try:
             self.for_agents = ForAgents(self.config, self.agent.server)
+            serve_signing(self.for_agents.network, self.agent.leadership.connect_ca)
             self._answer_agents(self.for_agents.network)
             await self.for_agents.listen()
         except (OSError, LictorError) as error:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from lictor.model.check import Check
+from lictor.model.connect_ca import CAConfiguration, CARoot
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.node import Node
 from lictor.model.prepared_query import PreparedQuery
@@ -153,6 +154,16 @@ class SettingWrite(_Command, frozen=True, tag="setting"):
     cas: bool = False
 
 
+class AuthorityWrite(_Command, frozen=True, tag="authority"):
+    """Replace the configuration and all roots of the mesh's authority, if nothing of it has changed since `revision`,
+    0 for where there is none.
+    """
+
+    revision: int
+    configuration: CAConfiguration
+    roots: tuple[CARoot, ...]
+
+
 class Reap(_Command, frozen=True, tag="reap"):
     """Forget what was removed at or before `up_to`: tombstones and the last indexes of things that are gone."""
 
@@ -188,6 +199,7 @@ Plain = (
     | CoordinateUpdate
     | ConfigWrite
     | SettingWrite
+    | AuthorityWrite
     | Reap
     | RestorePart
     | Restore

@@ -8,10 +8,12 @@ await leadership.close()
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
 
+from lictor.model.authorizer import ALLOW_ALL, Authorizer
 from lictor.model.command import ConfigWrite
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.errors import LictorError, NotLeader, Refused
@@ -23,6 +25,8 @@ from lictor.server.agents import NO_GOSSIP, Agents
 from lictor.server.autopilot_config import AutopilotConfig
 from lictor.server.autopilot_duty import Autopilot
 from lictor.server.autopilot_state import State
+from lictor.server.connect_ca import ConnectCA, here, serve_signing
+from lictor.server.connect_ca_settings import NO_MESH, CASettings
 from lictor.server.coordinate_batches import CoordinateBatches
 from lictor.server.duties import Duties, log
 from lictor.server.hello import Hello
@@ -64,7 +68,8 @@ class Leadership:
     told when what is shown of the other servers changes. `first_autopilot` and `first_entries` are what a new cluster
     begins with. `peer_removed` is told, on the leader, the node id of a server that an operator removed.
     `heartbeat` is the longest silence of a leader that is well, in seconds. `agents` is what gossip knows; whoever
-    gives it calls `agents_changed`.
+    gives it calls `agents_changed`. `authority` is what the mesh's authority begins with (see `connect_ca`), in a
+    datacenter; `authorizer` gives the rights of a token; `work` does elsewhere what takes long.
     """
 
     def __init__(
@@ -79,6 +84,10 @@ class Leadership:
         peer_removed: Callable[[str], None] | None = None,
         heartbeat: float = 0.0,
         agents: Callable[[], Agents] = lambda: NO_GOSSIP,
+        authority: CASettings = NO_MESH,
+        datacenter: str = "",
+        authorizer: Callable[[str], Authorizer] = lambda token: ALLOW_ALL,
+        work: Callable[..., Awaitable[Any]] = here,
     ) -> None:
         self._server = server
         self._consensus = server.consensus
@@ -93,6 +102,9 @@ class Leadership:
         self._coordinates = CoordinateBatches(server)
         self._reconcile = Reconcile(server, self.members, me, agents)
         self._calls = LeaderCalls(server.consensus, transport, server.hold)
+        self.connect_ca = ConnectCA(server, self._calls, authority, datacenter, authorizer=authorizer, work=work)
+        if transport is not None:
+            serve_signing(transport, self.connect_ca)
         self._register_calls()
         self.duties = Duties(server.consensus)
         self.duties.add_first("reconcile members", self._reconcile.once)
@@ -103,6 +115,7 @@ class Leadership:
         self.duties.add("write coordinates", self._coordinates.run)
         self.duties.add("keep members in line", self._reconcile.run)
         self.duties.add("autopilot", self.autopilot.run)
+        self.duties.add("keep the mesh's authority", self.connect_ca.run)
 
     def start(self) -> None:
         """Begin to watch the other servers; the server has started. The duties begin with the leadership."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lictor.model.command import (
+    AuthorityWrite,
     Batch,
     Command,
     ConfigWrite,
@@ -25,7 +26,7 @@ from lictor.model.command import (
     Txn,
 )
 from lictor.model.errors import LictorError, Refused
-from lictor.store import catalog, kv, numbered, queries, sessions, settled, snapshot, txn
+from lictor.store import catalog, connect_ca, kv, numbered, queries, sessions, settled, snapshot, txn
 from lictor.store.store import Store
 
 log = logging.getLogger("lictor.server")
@@ -82,6 +83,7 @@ _HANDLERS: dict[type, Callable[[Store, Any], Any]] = {
     CoordinateUpdate: lambda s, c: settled.put_coordinates(s, c.entries),
     ConfigWrite: _config,
     SettingWrite: lambda s, c: settled.put_setting(s, c.name, c.body, c.index if c.cas else None),
+    AuthorityWrite: lambda s, c: connect_ca.put(s, c.revision, c.configuration, c.roots),
     Reap: lambda s, c: s.reap(c.up_to),
     RestorePart: lambda s, c: snapshot.keep_part(s, c.token, c.number, c.data),
     Restore: _restore,

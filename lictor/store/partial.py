@@ -16,12 +16,13 @@ the rows as they are.
 | `("coordinates",)`, `("coordinate", n)` | coordinates, a node's | few, narrow |
 | `("config",)`, `("config", kind)`, `("config", kind, name)` | entries, a kind's, one | broad, broad, narrow |
 | `("setting", name)` | the setting | narrow |
+| `("ca-roots",)` | the roots of the mesh's authority | narrow |
 | `("sessions",)`, `("sessions", n)`, `("session", id)` | sessions, a node's, one | broad, narrow, narrow |
 | `("queries",)`, `("query", id)` | queries, one | broad, narrow |
 | `("kv", key)`, `("kv/", prefix)` | entries and tombstones | narrow, some |
 
 A topic with more rows than its kind allows is not worth holding: a copy goes to every agent. Topics of other kinds
-(`("agent", ...)`) are not the servers'.
+(`("agent", ...)`) are not the servers', or never leave these (`("authority",)`).
 
 After a change only what is *near* is looked at: of rows that belong to nodes those of the nodes that have changed, of
 all others those that have changed themselves. That is all whose belonging to a topic can be another one.
@@ -206,6 +207,7 @@ KINDS: dict[tuple[str, int], Kind] = {
     ("config", 2): Kind(_by("config", "kind"), BROAD),
     ("config", 3): Kind(_entry),
     ("setting", 2): Kind(_one("settings")),
+    ("ca-roots", 1): Kind(_whole("ca_roots")),
     ("sessions", 1): Kind(_whole("sessions"), BROAD, (), _whole_among("sessions")),
     ("sessions", 2): Kind(_by("sessions", "node")),
     ("session", 2): Kind(_one("sessions")),
@@ -294,7 +296,7 @@ def difference(store: Store, before: Rows, after: Rows) -> Difference:
         if put:
             found.put[name] = put
         if len(old) > len(new) or any(key not in new for key in old):
-            _departed(store, name, (key for key in old if key not in new), found)
+            departed(store, name, (key for key in old if key not in new), found)
     return found
 
 
@@ -318,7 +320,8 @@ def amend(rows: Rows, before: Rows, after: Rows) -> None:
         table.update(new)
 
 
-def _departed(store: Store, name: str, keys: Iterable[Any], found: Difference) -> None:
+def departed(store: Store, name: str, keys: Iterable[Any], found: Difference) -> None:
+    """Rows of a topic belong to it no more: note what they are now, or that they are no more."""
     get = store.tables[name].get
     for key in keys:
         row = get(key)

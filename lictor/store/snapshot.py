@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from lictor.model.check import Check
+from lictor.model.connect_ca import CAConfiguration, CARoot
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.errors import InvalidRequest, Refused
 from lictor.model.kv import KVEntry
@@ -45,6 +46,8 @@ ROW_TYPES: dict[str, Any] = {
     "coordinates": CoordinateEntry,
     "config": ConfigRow,
     "settings": Setting,
+    "ca_roots": CARoot,
+    "authority": CAConfiguration,
     "lock_delays": tuple[str, float],
     "numbered_answers": NumberedAnswer,
     "numbered_origins": NumberedOrigin,
@@ -246,6 +249,8 @@ TYPES = {
     "coordinates": "Coordinate",
     "config": "ConfigEntry",
     "settings": "Setting",
+    "ca_roots": "ConnectCA",
+    "authority": "ConnectCAConfig",
     "lock_delays": "LockDelay",
     "numbered_answers": "NumberedAnswer",
     "numbered_origins": "NumberedOrigin",

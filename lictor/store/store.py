@@ -12,13 +12,14 @@ and its topics dropped. `commands.apply` does both.
 **Telling.** A command marks the topics it touches; `flush` tells their dependents. The caller flushes once per batch.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import msgspec
 
 from lictor.model.address import canonical_address
 from lictor.model.check import Check
+from lictor.model.connect_ca import CAConfiguration, CARoot
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.kv import KVEntry
 from lictor.model.node import Node
@@ -130,6 +131,14 @@ class Changes:
         self.rows: Journal = []
         self.replaced = False
 
+    def note(self, index: int, topics: Mapping[Topic, bool], journal: Journal) -> None:
+        """A command, of that index, has touched these topics and changed these rows."""
+        self.rows.extend(journal)
+
+    def replace(self) -> None:
+        """Another state has taken the place of all of it."""
+        self.replaced = True
+
     def clear(self) -> None:
         """Forget them."""
         self.rows.clear()
@@ -193,6 +202,8 @@ class Store:
         )
         self.config: Table[tuple[str, str], ConfigRow] = Table(lambda c: (c.kind, c.name), kind=lambda c: (c.kind,))
         self.settings: Table[str, Setting] = Table(lambda s: s.name)
+        self.ca_roots: Table[str, CARoot] = Table(lambda r: r.id)
+        self.authority: Table[str, CAConfiguration] = Table(lambda c: "")
         # Lock delays: until when (seconds since 1970, the proposers' clock) a key cannot be locked again.
         self.lock_delays: Table[str, tuple[str, float]] = Table(lambda d: d[0])
 
@@ -238,6 +249,8 @@ class Store:
             "coordinates": self.coordinates,
             "config": self.config,
             "settings": self.settings,
+            "ca_roots": self.ca_roots,
+            "authority": self.authority,
             "lock_delays": self.lock_delays,
             "numbered_answers": self.numbered_answers,
             "numbered_origins": self.numbered_origins,
@@ -265,7 +278,7 @@ class Store:
                     self.departed.pop(topic, None)
         self._pending.update(self._touching)
         if self.changes is not None:
-            self.changes.rows.extend(self.journal)
+            self.changes.note(self.index, self._touching, self.journal)
 
     def roll_back(self) -> None:
         """The command has failed: every row is as it was before."""
@@ -347,7 +360,7 @@ class Store:
         """Mark that the whole state was replaced: every dependent is told at the next `flush`."""
         self._replaced = True
         if self.changes is not None:
-            self.changes.replaced = True
+            self.changes.replace()
 
     # -- reads --------------------------------------------------------------------------------------------------------
 

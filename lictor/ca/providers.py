@@ -1,0 +1,14 @@
+"""From a provider's name to the provider. Each is imported where it is used: most clusters have one."""
+
+from typing import Any
+
+from lictor.ca.builtin import BuiltinProvider
+from lictor.ca.configuration import BUILTIN
+from lictor.ca.provider import Provider, ProviderError, Surroundings
+
+
+def make_provider(kind: str, config: dict[str, Any], state: dict[str, Any], around: Surroundings) -> Provider:
+    """A provider, not open yet. Raises `ProviderError`, in Consul's words where Consul has some."""
+    if kind == BUILTIN:
+        return BuiltinProvider(config, state, around)
+    raise ProviderError(f'unknown CA provider "{kind}"')

@@ -1,0 +1,29 @@
+"""What the authority is told: by this server's configuration, and by an operator while it runs."""
+
+from typing import Any
+
+import msgspec
+
+from lictor.ca.configuration import BUILTIN
+
+
+class CASettings(msgspec.Struct, frozen=True):
+    """What this server's configuration says: whether there is a mesh, and what a new cluster begins with."""
+
+    enabled: bool = True
+    provider: str = BUILTIN
+    config: dict[str, Any] = {}
+
+
+NO_MESH = CASettings(enabled=False)
+
+
+class CAChange(msgspec.Struct, frozen=True):
+    """Another configuration. With `modify_index` it counts only if the present one still has that; `force` has a root
+    put in place that the former one did not sign.
+    """
+
+    provider: str
+    config: dict[str, Any]
+    force: bool = False
+    modify_index: int = 0
