@@ -3,7 +3,7 @@
 from typing import Any
 
 from lictor.ca.builtin import BuiltinProvider
-from lictor.ca.configuration import BUILTIN
+from lictor.ca.configuration import BUILTIN, VAULT
 from lictor.ca.provider import Provider, ProviderError, Surroundings
 
 
@@ -11,4 +11,8 @@ def make_provider(kind: str, config: dict[str, Any], state: dict[str, Any], arou
     """A provider, not open yet. Raises `ProviderError`, in Consul's words where Consul has some."""
     if kind == BUILTIN:
         return BuiltinProvider(config, state, around)
+    if kind == VAULT:
+        from lictor.ca.vault import VaultProvider
+
+        return VaultProvider(config, state, around)
     raise ProviderError(f'unknown CA provider "{kind}"')

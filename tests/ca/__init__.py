@@ -1,0 +1,1 @@
+"""Tests of the mesh's authority: certificates, providers and their configuration."""
