@@ -22,6 +22,7 @@ from lictor.model.command import (
     ConfigWrite,
     CoordinateUpdate,
     Deregister,
+    IntentionWrite,
     KVWrite,
     QueryDelete,
     QuerySet,
@@ -46,6 +47,7 @@ _NAMES: dict[type, str] = {
     QuerySet: "prepared-query.apply",
     QueryDelete: "prepared-query.apply",
     ConfigWrite: "config_entry.apply",
+    IntentionWrite: "intention.apply",
     CoordinateUpdate: "coordinate.apply",
 }
 

@@ -145,6 +145,18 @@ class ConfigWrite(_Command, frozen=True, tag="config"):
     index: int = 0
 
 
+class IntentionWrite(_Command, frozen=True, tag="intention"):
+    """A change of one intention: `upsert` or `delete` it by the names of its ends, or `create`, `update` or `delete-id`
+    one that has the id `id`. `body` is the `SourceIntention` in its canonical JSON.
+    """
+
+    verb: str
+    destination: str = ""
+    source: str = ""
+    id: str = ""
+    body: dict[str, Any] = {}
+
+
 class SettingWrite(_Command, frozen=True, tag="setting"):
     """Replace a cluster-wide setting such as `autopilot`; with `cas`, only if it still has the modify index `index`."""
 
@@ -198,6 +210,7 @@ Plain = (
     | QueryDelete
     | CoordinateUpdate
     | ConfigWrite
+    | IntentionWrite
     | SettingWrite
     | AuthorityWrite
     | Reap

@@ -33,6 +33,10 @@ from lictor.model.spiffe import NAMESPACE, ServiceId
 CONSUL = "consul"
 
 
+def _empty() -> dict[str, str]:
+    return {}  # `dict` itself as a default would not be shown
+
+
 class Intention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="pascal"):
     """An intention as the API shows it. Fields with a default factory are always shown, others when they are not empty.
 
@@ -54,7 +58,7 @@ class Intention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     default_addr: str | None = None
     default_port: int | None = None
     jwt: JWTRequirement | None = msgspec.field(default=None, name="JWT")
-    meta: dict[str, str] = msgspec.field(default_factory=dict)
+    meta: dict[str, str] = msgspec.field(default_factory=_empty)
     precedence: int = msgspec.field(default_factory=int)
     created_at: str = ""
     updated_at: str = ""
@@ -68,6 +72,12 @@ class Intention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
         peer = f"peer:{self.source_peer}/" if self.source_peer else ""
         ends = f"{peer}{self.source_ns}/{self.source_name} => {self.destination_ns}/{self.destination_name}"
         return f"{ends} ({identity}Precedence: {self.precedence}, {what})"
+
+
+def decision_text(destination: str, source: SourceIntention) -> str:
+    """An intention in the words that Consul had for it before 1.9."""
+    ends = f"{NAMESPACE}/{source.name} => {NAMESPACE}/{destination}"
+    return f"{source.action.upper()} {ends} (ID: {source.legacy_id}, Precedence: {source.precedence})"
 
 
 class Verdict(enum.Enum):
@@ -152,11 +162,6 @@ def in_order(intentions: Iterable[Intention]) -> list[Intention]:
             one.destination_name,
         ),
     )
-
-
-def covers_destination(intention: Intention, service: str) -> bool:
-    """Whether an intention is about connections to a service; `*` asks for those about all of them."""
-    return intention.destination_name in (service, WILDCARD)
 
 
 def covers_source(intention: Intention, service: str) -> bool:

@@ -11,6 +11,7 @@ from lictor.model.command import (
     ConfigWrite,
     CoordinateUpdate,
     Deregister,
+    IntentionWrite,
     KVWrite,
     Numbered,
     Plain,
@@ -26,7 +27,7 @@ from lictor.model.command import (
     Txn,
 )
 from lictor.model.errors import LictorError, Refused
-from lictor.store import catalog, connect_ca, kv, numbered, queries, sessions, settled, snapshot, txn
+from lictor.store import catalog, connect_ca, intentions, kv, numbered, queries, sessions, settled, snapshot, txn
 from lictor.store.store import Store
 
 log = logging.getLogger("lictor.server")
@@ -82,6 +83,7 @@ _HANDLERS: dict[type, Callable[[Store, Any], Any]] = {
     QueryDelete: lambda s, c: queries.delete(s, c.id),
     CoordinateUpdate: lambda s, c: settled.put_coordinates(s, c.entries),
     ConfigWrite: _config,
+    IntentionWrite: intentions.write,
     SettingWrite: lambda s, c: settled.put_setting(s, c.name, c.body, c.index if c.cas else None),
     AuthorityWrite: lambda s, c: connect_ca.put(s, c.revision, c.configuration, c.roots),
     Reap: lambda s, c: s.reap(c.up_to),

@@ -103,6 +103,18 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
         "GET /v1/config/:kind/:name",
         "DELETE /v1/config/:kind/:name",
     ),
+    "Intentions": (
+        "GET /v1/connect/intentions",
+        "POST /v1/connect/intentions",
+        "GET /v1/connect/intentions/exact",
+        "PUT /v1/connect/intentions/exact",
+        "DELETE /v1/connect/intentions/exact",
+        "GET /v1/connect/intentions/match",
+        "GET /v1/connect/intentions/check",
+        "GET /v1/connect/intentions/:id",
+        "PUT /v1/connect/intentions/:id",
+        "DELETE /v1/connect/intentions/:id",
+    ),
     "Snapshots": ("GET /v1/snapshot", "PUT /v1/snapshot"),
     "Operator": (
         "GET /v1/operator/raft/configuration",

@@ -20,6 +20,7 @@ HEADER_PREFIXES = ("x-consul-", "access-control-", "x-contract")
 
 _UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _TIME = re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?( [+-]\d{4} \w+)?( m=\S+)?")
+_BASE64_HASH = re.compile(r"^[0-9A-Za-z+/]{43}=$")
 _HEX_HASH = re.compile(r"^[0-9a-f]{1,16}$")
 # The names of the reference's Go types are no part of the contract.
 _GO_TYPE = re.compile(r"(json: cannot unmarshal \w+( \S+)? into Go) [^\n]*")
@@ -117,6 +118,8 @@ class Normaliser:
 
     def _string(self, value: str, key: str) -> str:
         if key == "ContentHash" and _HEX_HASH.match(value):
+            return "<hash>"
+        if key == "Hash" and _BASE64_HASH.match(value):
             return "<hash>"
         if value.isdigit() and int(value) in self._port_numbers:
             return self._port_numbers[int(value)]

@@ -20,8 +20,14 @@ MISSING: tuple[tuple[str, str], ...] = (
     ("ACL", "Off, as in the reference without configuration: `/v1/acl/...` says `ACL support disabled`."),
     (
         "Connect",
-        "`/v1/connect/...`, `/v1/agent/connect/...`, `/v1/discovery-chain/...` are 404: certificates, intentions and "
+        "`/v1/connect/...`, `/v1/agent/connect/...`, `/v1/discovery-chain/...` are 404: certificates and "
         "proxies are not there yet. The fields of services that are about them are stored and shown.",
+    ),
+    (
+        "Intentions",
+        "As in releases since 1.9: `service-intentions` config entries hold them all, those made by id too. An id, its "
+        "times and its own meta last until the destination's entry is edited as one, and the destination of an id "
+        "cannot be changed. `/v1/connect/intentions/explain` is Lictor's own.",
     ),
     (
         "Servers",

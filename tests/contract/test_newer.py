@@ -159,3 +159,33 @@ def test_a_missing_key_can_be_read_in_a_transaction(api: Api, name: str) -> None
     assert answer.status == 200, answer.text
     assert answer.json()["Results"][0]["KV"]["Key"] == name
     assert answer.json()["Results"][0]["KV"]["Value"] is None
+
+
+@pytest.mark.newer("the endpoint came after the reference")
+@covers("GET /v1/connect/intentions/exact", "source", "destination")
+@covers("PUT /v1/connect/intentions/exact", "source", "destination")
+@covers("DELETE /v1/connect/intentions/exact", "source", "destination")
+def test_an_intention_by_its_ends(api: Api, name: str) -> None:
+    """The config entry of its destination holds it; deleting what is not there is no error."""
+    path = f"/v1/connect/intentions/exact?source=web&destination={name}"
+    assert api.get(path).status == 404
+    assert api.put(path, {"Action": "allow"}).json() is True
+    found = api.get(path).json()
+    assert (found["SourceName"], found["DestinationName"], found["Precedence"]) == ("web", name, 9)
+    assert api.get(f"/v1/config/service-intentions/{name}").json()["Sources"][0]["Name"] == "web"
+    assert api.delete(path).json() is True
+    assert api.delete(path).json() is True
+    assert api.get(f"/v1/config/service-intentions/{name}").status == 404
+
+
+@pytest.mark.newer("permissions came after the reference")
+@covers("PUT /v1/connect/intentions/exact", "source", "destination")
+@covers("GET /v1/connect/intentions/check", "source", "destination")
+def test_layer_7_permissions_deny_a_connection_that_nobody_looks_into(api: Api, name: str) -> None:
+    """As they do where a native program asks to authorize one."""
+    ends = f"source=web&destination={name}"
+    permissions = [{"Action": "allow", "HTTP": {"PathPrefix": "/", "Methods": ["GET"]}}]
+    assert api.put(f"/v1/connect/intentions/exact?{ends}", {"Permissions": permissions}).json() is True
+    assert api.get(f"/v1/connect/intentions/check?{ends}").json() == {"Allowed": False}
+    assert api.get(f"/v1/connect/intentions/exact?{ends}").json()["Permissions"] == permissions
+    api.delete(f"/v1/connect/intentions/exact?{ends}")

@@ -11,6 +11,7 @@ from lictor.model.command import (
     ConfigWrite,
     CoordinateUpdate,
     Deregister,
+    IntentionWrite,
     KVOp,
     KVWrite,
     NodeOp,
@@ -39,6 +40,7 @@ from lictor.store.reads import (
     exports,
     gateways,
     health,
+    intentions,
     kv,
     near,
     prepared_queries,
@@ -81,6 +83,8 @@ _ENTRIES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("sameness-group", "g", {"Kind": "sameness-group", "Name": "g", "Members": [{"Peer": "z"}]}),
 )
 
+_LEGACY_IDS = ("i1", "i2", "i3")
+
 
 T = TypeVar("T")
 
@@ -116,6 +120,7 @@ class Dice:
             (1, self.query_delete),
             (4, self.coordinate),
             (6, self.config),
+            (4, self.intention),
             (1, self.setting),
             (2, self.reap),
         )
@@ -254,6 +259,14 @@ class Dice:
         verb = self.one(("upsert", "upsert", "upsert-cas", "delete", "delete-cas"))
         return ConfigWrite(verb, kind, name, body, self.small())
 
+    def intention(self) -> IntentionWrite:
+        verb = self.one(("upsert", "upsert", "delete", "create", "update", "delete-id"))
+        source = {"Name": self.one(("web", "api", "*")), "Action": self.one(("allow", "deny")), "Type": "consul"}
+        if verb in ("create", "update"):
+            source |= {"LegacyID": self.one(_LEGACY_IDS), "LegacyCreateTime": "then", "LegacyUpdateTime": "now"}
+        destination = self.one(("web", "db", "*"))
+        return IntentionWrite(verb, destination, source["Name"], source.get("LegacyID", self.one(_LEGACY_IDS)), source)
+
 
 MINE = Execution(datacenter="dc1", agent_node="n1", source_ip="10.0.0.1")
 _META = {"k": "v"}
@@ -334,5 +347,9 @@ READS: dict[str, Read] = {
     "gateway in": lambda v: gateways.gateway_services(v, "in"),
     "ingress web": lambda v: gateways.ingress_instances(v, "web"),
     "ui gateway": lambda v: ui.gateway_services(v, "in", ["consul"], "dc1"),
+    "intentions": intentions.intentions,
+    "intention": lambda v: intentions.by_id(v, "i1"),
+    **{f"intentions to {s}": _of(intentions.for_destination, s) for s in (*SERVICES, "*")},
+    **{f"intentions from {s}": _of(intentions.for_source, s) for s in ("web", "api", "*")},
     "topology": lambda v: ui.topology(v, "web", central.protocol_of(v, "web")),
 }

@@ -47,7 +47,6 @@ PENDING = (
     "connect.ca_provider",
     "connect.ca_config",
     "connect.enable_mesh_gateway_wan_federation",
-    "default_intention_policy",
     "enable_central_service_config",
     "locality",
     "peering",
