@@ -175,7 +175,10 @@ class Pool(asyncio.DatagramProtocol):
                 if self._datagrams is not None and not self._datagrams.is_closing():
                     packet = self._sealer.seal_packet(content, checksummed)
                     self._meter.count("memberlist.udp.sent", len(packet))
-                    self._datagrams.sendto(packet, (to.host, to.port))
+                    try:
+                        self._datagrams.sendto(packet, (to.host, to.port))
+                    except (OSError, ValueError) as error:  # an address of the other family, as some node claims it
+                        self.error_received(error)
             case PingStream():
                 self._spawn(self._ping_stream(effect))
             case PushPull(to, join):
