@@ -51,6 +51,11 @@ class BuiltinProvider:
         found: dict[str, Any] = msgspec.to_builtins(self._state)
         return found
 
+    @property
+    def problem(self) -> str:
+        """None: it depends on nobody."""
+        return ""
+
     async def open(self) -> Authority:
         """The root that the configuration gives, else the one that there is if its key is of the kind wanted, else a
         new one.

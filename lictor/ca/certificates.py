@@ -30,7 +30,7 @@ from lictor.model.spiffe import AgentId, BadSpiffeId, GatewayId, ServerId, Servi
 
 EC = "ec"
 RSA = "rsa"
-LEEWAY = 60.0  # seconds that a leaf is valid before it was signed: other clocks may be behind
+LEEWAY = 60.0  # seconds that a certificate is valid before it was made: other clocks may be behind
 LONGEST_REQUEST = 64 * 1024  # bytes
 LONGEST_RSA = 8192  # bits; a check with a longer key takes more than a caller may cost
 SHORTEST_RSA = 2048
@@ -211,11 +211,11 @@ def _load_request(pem: str) -> x509.CertificateSigningRequest:
 
 
 def make_root(key: str, identity: SpiffeId, name: str, seconds: float, now: float, serial: int) -> str:
-    """A root, valid from `now` for so many seconds, that signs itself."""
+    """A root that signs itself, valid for so many seconds."""
     private = load_key(key)
     public = private.public_key()
     builder = _authority(public, identity.uri, name, serial).issuer_name(_name(name))
-    builder = _with_issuer(_lasting(builder, now, now + seconds), _key_id(public))
+    builder = _with_issuer(_lasting(builder, now - LEEWAY, now + seconds), _key_id(public))
     return _sign(builder, private)
 
 

@@ -57,6 +57,11 @@ class Provider(Protocol):
         """What the next leader's provider needs to go on. Read after `open` and after `renew`."""
         ...
 
+    @property
+    def problem(self) -> str:
+        """What threatens its work though nothing has failed yet; empty where nothing does."""
+        ...
+
     async def open(self) -> Authority:
         """Find the authority that the configuration and the state name, or make it."""
         ...

@@ -20,6 +20,15 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("config", "read"): ("lictor.cli.config.read", "Read a config entry"),
     ("config", "write"): ("lictor.cli.config.write", "Create or update a config entry"),
     ("connect",): ("lictor.cli.connect", "Interact with the mesh"),
+    ("connect", "ca"): ("lictor.cli.connect.ca", "Interact with the mesh's certificate authority"),
+    ("connect", "ca", "get-config"): (
+        "lictor.cli.connect.ca.get_config",
+        "Display the current certificate authority configuration",
+    ),
+    ("connect", "ca", "set-config"): (
+        "lictor.cli.connect.ca.set_config",
+        "Modify the current certificate authority configuration",
+    ),
     ("connect", "ps"): ("lictor.cli.connect.ps", "Lists the proxies of an agent and how they fare"),
     ("debug",): ("lictor.cli.debug", "Records a debugging archive for operators"),
     ("event",): ("lictor.cli.event", "Fire a new event"),

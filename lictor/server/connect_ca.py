@@ -148,7 +148,7 @@ class ConnectCA:
                 store.watches.add(changed, (("authority",), ("ca-roots",)))
                 try:
                     wait, pause = await keeper.look(), FIRST_PAUSE
-                    self._told("")
+                    self._told(keeper.problem)
                 except (NoLeader, NotLeader):
                     raise
                 except LictorError as error:

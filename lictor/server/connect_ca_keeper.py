@@ -46,7 +46,7 @@ class AuthorityKeeper:
         self._revision = -1  # of what it was opened with
         self._common = Common()
         self._busy = asyncio.Lock()
-        self._warned = ""
+        self._ending = ""  # what is about to end, and cannot be renewed here
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
@@ -54,6 +54,11 @@ class AuthorityKeeper:
     def ready(self) -> bool:
         """Whether leaves can be signed."""
         return self._provider is not None and self._active() is not None
+
+    @property
+    def problem(self) -> str:
+        """What threatens the work of the provider, or keeps an authority that ends from being renewed."""
+        return (self._provider.problem if self._provider is not None else "") or self._ending
 
     @property
     def common(self) -> Common:
@@ -99,7 +104,7 @@ class AuthorityKeeper:
 
     async def _begin(self) -> CAConfiguration:
         """Give the cluster its id and its first configuration."""
-        config = canonical({**DEFAULTS, **self._settings.config})
+        config = canonical({**DEFAULTS, **canonical(self._settings.config)})
         read_common(config)
         cluster = str(uuid.UUID(int=self._around.chance(128), version=4))
         await self._write(0, CAConfiguration(cluster, self._settings.provider, config, {}), ())
@@ -151,14 +156,11 @@ class AuthorityKeeper:
     async def _replace_old_root(self) -> None:
         """Have another root made where the active one is about to end and the built-in provider has made it."""
         active, configuration = self._active(), self._configuration()
+        self._ending = ""
         if active is None or configuration is None or self._around.clock() < roots_of.renew_at(active):
             return
         if configuration.provider != BUILTIN or configuration.state.get("Given"):
-            if self._warned != active.id:
-                self._warned = active.id
-                log.warning(
-                    "the root of the mesh ends before long, and only an operator can give another: root=%s", active.id
-                )
+            self._ending = f"the root {active.id} ends before long, and only an operator can give another"
             return
         log.info("the root of the mesh ends before long: another one takes its place: root=%s", active.id)
         config = {key: value for key, value in configuration.config.items() if key != "RootCert"}

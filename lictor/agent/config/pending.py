@@ -44,8 +44,6 @@ PENDING = (
     # The mesh.
     "addresses.grpc",
     "addresses.grpc_tls",
-    "connect.ca_provider",
-    "connect.ca_config",
     "connect.enable_mesh_gateway_wan_federation",
     "enable_central_service_config",
     "locality",

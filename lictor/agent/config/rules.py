@@ -17,6 +17,9 @@ from collections.abc import Callable, Sequence
 from lictor.agent.config.addressing import Report
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.watch import WatchError, parse_agent_watch
+from lictor.ca.configuration import BUILTIN, VAULT, canonical, read_common
+from lictor.ca.configuration import DEFAULTS as CA_DEFAULTS
+from lictor.ca.provider import ProviderError
 from lictor.model.decoding import keys_of
 from lictor.model.duration import format_duration
 from lictor.model.service import LAUNCHES
@@ -84,6 +87,9 @@ NOT_NEGATIVE_DURATIONS: tuple[tuple[str, ...], ...] = (
     ("retry_interval_wan",),
     ("session_ttl_min",),
 )
+
+
+CA_PROVIDERS = ("", BUILTIN, VAULT)
 
 
 def value_at(config: object, path: Sequence[str]) -> object:
@@ -288,6 +294,17 @@ def _launching(config: RuntimeConfig, report: Report, warnings: list[str]) -> No
         )
 
 
+def _mesh(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
+    connect = config.connect
+    if connect.ca_provider not in CA_PROVIDERS:
+        wanted = ", ".join(f'"{one}"' for one in CA_PROVIDERS if one)
+        report(("connect", "ca_provider"), f'must be one of {wanted}, not "{connect.ca_provider}"')
+    try:
+        read_common(canonical({**CA_DEFAULTS, **canonical(connect.ca_config)}))
+    except ProviderError as error:
+        report(("connect", "ca_config"), f"error configuring provider: {error}")
+
+
 def _encryption(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
     if not config.encrypt:
         return
@@ -402,6 +419,7 @@ _RULES: tuple[Callable[[RuntimeConfig, Report, list[str]], None], ...] = (
     _gossip,
     _caching,
     _launching,
+    _mesh,
     _encryption,
     _ports,
     _networks,
