@@ -26,6 +26,8 @@ from lictor.agent.events import WIRE_NAME, EventLog, check_event, concerns, from
 from lictor.agent.following import Woken, follow
 from lictor.agent.forwarding import block
 from lictor.agent.gossip_metrics import GossipMetrics
+from lictor.agent.leaves import Leaves
+from lictor.agent.leaves_files import LeafFiles
 from lictor.agent.local import LocalState
 from lictor.agent.logs import LogSystem, logger
 from lictor.agent.metrics import Metrics, PrefixFilter, Telemetry, from_config
@@ -57,7 +59,7 @@ from lictor.server.hello import Hello
 from lictor.server.leadership import Leadership
 from lictor.server.members import as_member
 from lictor.server.server import Server
-from lictor.store.reads import catalog, health
+from lictor.store.reads import catalog, connect_ca, health
 from lictor.store.store import Answer, Store, View
 from lictor.store.watch import Topic
 
@@ -140,6 +142,12 @@ class Agent:
             if folder is not None:
                 self.serving = self._beside_others()
             self.server = self.serving.server if self.serving is not None else Server(self.store, self._alone)
+        self.leaves = Leaves(
+            self.datacenter,
+            LeafFiles(folder / "leaves" if folder is not None else None),
+            self.sign_leaf,
+            lambda: self.follow(connect_ca.roots),
+        )
         self.registry: Registry
         self.anti_entropy: AntiEntropy
         self.remote_exec: ExecHandler | None = None
@@ -434,6 +442,9 @@ class Agent:
         self._closing.append(self.anti_entropy.close)
         await self._sinks.start()
         self._closing.append(self._sinks.close)
+        self._closing.append(self.leaves.close)
+        if config.connect.enabled:
+            self.leaves.start()
         if self.leadership is not None:
             self.leadership.connect_ca.begin()
         log.info("started", node=config.node_name, datacenter=config.datacenter, server=config.server)

@@ -14,6 +14,7 @@ wait together, for longer each time and with chance, and then one tries: what on
 """
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -59,7 +60,7 @@ class Leaf(msgspec.Struct, frozen=True, kw_only=True):
     """A service's identity: its certificate with the intermediates that lead to the root, and its key, PEM both.
 
     `valid_after` and `valid_before` are in seconds since 1970. `authority` is the id of the key that signed it, `root`
-    the active root's when it was signed.
+    that of the root which was active then.
     """
 
     service: str
@@ -82,6 +83,11 @@ class Leaf(msgspec.Struct, frozen=True, kw_only=True):
         return wall < self.valid_before
 
 
+def utc_text(seconds: float) -> str:
+    """A time since 1970 in RFC 3339's form, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
 class Active(NamedTuple):
     """The active root: its id, and that of the key that signs leaves under it; and the trust domain."""
 
@@ -95,6 +101,7 @@ class Life:
 
     __slots__ = (
         "asked",
+        "began",
         "failures",
         "followers",
         "leaf",
@@ -112,6 +119,7 @@ class Life:
         self.asked = steady
         self.followers = 0
         self.signing = False
+        self.began: Active | None = None  # the active root as it was known when signing began
         self.queued = False
         self.failures = 0
         self.renew_wall = self.renew_steady = -math.inf
@@ -149,9 +157,11 @@ class Book:
         self._active = active
         self._urgent: deque[Life] = deque()  # without a leaf that is good, in the order in which they were asked for
         self._renewals: deque[Life] = deque()
+        self._dropped: list[str] = []
         self._signing = 0
         self._look_at = -math.inf  # when lives may have become due
         self._pause_until = -math.inf
+        self._busy = False  # whether the last failure was that there is too much to sign
         self._failures = 0  # one after the other, that were not about a single service
 
     # -- what there is ------------------------------------------------------------------------------------------------
@@ -181,6 +191,8 @@ class Book:
                 self._make_room(now)
             life = self._lives[service] = Life(service, now.steady)
             self._queue(life, now)
+        if life.leaf is None and not self._busy:
+            self._hurry(life, now)
         life.asked = now.steady
         if life.leaf is not None and not life.leaf.valid(now.wall):
             self._consider(life, now)  # the clock may have been set
@@ -192,7 +204,10 @@ class Book:
             return
         life = self._lives[leaf.service] = Life(leaf.service, now.steady)
         self._hold(life, leaf, now)
+        if self._foreign(leaf):
+            self._renew_within(life, ROOT_SPREAD, now)
         if life.due_in(now) <= 0 and leaf.valid(now.wall):
+            life.renew_wall = math.inf
             self._renew_within(life, START_SPREAD, now)
         self._consider(life, now)
 
@@ -205,7 +220,7 @@ class Book:
         free = (1 if self._failures else AT_ONCE) - self._signing
         found: list[str] = []
         while free > 0 and (life := self._next()) is not None:
-            life.queued, life.signing = False, True
+            life.queued, life.signing, life.began = False, True, self._active
             found.append(life.service)
             free -= 1
         self._signing += len(found)
@@ -231,6 +246,8 @@ class Book:
         life.signing = False
         life.failures, life.retry_at = 0, -math.inf
         self._hold(life, leaf, now)
+        if life.began != self._active and self._foreign(leaf):
+            self._renew_within(life, ROOT_SPREAD, now)
         self._consider(life, now)
         return leaf
 
@@ -240,8 +257,9 @@ class Book:
         life = self._lives.get(service)
         self._failed(service, now.steady + self._pause(life.failures + 1 if life is not None else 1), now)
 
-    def unavailable(self, service: str, now: Now) -> None:
-        """Nobody signs at present, or there is too much to sign: all wait, this one no longer than the others."""
+    def unavailable(self, service: str, now: Now, *, busy: bool = False) -> None:
+        """Nobody signs at present, or (`busy`) there is too much to sign: all wait, this one no longer than others."""
+        self._busy = busy
         if now.steady >= self._pause_until:  # else it had begun with another, for which all wait already
             self._failures += 1
             self._pause_until = now.steady + self._pause(self._failures)
@@ -252,6 +270,7 @@ class Book:
         for life in self._lives.values():
             if life.retry_at <= self._pause_until:
                 life.retry_at = -math.inf
+        self._busy = False
         self._pause_until = self._look_at = now.steady
 
     def root_changed(self, active: Active, now: Now) -> None:
@@ -264,12 +283,16 @@ class Book:
                 self._renew_within(life, ROOT_SPREAD, now)
                 self._consider(life, now)
 
-    def forget(self, now: Now) -> list[str]:
-        """Drop the lives that nobody has asked for in a long time. Returns their services."""
-        idle = [life for life in self._lives.values() if self._idle(life, now) >= FORGET]
-        for life in idle:
+    def forget(self, now: Now) -> None:
+        """Drop the lives that nobody has asked for in a long time."""
+        for life in [life for life in self._lives.values() if self._idle(life, now) >= FORGET]:
             self._drop(life)
-        return [life.service for life in idle]
+
+    def dropped(self) -> list[str]:
+        """The services whose lives were dropped since this was last asked."""
+        found = [service for service in self._dropped if service not in self._lives]
+        self._dropped.clear()
+        return found
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -279,13 +302,9 @@ class Book:
         part = RENEW_FROM + (RENEW_TO - RENEW_FROM) * self._chance()
         life.renew_wall = leaf.valid_after + part * span
         life.renew_steady = now.steady + part * span
-        if self._foreign(leaf):
-            self._renew_within(life, ROOT_SPREAD, now)
 
     def _foreign(self, leaf: Leaf) -> bool:
-        """Whether another root than the active one stands for a leaf. What was signed while the present one was active
-        is taken as it is: else a provider that writes key ids in another way would have it renewed for ever.
-        """
+        """Whether another root than the active one stands for a leaf."""
         active = self._active
         if active is None:
             return False
@@ -345,6 +364,16 @@ class Book:
     def _idle(self, life: Life, now: Now) -> float:
         return 0.0 if life.followers or life.signing else now.steady - life.asked
 
+    def _hurry(self, life: Life, now: Now) -> None:
+        """Somebody waits for a first leaf while nobody signs: see soon whether that is over."""
+        soon = now.steady + FIRST_PAUSE
+        if self._pause_until <= soon:
+            return
+        if life.retry_at == self._pause_until:
+            life.retry_at = soon
+        self._pause_until = soon
+        self._consider(life, now)
+
     def _make_room(self, now: Now) -> None:
         oldest = max(self._lives.values(), key=lambda life: self._idle(life, now))
         if self._idle(oldest, now) < EVICTABLE:
@@ -353,3 +382,4 @@ class Book:
 
     def _drop(self, life: Life) -> None:
         del self._lives[life.service]
+        self._dropped.append(life.service)

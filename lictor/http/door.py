@@ -7,6 +7,7 @@ from lictor.agent.config import RuntimeConfig
 from lictor.http import (
     acl,
     agent_checks,
+    agent_connect,
     agent_health,
     agent_life,
     agent_lookup,
@@ -44,6 +45,7 @@ FAMILIES = (
     agent_services.family,
     agent_checks.family,
     agent_health.family,
+    agent_connect.family,
     agent_life.family,
     agent_lookup.family,
     agent_proxies.family,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from logging import Logger
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lictor.agent.client import Client
     from lictor.http.api import Api, Reading
     from lictor.http.server import HttpServer
+
+T = TypeVar("T")
 
 log = logger("agent.http")
 FOREVER = 10 * 365 * 86400.0  # aiohttp must not end idle connections: it does not see the requests answered before it
@@ -124,7 +126,11 @@ class FullHandler:
         if client is not None and endpoint.at_servers:
             return await self._at_servers(http, client, endpoint, names, values, request)
         if endpoint.kind in (ACTION, WRITE):
-            result = await self.api.act(endpoint, names, values, request)
+            work = self.api.act(endpoint, names, values, request)
+            # What only reads may wait for minutes; what writes goes on where its client goes away.
+            result = await self._while_there(http, work) if endpoint.method == "GET" else await work
+            if result is None:
+                return _Sent(keep_alive=False)
             if isinstance(result, Stream):
                 return await self._stream(http, result)
             return await self._send(http, result)
@@ -157,7 +163,7 @@ class FullHandler:
             return await self._send(http, self.api.error_reply(error))
         return await self._send_encoded(http, encoded) if encoded is not None else _Sent(keep_alive=False)
 
-    async def _while_there(self, http: web.BaseRequest, work: Coroutine[Any, Any, Encoded]) -> Encoded | None:
+    async def _while_there(self, http: web.BaseRequest, work: Coroutine[Any, Any, T]) -> T | None:
         """What a task comes to; None, and its end, once the client has gone, for whom it might wait for minutes."""
         connection = http.transport.get_protocol() if http.transport is not None else None
         if not isinstance(connection, Connection):
