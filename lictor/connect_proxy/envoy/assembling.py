@@ -1,0 +1,151 @@
+"""The read that finds what a proxy needs: its service with the central configuration, who may call it, whom it calls.
+
+A function of the store like any other read, run by `agent.follow`: it says what it looked at, so that a proxy is looked
+at again when something of its own has changed, and never for another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from lictor.connect_proxy.envoy.names import service_uri
+from lictor.connect_proxy.envoy.place import Place
+from lictor.connect_proxy.envoy.settings import known_protocol
+from lictor.connect_proxy.envoy.snapshot import Endpoint, Leaf, ProxySnapshot, Rule, Target, UpstreamNeeds
+from lictor.model.check import CRITICAL, PASSING
+from lictor.model.config_entry import read_entry
+from lictor.model.config_entry.jwt_provider import JWTProvider
+from lictor.model.config_entry.mesh import MESH, Mesh
+from lictor.model.errors import LictorError
+from lictor.model.intention import Intention
+from lictor.model.service import CONNECT_PROXY, NodeService, Upstream
+from lictor.model.spiffe import trust_domain
+from lictor.store.reads import connect_ca, health, intentions, prepared_queries
+from lictor.store.reads.central import centrally, protocol_of
+from lictor.store.reads.health import CheckServiceNode
+from lictor.store.store import View
+
+PREPARED_QUERY = "prepared_query"
+VIRTUAL_TAGS = ("consul-virtual", "virtual")
+"""The tagged addresses of an instance under which its whole service is reached in transparent mode."""
+
+_NO_LEAF = Leaf("", "")
+
+
+def assemble(
+    view: View, proxy_id: str, own: Callable[[View], NodeService | None], place: Place
+) -> ProxySnapshot | None:
+    """What a proxy needs, but for its leaf. None where there is no such proxy, or no authority yet. `own` reads the
+    proxy's registration.
+    """
+    service = own(view)
+    if service is None or service.kind != CONNECT_PROXY:
+        return None
+    roots = connect_ca.roots(view)
+    if not roots:
+        return None
+    service = centrally(view, service)
+    name, domain = service.proxy.destination_service_name, trust_domain(roots[-1].cluster)
+    rules = tuple(_rule(one) for one in intentions.for_destination(view, name) if not one.source_peer)
+    return ProxySnapshot(
+        proxy_id=proxy_id,
+        service=name,
+        address=service.address,
+        port=service.port,
+        proxy=service.proxy,
+        datacenter=place.datacenter,
+        trust_domain=domain,
+        roots=tuple(root.root for root in roots),
+        leaf=_NO_LEAF,
+        protocol=known_protocol(str((service.proxy.config or {}).get("protocol") or protocol_of(view, name))),
+        default_allow=place.default_allow,
+        rules=rules,
+        upstreams=tuple(_upstreams(view, service.proxy.upstreams, domain, place)),
+        jwt_providers=tuple(_providers(view, rules)),
+        mesh=_mesh(view),
+    )
+
+
+def with_leaf(snapshot: ProxySnapshot, certificate: str, key: str) -> ProxySnapshot:
+    """The whole of it."""
+    return msgspec.structs.replace(snapshot, leaf=Leaf(certificate, key))
+
+
+def _rule(one: Intention) -> Rule:
+    return Rule(one.source_name, one.action, one.permissions, one.jwt)
+
+
+def _upstreams(view: View, upstreams: Iterable[Upstream], domain: str, place: Place) -> Iterable[UpstreamNeeds]:
+    for upstream in upstreams:
+        # What stands for all others (`*`) is no upstream; peers and other clusters have no place here yet.
+        if upstream.destination_name in ("", "*") or upstream.destination_peer:
+            continue
+        protocol = known_protocol(str((upstream.config or {}).get("protocol") or ""))
+        if upstream.destination_type == PREPARED_QUERY:
+            found = _query(view, upstream.destination_name)
+            if found is not None:
+                service, rows = found
+                yield UpstreamNeeds(upstream, protocol, _target(service, place.datacenter, rows, domain))
+            continue
+        if not (upstream.config or {}).get("protocol"):
+            protocol = known_protocol(protocol_of(view, upstream.destination_name))
+        datacenter = upstream.datacenter or place.datacenter
+        rows = health.connect(view, upstream.destination_name, (), {}) if datacenter == place.datacenter else []
+        target = _target(upstream.destination_name, datacenter, rows, domain)
+        yield UpstreamNeeds(upstream, protocol, target, _virtual(rows))
+
+
+def _query(view: View, name: str) -> tuple[str, list[CheckServiceNode]] | None:
+    """The service that a prepared query is about, and the instances that it lets through; None where there is none."""
+    try:
+        asked = prepared_queries.resolve(view, name, "")
+    except LictorError:
+        return None
+    return asked.service.service, prepared_queries.instances(view, asked, connect=True)
+
+
+def _target(service: str, datacenter: str, rows: Iterable[CheckServiceNode], domain: str) -> Target:
+    endpoints = tuple(_endpoint(row) for row in rows)
+    return Target(service, datacenter, (service_uri(domain, datacenter, service),), endpoints)
+
+
+def _endpoint(row: CheckServiceNode) -> Endpoint:
+    """An instance, healthy unless a check is critical, with the weight that its checks give it."""
+    statuses = {check.status for check in row.checks}
+    weights = row.service.weights
+    weight = weights.passing if statuses <= {PASSING} else weights.warning
+    return Endpoint(row.service.address or row.node.address, row.service.port, max(weight, 1), CRITICAL not in statuses)
+
+
+def _virtual(rows: Iterable[CheckServiceNode]) -> tuple[str, ...]:
+    """The virtual addresses that the catalog has for a service."""
+    found: dict[str, None] = {}
+    for row in rows:
+        for tag in VIRTUAL_TAGS:
+            tagged = (row.service.tagged_addresses or {}).get(tag)
+            if tagged is not None and tagged.address:
+                found[tagged.address] = None
+    return tuple(sorted(found))
+
+
+def _providers(view: View, rules: Iterable[Rule]) -> Iterable[JWTProvider]:
+    wanted = set()
+    for rule in rules:
+        for need in (rule.jwt, *(permission.jwt for permission in rule.permissions)):
+            if need is not None:
+                wanted |= {provider.name for provider in need.providers}
+    for name in sorted(wanted):
+        view.saw("config", "jwt-provider", name)
+        row = view.store.config.get(("jwt-provider", name))
+        found = read_entry(row.body) if row is not None else None
+        if isinstance(found, JWTProvider):
+            yield found
+
+
+def _mesh(view: View) -> Mesh:
+    view.saw("config", "mesh", MESH)
+    row = view.store.config.get(("mesh", MESH))
+    found = read_entry(row.body) if row is not None else None
+    return found if isinstance(found, Mesh) else Mesh()

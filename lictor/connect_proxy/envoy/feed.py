@@ -1,0 +1,153 @@
+"""What one proxy should have, as it changes: the read of what it needs, its leaf, and what is compiled of the two.
+
+    async with aclosing(feed.resources(proxy_id, may)) as found:
+        async for resources in found: ...
+
+Nothing comes before there are roots and a leaf. What is the same as before is not given again, so that a change that is
+none of the proxy's costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, Protocol, TypeVar
+
+from lictor.agent.logs import logger
+from lictor.connect_proxy.envoy.assembling import assemble, with_leaf
+from lictor.connect_proxy.envoy.compiling import Resources, compile_proxy
+from lictor.connect_proxy.envoy.place import Place
+from lictor.connect_proxy.envoy.snapshot import ProxySnapshot
+from lictor.model.errors import LictorError
+from lictor.model.service import NodeService
+from lictor.store.store import Answer, View
+
+T = TypeVar("T")
+
+log = logger("agent.envoy")
+
+
+class LeafLike(Protocol):
+    """A service's certificate and key, as PEM."""
+
+    @property
+    def certificate(self) -> str:
+        """With its intermediates after it."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The private key."""
+        ...
+
+
+class Source(Protocol):
+    """What of an agent proxies are configured from."""
+
+    def follow(self, function: Callable[[View], T]) -> AsyncGenerator[Answer[T], None]:
+        """The answer of a read, and each that takes its place."""
+        ...
+
+    def leaf(self, service: str) -> AsyncGenerator[LeafLike, None]:
+        """A service's leaf, and each that takes its place."""
+        ...
+
+    def registration(self, view: View, proxy_id: str) -> NodeService | None:
+        """A service of this agent, by its id."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Where the agent is."""
+        ...
+
+
+class Gone(LictorError):
+    """The proxy is registered no more."""
+
+
+class Feed:
+    """One proxy's; made for each stream."""
+
+    def __init__(self, source: Source, proxy_id: str, may: Callable[[str], None]) -> None:
+        """`may` raises where whoever asks may not have what is a service's, by its name."""
+        self._source = source
+        self._proxy_id = proxy_id
+        self._may = may
+        self._snapshot: ProxySnapshot | None = None
+        self._leaf: LeafLike | None = None
+        self._service = ""
+        self._seen = False
+        self._changed = asyncio.Event()
+        self._leaf_task: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+
+    async def resources(self) -> AsyncGenerator[Resources, None]:
+        """See above. Raises `Gone` once the proxy is no more, and what `may` raises."""
+        reading = asyncio.get_running_loop().create_task(self._guarded(self._read()))
+        problems: tuple[str, ...] = ()
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                if self._failure is not None:
+                    raise self._failure
+                snapshot, leaf = self._snapshot, self._leaf
+                if snapshot is None or leaf is None:
+                    continue
+                made = compile_proxy(with_leaf(snapshot, leaf.certificate, leaf.key))
+                for problem in made.problems:
+                    if problem not in problems:
+                        log.warn("part of a proxy's configuration cannot be used", proxy=self._proxy_id, error=problem)
+                problems = made.problems
+                yield made
+        finally:
+            tasks = [task for task in (reading, self._leaf_task) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._failure = error
+            self._changed.set()
+
+    async def _read(self) -> None:
+        source, proxy_id = self._source, self._proxy_id
+
+        def needs(view: View) -> ProxySnapshot | None:
+            return assemble(view, proxy_id, lambda own: source.registration(own, proxy_id), source.place)
+
+        async with aclosing(source.follow(needs)) as answers:
+            async for answer in answers:
+                await self._take(answer.value)
+
+    async def _take(self, snapshot: ProxySnapshot | None) -> None:
+        if snapshot is None:
+            if self._seen:
+                raise Gone(f"{self._proxy_id} is registered here no more")
+            log.debug("nothing is known yet of what a proxy needs", proxy=self._proxy_id)
+            return
+        self._seen = True
+        self._may(snapshot.service)
+        if snapshot.service != self._service:
+            self._service = snapshot.service
+            await self._follow_leaf()
+        self._snapshot = snapshot
+        self._changed.set()
+
+    async def _follow_leaf(self) -> None:
+        if self._leaf_task is not None:
+            self._leaf_task.cancel()
+            await asyncio.gather(self._leaf_task, return_exceptions=True)
+        self._leaf = None
+        self._leaf_task = asyncio.get_running_loop().create_task(self._guarded(self._read_leaf(self._service)))
+
+    async def _read_leaf(self, service: str) -> None:
+        async with aclosing(self._source.leaf(service)) as leaves:
+            async for leaf in leaves:
+                self._leaf = leaf
+                self._changed.set()

@@ -1,0 +1,229 @@
+"""Intentions as Envoy enforces them (RBAC), for connections and for requests.
+
+Rules come highest precedence first, and the first one for a source decides. Envoy's policies have no order: each says
+who it is about, so that a rule for any source leaves out those that have one of their own. Where the default is to
+deny, the policies are what is allowed; where it is to allow, what is denied.
+
+Permissions look at requests: the first that matches decides, and where none does, the default. What allows with a JWT
+requirement allows only with the token; where the default is to allow, a request without it is denied. At a service that
+has no requests (`tcp`), permissions let nothing through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from envoy.config.rbac.v3 import rbac_pb2
+from envoy.config.route.v3 import route_components_pb2
+from envoy.type.matcher.v3 import metadata_pb2, path_pb2, regex_pb2, string_pb2, value_pb2
+
+from lictor.connect_proxy.envoy import names
+from lictor.connect_proxy.envoy.snapshot import ProxySnapshot, Rule
+from lictor.model.config_entry.intentions import ALLOW, HTTPPermission, JWTRequirement, Permission, PermissionHeader
+
+JWT_FILTER = "envoy.filters.http.jwt_authn"
+ANY_SOURCE = "*"
+
+
+def effective(rules: Iterable[Rule]) -> list[Rule]:
+    """The rules that can decide: the first of each source, and nothing after the first for any source."""
+    found: dict[str, Rule] = {}
+    for rule in rules:
+        found.setdefault(rule.source, rule)
+        if rule.source == ANY_SOURCE:
+            break
+    return list(found.values())
+
+
+def connection_rules(snapshot: ProxySnapshot) -> rbac_pb2.RBAC:
+    """Who may connect, for a service whose requests cannot be looked at."""
+    policies = _Policies(snapshot)
+    for rule in policies.rules:
+        allows = not rule.permissions and rule.jwt is None and rule.action == ALLOW
+        if allows != snapshot.default_allow:
+            policies.add(rule, [rbac_pb2.Permission(any=True)])
+    return policies.made()
+
+
+def request_rules(snapshot: ProxySnapshot) -> rbac_pb2.RBAC:
+    """Who may make which requests."""
+    policies = _Policies(snapshot)
+    providers = {provider.name: provider.issuer for provider in snapshot.jwt_providers}
+    for rule in policies.rules:
+        if rule.permissions:
+            permissions = list(rule.permissions)
+        else:
+            permissions = [Permission(rule.action)]
+        conditions = (
+            _denied(permissions, rule.jwt, providers)
+            if snapshot.default_allow
+            else _allowed(permissions, rule.jwt, providers)
+        )
+        if conditions:
+            policies.add(rule, conditions)
+    return policies.made()
+
+
+class _Policies:
+    """Policies in the making, by the names of their sources."""
+
+    def __init__(self, snapshot: ProxySnapshot) -> None:
+        self.rules = effective(snapshot.rules)
+        self._domain = snapshot.trust_domain
+        action = rbac_pb2.RBAC.Action.DENY if snapshot.default_allow else rbac_pb2.RBAC.Action.ALLOW
+        self._made = rbac_pb2.RBAC(action=action)
+
+    def add(self, rule: Rule, permissions: Sequence[rbac_pb2.Permission]) -> None:
+        """What is allowed, or denied, to a rule's source."""
+        others = [other.source for other in self.rules if other.source != ANY_SOURCE]
+        principal = self._source(rule.source)
+        if rule.source == ANY_SOURCE and others:
+            left_out = [rbac_pb2.Principal(not_id=self._source(source)) for source in others]
+            principal = rbac_pb2.Principal(and_ids=rbac_pb2.Principal.Set(ids=[principal, *left_out]))
+        layer = "layer7" if rule.permissions else "layer4"
+        name = f"lictor-intentions-{layer}-{'any' if rule.source == ANY_SOURCE else rule.source}"
+        self._made.policies[name].CopyFrom(rbac_pb2.Policy(permissions=permissions, principals=[principal]))
+
+    def _source(self, source: str) -> rbac_pb2.Principal:
+        pattern = string_pb2.StringMatcher(
+            safe_regex=regex_pb2.RegexMatcher(regex=names.source_pattern(self._domain, source))
+        )
+        return rbac_pb2.Principal(authenticated=rbac_pb2.Principal.Authenticated(principal_name=pattern))
+
+    def made(self) -> rbac_pb2.RBAC:
+        """All of them."""
+        return self._made
+
+
+def _allowed(
+    permissions: Sequence[Permission], whole: JWTRequirement | None, issuers: dict[str, str]
+) -> list[rbac_pb2.Permission]:
+    """What is allowed where the default is to deny: what an allowing permission matches, and no denying one before."""
+    found = []
+    denied: list[rbac_pb2.Permission] = []
+    for permission in permissions:
+        request = _request(permission.http)
+        if permission.action == ALLOW:
+            tokens = [_tokens(need, issuers) for need in (whole, permission.jwt) if need is not None]
+            found.append(_all([request, *tokens, *(_not(one) for one in denied)]))
+        else:
+            denied.append(request)
+    return found
+
+
+def _denied(
+    permissions: Sequence[Permission], whole: JWTRequirement | None, issuers: dict[str, str]
+) -> list[rbac_pb2.Permission]:
+    """What is denied where the default is to allow: what a denying permission matches, and no allowing one before, or
+    what an allowing one matches without the token that it asks for. Without any permission's word, the token of the
+    whole is needed all the same.
+    """
+    found = []
+    before: list[rbac_pb2.Permission] = []
+    for permission in permissions:
+        request = _request(permission.http)
+        if permission.action == ALLOW:
+            if permission.jwt is not None:
+                found.append(_all([request, _not(_tokens(permission.jwt, issuers)), *(_not(one) for one in before)]))
+            before.append(request)
+        else:
+            found.append(_all([request, *(_not(one) for one in before)]))
+    if whole is not None:
+        found.append(_not(_tokens(whole, issuers)))
+    return found
+
+
+def _all(parts: Sequence[rbac_pb2.Permission]) -> rbac_pb2.Permission:
+    narrow = [part for part in parts if not part.any]
+    if len(narrow) < 2:
+        return narrow[0] if narrow else rbac_pb2.Permission(any=True)
+    return rbac_pb2.Permission(and_rules=rbac_pb2.Permission.Set(rules=narrow))
+
+
+def _either(parts: Sequence[rbac_pb2.Permission]) -> rbac_pb2.Permission:
+    return parts[0] if len(parts) == 1 else rbac_pb2.Permission(or_rules=rbac_pb2.Permission.Set(rules=parts))
+
+
+def _not(permission: rbac_pb2.Permission) -> rbac_pb2.Permission:
+    return rbac_pb2.Permission(not_rule=permission)
+
+
+def _request(http: HTTPPermission | None) -> rbac_pb2.Permission:
+    """The requests that a permission is about."""
+    if http is None:
+        return rbac_pb2.Permission(any=True)
+    parts = []
+    if http.path_exact:
+        parts.append(_path(string_pb2.StringMatcher(exact=http.path_exact)))
+    elif http.path_prefix:
+        parts.append(_path(string_pb2.StringMatcher(prefix=http.path_prefix)))
+    elif http.path_regex:
+        parts.append(_path(_regex(http.path_regex)))
+    parts += [_header(header) for header in http.header]
+    if http.methods:
+        methods = [
+            rbac_pb2.Permission(
+                header=route_components_pb2.HeaderMatcher(
+                    name=":method", string_match=string_pb2.StringMatcher(exact=method)
+                )
+            )
+            for method in http.methods
+        ]
+        parts.append(_either(methods))
+    return _all(parts)
+
+
+def _regex(pattern: str) -> string_pb2.StringMatcher:
+    return string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=pattern))
+
+
+def _path(matcher: string_pb2.StringMatcher) -> rbac_pb2.Permission:
+    return rbac_pb2.Permission(url_path=path_pb2.PathMatcher(path=matcher))
+
+
+def _header(header: PermissionHeader) -> rbac_pb2.Permission:
+    """A condition on a header; an inverted one holds where there is no such header, too."""
+    found = route_components_pb2.HeaderMatcher(name=header.name)
+    if header.present:
+        found.present_match = True
+    elif header.regex:
+        found.string_match.CopyFrom(_regex(f"(?i){header.regex}" if header.ignore_case else header.regex))
+    else:
+        for kind in ("exact", "prefix", "suffix", "contains"):
+            value = getattr(header, kind)
+            if value:
+                matcher = string_pb2.StringMatcher(**{kind: value}, ignore_case=header.ignore_case)
+                found.string_match.CopyFrom(matcher)
+                break
+    condition = rbac_pb2.Permission(header=found)
+    return _not(condition) if header.invert else condition
+
+
+def _tokens(requirement: JWTRequirement, issuers: dict[str, str]) -> rbac_pb2.Permission:
+    """A token of one of the providers, with all the claims that are asked for; where none is known, nothing will do."""
+    found = []
+    for provider in requirement.providers:
+        if provider.name not in issuers:
+            continue
+        space = payload_key(provider.name)
+        parts = [_claim(space, ("iss",), issuers[provider.name])]
+        parts += [_claim(space, claim.path, claim.value) for claim in provider.verify_claims]
+        found.append(_all(parts))
+    return _either(found) if found else _not(rbac_pb2.Permission(any=True))
+
+
+def payload_key(provider: str) -> str:
+    """Under which name what a provider's token says is kept for the rules."""
+    return f"jwt_payload_{provider}"
+
+
+def _claim(space: str, path: Sequence[str], value: str) -> rbac_pb2.Permission:
+    """A claim is there: as the value itself, or in a list."""
+    exact = value_pb2.ValueMatcher(string_match=string_pb2.StringMatcher(exact=value))
+    kinds: list[Any] = [exact]
+    if tuple(path) != ("iss",):
+        kinds.append(value_pb2.ValueMatcher(list_match=value_pb2.ListMatcher(one_of=exact)))
+    segments = [metadata_pb2.MetadataMatcher.PathSegment(key=key) for key in (space, *path)]
+    matchers = [metadata_pb2.MetadataMatcher(filter=JWT_FILTER, path=segments, value=kind) for kind in kinds]
+    return _either([rbac_pb2.Permission(metadata=matcher) for matcher in matchers])

@@ -1,0 +1,209 @@
+"""The gRPC server from which Envoys get their configuration: its ports, its TLS, and who may call.
+
+What speaks of Envoy's messages (`streams`, and all that compiles) is imported when the first Envoy calls: an agent
+without Envoys has only the port open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from lictor.agent.agent import Agent
+from lictor.agent.config.keys import Endpoint, RuntimeConfig
+from lictor.agent.logs import logger
+from lictor.connect_proxy.envoy.place import Place
+from lictor.model.errors import LictorError
+from lictor.model.intention import default_policy
+from lictor.model.service import NodeService
+from lictor.store.store import Answer, View
+
+if TYPE_CHECKING:
+    from lictor.agent.leaves_book import Leaf
+    from lictor.connect_proxy.envoy.streams import Pace
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+LONGEST_REQUEST = 4 * 1024 * 1024  # bytes
+MOST_STREAMS = 4096  # Envoys at one agent
+GRACE = 1.0  # seconds that streams have to end
+
+T = TypeVar("T")
+
+log = logger("agent.envoy")
+
+
+class AgentSource:
+    """An agent as what proxies are configured from."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def follow(self, function: Callable[[View], T]) -> AsyncGenerator[Answer[T], None]:
+        """The answer of a read, and each that takes its place."""
+        return self._agent.follow(function)
+
+    def leaf(self, service: str) -> AsyncGenerator[Leaf, None]:
+        """A service's leaf, and each that takes its place."""
+        return self._agent.leaves.follow(service)
+
+    def registration(self, view: View, proxy_id: str) -> NodeService | None:
+        """A service of this agent, by its id."""
+        view.saw("agent", "service", proxy_id)
+        return self._agent.local.service(proxy_id)
+
+    @property
+    def place(self) -> Place:
+        """Where the agent is."""
+        config = self._agent.config
+        acl = config.acl.default_policy if config.acl.enabled else "allow"
+        return Place(config.datacenter, default_policy(config.default_intention_policy, acl).allow)
+
+
+class XdsServer:
+    """See above. `open` takes the ports; `close` ends every stream."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._source = AgentSource(agent)
+        self._streams = 0
+        self._pace: Pace | None = None
+        self._server = grpc.aio.server(
+            options=(
+                # Without it a second agent would share the port, and each Envoy get either's answers.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", LONGEST_REQUEST),
+                ("grpc.max_concurrent_streams", MOST_STREAMS),
+                ("grpc.keepalive_time_ms", int(agent.config.performance.grpc_keepalive_interval * 1000)),
+                ("grpc.keepalive_timeout_ms", int(agent.config.performance.grpc_keepalive_timeout * 1000)),
+                ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+            )
+        )
+        handlers = {
+            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta),
+            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._state),
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+    async def open(self) -> None:
+        """Take the ports of `ports.grpc` and `ports.grpc_tls`. Raises `OSError`, `LictorError`."""
+        listen = self._agent.config.listen
+        for endpoint in listen.grpc:
+            self._take(endpoint, None)
+        if listen.grpc_tls:
+            credentials = server_credentials(lambda: self._agent.config)
+            for endpoint in listen.grpc_tls:
+                self._take(endpoint, credentials)
+        await self._server.start()
+        places = [*map(str, listen.grpc), *map(str, listen.grpc_tls)]
+        log.info("Envoys can have their configuration", grpc=places)
+
+    def _take(self, endpoint: Endpoint, credentials: Any) -> None:
+        place = f"unix://{endpoint.host}" if endpoint.network == "unix" else str(endpoint).split("://", 1)[1]
+        try:
+            if credentials is None:
+                taken = self._server.add_insecure_port(place)
+            else:
+                taken = self._server.add_secure_port(place, credentials)
+        except RuntimeError:
+            taken = 0
+        if not taken and endpoint.network != "unix":
+            raise OSError(f"cannot listen on {endpoint} for gRPC: the address cannot be had, or another program has it")
+
+    async def close(self) -> None:
+        """End every stream; Envoys go on with what they have."""
+        await self._server.stop(GRACE)
+
+    async def _delta(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        await self._serve("delta", requests, context)
+
+    async def _state(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        await self._serve("state", requests, context)
+
+    async def _serve(self, variant: str, requests: AsyncIterator[bytes], context: Any) -> None:
+        if self._streams >= MOST_STREAMS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_STREAMS} Envoys are served already")
+        self._streams += 1
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, importlib.import_module, "lictor.connect_proxy.envoy.streams")
+            from lictor.connect_proxy.envoy import streams
+
+            if self._pace is None:
+                self._pace = streams.Pace(lambda: self._agent.config.xds.update_max_per_second)
+            authorizer = self._agent.authorizer(_token(context))
+            stream = streams.Stream(self._source, authorizer, self._pace, variant)
+            await stream.run(requests, context)
+        finally:
+            self._streams -= 1
+
+
+def _token(context: Any) -> str:
+    """The token that a call carries."""
+    for name, value in context.invocation_metadata() or ():
+        if name == "x-consul-token":
+            return str(value)
+        if name == "authorization" and str(value).lower().startswith("bearer "):
+            return str(value)[len("bearer ") :].strip()
+    return ""
+
+
+def server_credentials(config: Callable[[], RuntimeConfig]) -> Any:
+    """TLS as `tls.grpc` says, `tls.defaults` where it leaves a key out. The files are read anew for each handshake, so
+    that a certificate can be exchanged; while they cannot be read, what was read last goes on. Raises `LictorError`.
+    """
+    first, required = _read_files(config())
+    last = [first]
+
+    def fetch() -> Any:
+        try:
+            found, _ = _read_files(config())
+        except LictorError:
+            return None
+        if found == last[0]:
+            return None
+        last[0] = found
+        return _certificates(found)
+
+    return grpc.dynamic_ssl_server_credentials(_certificates(first), fetch, required)
+
+
+_Files = tuple[bytes, bytes, bytes | None]
+
+
+def _certificates(files: _Files) -> Any:
+    certificate, key, authorities = files
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
+
+
+def _read_files(config: RuntimeConfig) -> tuple[_Files, bool]:
+    own, common = config.tls.grpc, config.tls.defaults
+
+    def chosen(key: str) -> str:
+        value = getattr(own, key)
+        return str(getattr(common, key) if value is None else value)
+
+    cert, key = chosen("cert_file"), chosen("key_file")
+    if not cert or not key:
+        raise LictorError("ports.grpc_tls needs a certificate: set tls.grpc.cert_file and key_file, or tls.defaults")
+    verify = common.verify_incoming if own.verify_incoming is None else own.verify_incoming
+    authorities = b""
+    if verify:
+        file, folder = chosen("ca_file"), chosen("ca_path")
+        if not file and not folder:
+            raise LictorError("tls.grpc.verify_incoming needs authorities: set ca_file of tls.grpc or tls.defaults")
+        files = [Path(file)] if file else sorted(one for one in Path(folder).iterdir() if one.is_file())
+        authorities = b"\n".join(_read(one, "ca_file") for one in files)
+    return (_read(Path(cert), "cert_file"), _read(Path(key), "key_file"), authorities or None), verify
+
+
+def _read(path: Path, key: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LictorError(f"tls.grpc.{key}: cannot read {path}: {error.strerror or error}") from None
