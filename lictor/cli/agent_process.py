@@ -18,6 +18,7 @@ import uvloop
 
 from lictor.agent.agent import Agent
 from lictor.agent.config import ConfigError, Endpoint, RuntimeConfig, diff_reload, load_agent, parse_flags, refusal
+from lictor.agent.config.loading import DEV
 from lictor.agent.logs import LogConfig, LogError, LogSystem, logger
 from lictor.agent.systemd import Notifier
 from lictor.agent.watch import WatchError, WatchPlan, parse_agent_watch
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from lictor.agent.own_http import OwnHttp
     from lictor.agent.remote_exec import RemoteExec
     from lictor.agent.watch_runner import WatchRunner
+    from lictor.connect_proxy.envoy.server import XdsServer
     from lictor.rpc.network import Network
 
 log = logger("agent")
@@ -139,6 +141,8 @@ class _Process:
         self.exit_code = 0
         self.leaving: asyncio.Task[None] | None = None
         self.opening: asyncio.Task[None] | None = None
+        self.opening_xds: asyncio.Task[None] | None = None
+        self.xds: XdsServer | None = None
         self.for_agents: ForAgents | None = None
         self.notifier = Notifier()
 
@@ -198,6 +202,8 @@ class _Process:
             self._launch_proxies()
             if self.config.dev_mode and self.config.server:
                 self.opening = loop.create_task(self._open_to_agents())
+            if self.config.dev_mode:
+                self.opening_xds = loop.create_task(self._open_xds_later())
             await self.stopping.wait()
             self.notifier.stopping()
             log.info("stopping")
@@ -240,6 +246,28 @@ class _Process:
         await self._watch([parse_agent_watch(watch) for watch in config.watches])
         if not config.disable_remote_exec:
             self._allow_remote_exec()
+        if not config.dev_mode:
+            await self._open_xds()
+
+    async def _open_xds(self) -> None:
+        """Let Envoys have their configuration, where a port for it is set."""
+        from lictor.connect_proxy.envoy.opening import open_xds
+
+        self.xds = await open_xds(self.agent)
+
+    async def _open_xds_later(self) -> None:
+        """Do the same on a server in memory, which answers its own callers before. One whose port is the one that -dev
+        sets goes on without where it cannot be had.
+        """
+        try:
+            await self._open_xds()
+        except (OSError, LictorError) as error:
+            if self.config.ports.grpc == DEV["ports"]["grpc"] and self.config.ports.grpc_tls <= 0:
+                log.info("no Envoy can have its configuration here", reason=str(error))
+            else:
+                log.error("giving up", reason=str(error))
+                self.agent.failure = str(error)
+                self.stop()
 
     def _answer_agents(self, network: Network) -> None:
         """Answer what agents pass on to this server."""
@@ -323,7 +351,7 @@ class _Process:
             raise OSError(f"cannot listen on {endpoint} for HTTP: {error.strerror or error}") from None
 
     async def _close(self) -> None:
-        for task in (self.leaving, self.opening):
+        for task in (self.leaving, self.opening, self.opening_xds):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -334,6 +362,8 @@ class _Process:
         if self.remote is not None:
             for part in self.remote:
                 await part.close()
+        if self.xds is not None:
+            await self.xds.close()
         if self.http is not None:
             await self.http.close()
         if self.dns is not None:
