@@ -24,12 +24,17 @@ def put_source(entry: ServiceIntentions | None, destination: str, source: Source
 
 
 def remove_source(entry: ServiceIntentions, name: str) -> ServiceIntentions | None:
-    """Without the source of a name: None where nothing is left, the entry itself where it has none such."""
+    """Without the source of a name: None where nothing is left, the entry itself where it has none such. Where all have
+    ids, the others keep theirs.
+    """
     before = _sources(entry)
     kept = tuple(one for one in before if not _same(one, name))
     if len(kept) == len(before):
         return entry
-    return _by_name(entry, entry.name, kept) if kept else None
+    if not kept:
+        return None
+    change = _by_id if all(one.legacy_id for one in before) else _by_name
+    return change(entry, entry.name, kept)
 
 
 def add_legacy(entry: ServiceIntentions | None, destination: str, source: SourceIntention) -> ServiceIntentions:

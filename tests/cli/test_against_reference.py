@@ -36,6 +36,9 @@ LOOSENED = (
     (r"failed session lookup: index error: UUID must be 36 characters", 'invalid session "foo"'),  # later releases
     (r"Cannot unmarshal data: .*", "Cannot unmarshal data"),  # names the inside of Go
     (r"Failed to decode config entry input: .*", "Failed to decode config entry input"),
+    (r"Error (reading|deleting) the intention: ", "Error with the intention: "),  # the reference reads, it says
+    (r"Unexpected response 400: (.*)", r"Unexpected response code: 400 (\1)"),
+    (r"\w+day, \d\d-\w{3}-\d\d \d\d:\d\d:\d\d \w+", "<time>"),
     (r"nodes reported failure.*", "nodes reported failure"),
     (r'\n *"(TransparentProxy|AccessLogs)": {},', ""),  # fields that later releases add
     (

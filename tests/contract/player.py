@@ -120,6 +120,9 @@ def sweep(server: Server) -> None:
         api.put(f"/v1/session/destroy/{session['ID']}")
     for query in _items(api.get("/v1/query")):
         api.delete(f"/v1/query/{query['ID']}")
+    for intention in _items(api.get("/v1/connect/intentions")):
+        ends = f"source={intention['SourceName']}&destination={intention['DestinationName']}"
+        api.delete("/v1/connect/intentions/" + (intention.get("ID") or f"exact?{ends}"))
     if api.get("/v1/kv/?keys").status == 200:
         api.delete("/v1/kv/?recurse")
     for node in _items(api.get("/v1/catalog/nodes")):
