@@ -230,9 +230,8 @@ class StreamReader:
     """
 
     def __init__(self, sealer: Sealer, labelled: bool) -> None:
-        self._sealer = sealer
         self._held = bytearray()
-        self._whole = self._read(labelled)
+        self._whole = _Reading(sealer, self._held).message(labelled)
         self._result: StreamMessage | None = None
         next(self._whole)
 
@@ -246,6 +245,16 @@ class StreamReader:
                 self._result = done.value
         return self._result
 
+
+class _Reading:
+    """What is to be read next out of `held`. Knows nothing of the reader, so that what a stream that ends early leaves
+    behind is gone with the reader.
+    """
+
+    def __init__(self, sealer: Sealer, held: bytearray) -> None:
+        self._sealer = sealer
+        self._held = held
+
     def _take(self, size: int) -> Generator[None, None, bytes]:
         while len(self._held) < size:
             yield
@@ -253,7 +262,8 @@ class StreamReader:
         del self._held[:size]
         return taken
 
-    def _read(self, labelled: bool) -> Generator[None, None, StreamMessage]:
+    def message(self, labelled: bool) -> Generator[None, None, StreamMessage]:
+        """A stream's one message."""
         sealer = self._sealer
         first = (yield from self._take(1))[0]
         label = b""
@@ -275,7 +285,7 @@ class StreamReader:
             plain = _decompress(wrapped, MAX_STREAM_CONTENT)
             first = plain[0]
             self._held[:] = plain[1:]
-        return (yield from self._message(first))
+        return (yield from self._body(first))
 
     def _unsealed(self) -> Generator[None, None, bytes]:
         sealer = self._sealer
@@ -292,7 +302,7 @@ class StreamReader:
             raise WireError("sealed stream is empty")
         return plain
 
-    def _message(self, kind: int) -> Generator[None, None, StreamMessage]:
+    def _body(self, kind: int) -> Generator[None, None, StreamMessage]:
         unpacker = _Unpacker(self._held)
         if kind == Kind.PUSH_PULL:
             header = codec.read(PushPullHeader, (yield from unpacker.next()))

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ class Server:
     """One server, named `name`, with its folder under `folder`. `start` it any number of times."""
 
     role: tuple[str, ...] = ("-server",)
+    door = "127.0.0.1"  # where its HTTP and DNS are
 
     def __init__(self, folder: Path, name: str, *flags: str, host: str = "127.0.0.1") -> None:
         self.name = name
@@ -45,7 +46,12 @@ class Server:
     @property
     def address(self) -> str:
         """Where other servers reach it."""
-        return f"{self.host}:{self.ports['server']}"
+        return self.at("server")
+
+    def at(self, port: str) -> str:
+        """Where one of its ports is for other agents."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.ports[port]}"
 
     def move(self) -> None:
         """Have other ports at the next start."""
@@ -110,7 +116,7 @@ class Server:
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         """A request's status and body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=PATIENCE)
+        connection = http.client.HTTPConnection(self.door, self.ports["http"], timeout=PATIENCE)
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         try:
             connection.request(method, path, data)
@@ -171,12 +177,14 @@ class ClientAgent(Server):
 
 
 class Cluster:
-    """Servers that are to form a cluster."""
+    """Servers that are to form a cluster, each made by `make`."""
 
-    def __init__(self, folder: Path, *names: str, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *names: str, flags: Sequence[str] = (), make: Callable[[Path, str], Server] = Server
+    ) -> None:
         self.folder = folder
         self.flags = list(flags)
-        self.servers = {name: Server(folder, name) for name in names}
+        self.servers = {name: make(folder, name) for name in names}
         for server in self.servers.values():
             server.flags = [f"-bootstrap-expect={len(names)}", *self.joins(), *flags]
 
@@ -243,9 +251,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, *names: str, flags: Sequence[str] = ()) -> Iterator[Cluster]:
+def cluster(
+    folder: Path, *names: str, flags: Sequence[str] = (), make: Callable[[Path, str], Server] = Server
+) -> Iterator[Cluster]:
     """Servers of these names, not started; ended with the block. What they logged is shown where it fails."""
-    made = Cluster(folder, *names, flags=flags)
+    made = Cluster(folder, *names, flags=flags, make=make)
     try:
         yield made
     except BaseException:

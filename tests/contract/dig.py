@@ -39,20 +39,20 @@ def question(name: str, kind: str = "A", edns: int | None = None, recursion: boo
     return message
 
 
-def ask(port: int, message: DNSRecord, tcp: bool = False) -> DnsAnswer:
-    """Sends a question to 127.0.0.1. UDP is asked again a few times. Raises OSError where nothing answers."""
+def ask(port: int, message: DNSRecord, tcp: bool = False, host: str = "127.0.0.1") -> DnsAnswer:
+    """Sends a question to an address. UDP is asked again a few times. Raises OSError where nothing answers."""
     packed = message.pack()
-    data = _over_tcp(port, packed) if tcp else _over_udp(port, packed)
+    data = _over_tcp(host, port, packed) if tcp else _over_udp(host, port, packed)
     parsed = DNSRecord.parse(data)
     assert parsed.header.id == message.header.id, "the answer has another id than the question"
     return DnsAnswer(parsed, len(data))
 
 
-def _over_udp(port: int, packed: bytes) -> bytes:
+def _over_udp(host: str, port: int, packed: bytes) -> bytes:
     for attempt in range(TRIES):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.settimeout(AGAIN)
-            udp.connect(("127.0.0.1", port))
+            udp.connect((host, port))
             udp.send(packed)
             try:
                 return udp.recv(65535)
@@ -62,8 +62,8 @@ def _over_udp(port: int, packed: bytes) -> bytes:
     raise TimeoutError("no answer")
 
 
-def _over_tcp(port: int, packed: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as tcp:
+def _over_tcp(host: str, port: int, packed: bytes) -> bytes:
+    with socket.create_connection((host, port), PATIENCE) as tcp:
         tcp.sendall(len(packed).to_bytes(2, "big") + packed)
         with tcp.makefile("rb") as stream:
             size = int.from_bytes(stream.read(2), "big")
