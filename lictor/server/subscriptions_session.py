@@ -79,7 +79,7 @@ class Session:
         return new
 
     def begin(self, topics: Mapping[Topic, int]) -> None:
-        """Have topics begin that were expected: without their rows where the version is that of now."""
+        """Have topics begin that were expected: with what has changed since the version that the agent has."""
         for topic, version in topics.items():
             if topic in self.topics and self.topics[topic] is None:
                 self._starting[topic] = version
@@ -184,7 +184,8 @@ class Session:
             if version and version == followed.version:
                 begun = [msgspec.Raw(encode(Kept(topic, followed.index, version)))]
             else:
-                begun = self._topics.start(followed)
+                change = self._topics.since(followed, version) if version else None
+                begun = [change] if change is not None else self._topics.start(followed)
             messages.append(begun[0])
             size += len(bytes(begun[0])) + ROW_BYTES * followed.weight
             self._chunks.extend(begun[1:])

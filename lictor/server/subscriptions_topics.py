@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lictor.store import partial
+from lictor.store.history import History
 from lictor.store.partial_messages import CHUNK_BYTES, Change, Start, encode, packed
-from lictor.store.store import Changes, Store
+from lictor.store.store import Store
 from lictor.store.watch import Dependent, Topic
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _ROWS_AT_ONCE = 256  # that are encoded before their size is looked at
 class Followed(Dependent):
     """A topic that somebody follows: its rows as all of its `sessions` have been told, or will be next."""
 
-    __slots__ = ("_chunks", "_store", "_told", "index", "rows", "sessions", "topic", "version", "weight")
+    __slots__ = ("_chunks", "_since", "_store", "_told", "index", "rows", "sessions", "topic", "version", "weight")
 
     def __init__(self, store: Store, topic: Topic, rows: partial.Rows, told: Callable[["Followed"], None]) -> None:
         self.seen = ()
@@ -35,6 +36,7 @@ class Followed(Dependent):
         self._store = store
         self._told = told
         self._chunks: list[msgspec.Raw] = []
+        self._since: dict[int, msgspec.Raw | None] = {}
         store.watches.add(self, partial.watched(topic))
 
     def changed(self) -> None:
@@ -67,8 +69,12 @@ class Followed(Dependent):
         self.index, self.version = index, version
         if same:
             return None
-        self._chunks = []
-        return encode(Change(topic, index, version, packed(found.put), packed(found.left), packed(found.gone)))
+        self.forget_start()
+        return self._change(found)
+
+    def _change(self, found: partial.Difference) -> bytes:
+        put, left, gone = packed(found.put), packed(found.left), packed(found.gone)
+        return encode(Change(self.topic, self.index, self.version, put, left, gone))
 
     def start(self) -> list[msgspec.Raw]:
         """The topic as it is, in `Start`s."""
@@ -82,8 +88,19 @@ class Followed(Dependent):
         return self._chunks
 
     def forget_start(self) -> None:
-        """Let go of what was kept of `start`."""
+        """Let go of what was kept of `start` and `since`."""
         self._chunks = []
+        self._since = {}
+
+    def since(self, version: int, history: History) -> msgspec.Raw | None:
+        """What has changed since an older version, in a `Change`; None where that is not known, or is not less than all
+        of it.
+        """
+        if version not in self._since:
+            found = history.since(self.topic, self.rows, version, self.weight)
+            change = self._change(found) if found is not None else None
+            self._since[version] = msgspec.Raw(change) if change is not None and len(change) <= CHUNK_BYTES else None
+        return self._since[version]
 
     def close(self) -> None:
         """Nobody follows it any more."""
@@ -123,7 +140,7 @@ class Topics:
         self._store = store
         self._told = told
         self._names = {id(table): name for name, table in store.tables.items()}
-        self._changes = store.changes = Changes()
+        self._changes = store.changes = History(store)
         self._open: dict[Topic, Followed] = {}
         self._dirty: dict[Followed, None] = {}
         self._started: dict[Followed, None] = {}
@@ -147,6 +164,11 @@ class Topics:
         """A topic as it is, in `Start`s; kept until `forget_starts`, for others who begin now."""
         self._started[followed] = None
         return followed.start()
+
+    def since(self, followed: Followed, version: int) -> msgspec.Raw | None:
+        """What has changed of a topic since a version; kept until `forget_starts`. None where it has to start anew."""
+        self._started[followed] = None
+        return followed.since(version, self._changes)
 
     def leave(self, followed: Followed, session: "Session") -> None:
         """A session follows a topic no more."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lictor.agent.replica import PartialReplica
-from lictor.model.command import KVWrite, Register
+from lictor.model.command import Deregister, KVWrite, Register
 from lictor.model.errors import LictorError, NoLeader, Refused, TooLarge
 from lictor.model.node import Node
 from lictor.model.service import NodeService
@@ -212,6 +212,44 @@ def test_what_an_agent_has_already_is_not_told_again() -> None:
         assert isinstance(third.messages[0], wire.Kept)
         await until(lambda: third.pieces[-1].state.whole)
         for agent in (first, second, third):
+            await agent.close()
+
+    simulated(scenario)
+
+
+def test_who_comes_from_another_server_is_told_what_has_changed_and_no_more() -> None:
+    async def scenario(world: World) -> None:
+        here, there = world.server(), world.server()
+        many = [
+            Register(Node(node=f"n{n}", address="10.0.0.9"), NodeService(id="web", service="web", port=80))
+            for n in range(1000)
+        ]
+        world.write(*many)
+        topic = ("service", "web")
+        first = Raw(world, here, (topic, 0))
+        await until(lambda: any(piece.state.whole for piece in first.pieces))
+        whole = sum(len(wire.encode(message)) for message in first.messages)
+        start = first.messages[-1]
+        assert isinstance(start, wire.Start) and start.last
+        await first.close()
+        changed = Register(Node(node="n7", address="10.0.0.9"), NodeService(id="web", service="web", port=81))
+        world.write(changed, Deregister("n8"), KVWrite("set", "a", b"1"))
+        second = Raw(world, there, (topic, start.version), session=8)
+        await until(lambda: len(second.messages) == 1)
+        (change,) = second.messages
+        assert isinstance(change, wire.Change)
+        assert [row.service.port for row in wire.rows(change.put)["services"]] == [81]
+        assert wire.keys(change.gone) == {"nodes": ["n8"], "services": [("n8", "web")]}
+        told = len(wire.encode(change))
+        assert told * 100 < whole, f"{told} bytes of {whole}"
+        assert second.pieces[-1].state.whole
+        third = Raw(world, there, (topic, 1), session=9)
+        await until(lambda: bool(third.messages))
+        assert isinstance(third.messages[0], wire.Start), "the version is too old"
+        world.write(many[7])
+        await until(lambda: len(second.messages) == 2)
+        assert isinstance(second.messages[1], wire.Change)
+        for agent in (second, third):
             await agent.close()
 
     simulated(scenario)
