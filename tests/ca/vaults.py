@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Generator
@@ -46,6 +47,14 @@ def web_request() -> str:
     return make_request(make_key(), WEB)
 
 
+class Refused(Exception):
+    """Vault does not do what an operator asked for."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status}: {text}")
+        self.status = status
+
+
 class Vault:
     """A Vault and mounts in it that nobody else uses. `standin` is None for a real one."""
 
@@ -66,12 +75,16 @@ class Vault:
         }
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None, namespace: str = "") -> dict[str, Any]:
-        """What an operator asks of it. Raises `HTTPError`."""
+        """What an operator asks of it. Raises `Refused`."""
         headers = {"X-Vault-Token": self.token} | ({"X-Vault-Namespace": namespace} if namespace else {})
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(f"{self.address}/v1/{path}", data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise Refused(error.code, error.read().decode()) from None
         found: dict[str, Any] = json.loads(text) if text else {}
         return found
 
@@ -118,6 +131,6 @@ def real_vault(folder: Path) -> Generator[Vault]:
 def _is_up(vault: Vault) -> bool:
     try:
         vault.ask("GET", "auth/token/lookup-self")
-    except OSError:
+    except (OSError, Refused):
         return False
     return True
