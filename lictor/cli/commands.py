@@ -29,6 +29,8 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
         "lictor.cli.connect.ca.set_config",
         "Modify the current certificate authority configuration",
     ),
+    ("connect", "proxy"): ("lictor.cli.connect.proxy", "Runs a Connect proxy"),
+    ("connect", "envoy"): ("lictor.cli.connect.envoy", "Runs or configures Envoy as a proxy of the mesh"),
     ("connect", "ps"): ("lictor.cli.connect.ps", "Lists the proxies of an agent and how they fare"),
     ("debug",): ("lictor.cli.debug", "Records a debugging archive for operators"),
     ("event",): ("lictor.cli.event", "Fire a new event"),

@@ -176,7 +176,7 @@ they are not complete. Raises `ValueError` for what they should not be."""
 class SecureEnd(End):
     """Another proxy, or whoever connects from outside."""
 
-    __slots__ = ("_before", "_begin", "_incoming", "_open", "_outgoing", "_said_bye", "tls")
+    __slots__ = ("_before", "_begin", "_incoming", "_open", "_outgoing", "_said_bye", "_touched", "tls")
 
     def __init__(
         self,
@@ -195,8 +195,14 @@ class SecureEnd(End):
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server, name, session)
         self._open = False
         self._said_bye = False
+        self._touched = False
         self._begin = begin
         self._before = b""
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether a server's end has not read a byte, nor written one."""
+        return self.tls.server_side and not self._open and not self._touched
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -211,8 +217,11 @@ class SecureEnd(End):
             data = rest
         incoming = self._incoming
         incoming.write(data)
-        if not self._open and (not self._shake() or not incoming.pending):
-            return
+        if not self._open:
+            self._touched = True
+            complete = self._shake()
+            if not complete or not incoming.pending:
+                return
         read = self.tls.read
         other = self.other
         if other is None:
@@ -328,6 +337,7 @@ class SecureEnd(End):
     def _start(self, data: bytes) -> bytes:
         """Read what comes before TLS. Returns what follows it, nothing where that has not come."""
         self._before += data
+        self._touched = True
         assert self._begin is not None
         try:
             rest = self._begin(self._before)

@@ -197,8 +197,12 @@ class Inbound(Passage):
         self.task = host.loop.create_task(self._connect())
 
     def failed(self, end: End, reason: str) -> None:
-        if end is self.secure and not self.is_shaken:
-            self.host.log.info(
+        if isinstance(end, SecureEnd) and not self.is_shaken and self.state < State.CLOSING:
+            if end.is_untouched:
+                # A health check that looks whether anybody listens.
+                self.refuse("probe")
+                return
+            self.host.log.warn(
                 "Refused a connection in its handshake", service=self.host.service, remote=self.remote, reason=reason
             )
         super().failed(end, reason)

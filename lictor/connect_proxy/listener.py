@@ -6,6 +6,7 @@ there be served.
 
 import asyncio
 import errno
+import math
 import os
 import socket
 import stat
@@ -120,9 +121,15 @@ class Listener:
         """The end of a connection that has just come."""
         raise NotImplementedError
 
-    async def serve(self, sock: socket.socket) -> None:
-        """Accept connections from a socket that listens."""
+    def hold(self, sock: socket.socket) -> None:
+        """Have a socket that listens: connections wait there until they are accepted."""
         self.sock = sock
+
+    async def serve(self) -> None:
+        """Accept connections from the socket."""
+        sock = self.sock
+        if sock is None:
+            return
         # The server closes the socket that it is given; ours stays, for a process that may take it over.
         given = sock.dup()
         given.setblocking(False)
@@ -134,6 +141,9 @@ class Listener:
         except BaseException:
             given.close()
             raise
+        if self.sock is None:  # it was to stop in the meantime
+            self._server.close()
+            self._server = None
 
     @property
     def serving(self) -> bool:
@@ -155,13 +165,15 @@ class Listener:
                     pass  # somebody has removed it
 
     async def drain(self, seconds: float, *, keep_path: bool = False) -> None:
-        """Accept no more, wait until every passage is closed, and cut those that are not after so many seconds."""
+        """Accept no more, wait until every passage is closed, and cut those that are not after so many seconds, which
+        may be without end.
+        """
         self.draining = True
         self.stop_accepting(keep_path=keep_path)
         if self.passages and seconds > 0:
             self._empty.clear()
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(None if math.isinf(seconds) else seconds):
                     await self._empty.wait()
             except TimeoutError:
                 pass

@@ -126,7 +126,8 @@ class Mesh:
             access or self.access,
             **given,
         )
-        await listener.serve(bind(listener.address))
+        listener.hold(bind(listener.address))
+        await listener.serve()
         self._listeners.append(listener)
         return listener
 
@@ -155,7 +156,8 @@ class Mesh:
             logger("test"),
             access or self.access,
         )
-        await listener.serve(bind(listener.address, given.mode))
+        listener.hold(bind(listener.address, given.mode))
+        await listener.serve()
         self._listeners.append(listener)
         return listener
 
