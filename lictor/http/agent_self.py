@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from lictor.agent.config import debug_config
+from lictor.agent.config import RuntimeConfig, debug_config
 from lictor.agent.host import host_info
 from lictor.agent.log_stream import LogReader
 from lictor.agent.logs import LogError, read_level
@@ -17,6 +17,7 @@ from lictor.http.reply import Reply, Stream, json_bytes, text_reply
 from lictor.http.request import Request
 from lictor.http.routes import Family, ReadFunction
 from lictor.model.authorizer import READ
+from lictor.model.envoy_version import TRIED
 from lictor.model.errors import InvalidRequest, Refused
 from lictor.model.member import Member
 from lictor.model.version import API_VERSION, __version__
@@ -47,6 +48,18 @@ async def myself(api: Api, request: Request) -> Any:
         "Member": agent.members()[0],
         "Stats": stats(agent),
         "Meta": agent.meta(),
+        "xDS": _xds(config),
+    }
+
+
+def _xds(config: RuntimeConfig) -> dict[str, Any]:
+    """Where Envoys get their configuration, -1 for nowhere, and which versions of it are known to work."""
+    plain = config.ports.grpc if config.listen.grpc else -1
+    tls = config.ports.grpc_tls if config.listen.grpc_tls else -1
+    return {
+        "SupportedProxies": {"envoy": list(TRIED)},
+        "Port": plain,
+        "Ports": {"Plaintext": plain, "TLS": tls},
     }
 
 
