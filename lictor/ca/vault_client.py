@@ -42,7 +42,7 @@ class Lease(msgspec.Struct, frozen=True):
     start: float
     seconds: float
     renewable: bool
-    full: float  # what is asked for when it is renewed
+    full: float  # what is asked for when it is renewed; one that gets less than half of that comes to its end
 
     def left(self, now: float) -> float:
         """Seconds that remain."""
@@ -61,11 +61,14 @@ class VaultClient:
         self._lease: Lease | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._logging_in = asyncio.Lock()
+        self._closed = False
         self.token_problem = ""
         """What threatens the token, in words; empty while it is kept alive."""
 
     async def open(self) -> None:
         """Connect, log in, and begin to keep the token alive; nothing where that was done. Raises `ProviderError`."""
+        if self._closed:
+            raise ProviderUnavailable("this CA in Vault is no longer in use")
         if self._http is None:
             self._http = await self._run(lambda: _open_http(self._settings))
         if self._lease is None:
@@ -78,6 +81,7 @@ class VaultClient:
 
     async def close(self) -> None:
         """End the renewals, and the token where it was got by logging in. Never raises."""
+        self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -235,9 +239,8 @@ class VaultClient:
             if answer.status < 300:
                 auth = _document(answer.body).get("auth")
                 seconds = _seconds(auth.get("lease_duration")) if isinstance(auth, dict) else 0.0
-                renewable = isinstance(auth, dict) and bool(auth.get("renewable"))
-                if seconds >= lease.full / 2 or (seconds > lease.left(now) and self._settings.auth_method is None):
-                    self._lease = Lease(now, seconds, renewable, lease.full)
+                if seconds >= lease.full / 2:
+                    self._lease = msgspec.structs.replace(lease, start=now, seconds=seconds)
                     self.token_problem = ""
                     return
             elif answer.status not in (400, 403):
@@ -245,7 +248,7 @@ class VaultClient:
         if self._settings.auth_method is not None:
             await self._log_in(instead_of=self._token)
             return
-        raise Denied("it cannot be renewed any more")
+        raise Denied("its longest life is nearly over" if lease.renewable else "it is not renewable")
 
     def _threatened(self, lease: Lease, why: str) -> None:
         left = lease.left(asyncio.get_running_loop().time())

@@ -88,7 +88,7 @@ class VaultHttp:
         self, method: str, path: str, body: Mapping[str, Any] | None, token: str, namespace: str, gone: Gone
     ) -> Answer:
         base = self._address
-        for again in (True, False):
+        for _ in range(2):
             adapter = hvac.adapters.RawAdapter(
                 base_uri=base,
                 token=token or None,
@@ -100,13 +100,14 @@ class VaultHttp:
             url = f"/v1/{path}"
             response = adapter.request(method, url, raise_exception=False, stream=True, json=body)
             try:
-                if response.status_code in _REDIRECTS and again:
-                    base = self._redirected(base, url, response.headers.get("Location", ""))
-                    continue
-                return Answer(response.status_code, _read(response, gone))
+                if response.status_code not in _REDIRECTS:
+                    return Answer(response.status_code, _read(response, gone))
+                base = self._redirected(base, url, response.headers.get("Location", ""))
             finally:
                 response.close()
-        raise ProviderError(f"Vault at {self._address} sends requests from one address to the next")
+        raise ProviderError(
+            f"Vault at {self._address} sends requests from one address to the next: check its api_addr, and Address"
+        )
 
     def _redirected(self, base: str, url: str, location: str) -> str:
         """The address of the Vault that a standby names."""
