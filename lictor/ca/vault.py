@@ -76,6 +76,7 @@ class VaultProvider:
         self._trust: _Trust | None = None
         self._intermediate = ""
         self._ends = 0.0  # when the intermediate does
+        self._has_role = False  # whether the role was seen to be as it should
 
     @property
     def kind(self) -> str:
@@ -116,7 +117,11 @@ class VaultProvider:
             raise ProviderUnavailable(
                 f'the intermediate in "{self._leaves.path}" of Vault has ended: see in the log why it is not renewed'
             )
-        leaf, issuer = await self._leaves.sign(request, life)
+        try:
+            leaf, issuer = await self._leaves.sign(request, life)
+        except ProviderError:
+            self._has_role = False  # it may have been deleted or changed
+            raise
         try:
             return join_chain(self._checked(leaf, request, identity, issuer), *self._between(issuer))
         except BadCertificate as error:
@@ -252,7 +257,9 @@ class VaultProvider:
         if present is None or not self._serves(present, trust):
             await self._leaves.allow(self._common.intermediate_life)
             present = await self._make_intermediate(trust)
-        await self._leaves.set_role(self._common.leaf_life)
+        if not self._has_role:
+            await self._leaves.set_role(self._common.leaf_life)
+            self._has_role = True
         return present
 
     def _serves(self, pem: str, trust: _Trust) -> bool:

@@ -170,6 +170,20 @@ async def test_the_root_s_mount_is_gone(standin: VaultStandin, vault: Vault) -> 
     await provider.close(remove=True)
 
 
+async def test_a_role_that_was_deleted_is_written_again(standin: VaultStandin, vault: Vault) -> None:
+    provider = vault.provider()
+    await provider.open()
+    standin.mounts["", f"{vault.mounts}/leaves"].roles.clear()
+    with pytest.raises(ProviderError, match="unknown role: leaf-cert"):
+        await provider.sign(web_request(), WEB, HOUR)
+    await provider.renew()
+    assert await provider.sign(web_request(), WEB, HOUR)
+    asked = len(standin.asked)
+    await provider.renew()
+    assert standin.asked[asked:] == [f"GET {vault.mounts}/{name}/ca/pem" for name in ("root", "leaves")]
+    await provider.close(remove=True)
+
+
 async def test_a_root_that_has_ended(standin: VaultStandin, vault: Vault) -> None:
     provider = vault.provider()
     authority = await provider.open()
