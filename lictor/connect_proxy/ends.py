@@ -155,7 +155,7 @@ class PlainEnd(End):
 
     def send(self, data: bytes) -> None:
         transport = self.transport
-        if transport is not None:
+        if transport is not None and not transport.is_closing():
             transport.write(data)
 
     def finish(self) -> None:
@@ -305,7 +305,7 @@ class SecureEnd(End):
 
     def send(self, data: bytes) -> None:
         transport = self.transport
-        if transport is None or self._said_bye:
+        if transport is None or self._said_bye or transport.is_closing():
             return
         try:
             sent = self.tls.write(data)
@@ -368,7 +368,7 @@ class SecureEnd(End):
 
     def _flush(self) -> None:
         data = self._outgoing.read()
-        if data and self.transport is not None:
+        if data and self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
     def _bye(self) -> None:

@@ -184,6 +184,35 @@ class Mesh:
         return reader, writer
 
 
+async def both_ways(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    far_reader: asyncio.StreamReader,
+    far_writer: asyncio.StreamWriter,
+    through: Callable[[bytes], bytes] = bytes,
+) -> None:
+    """Be in the middle of a connection; what goes forward goes through a function. Ends with either of its ends."""
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, change: Callable[[bytes], bytes]) -> None:
+        while data := await source.read(65536):
+            sink.write(change(data))
+            await sink.drain()
+        sink.write_eof()
+
+    pumps = [
+        asyncio.ensure_future(pump(reader, far_writer, through)),
+        asyncio.ensure_future(pump(far_reader, writer, bytes)),
+    ]
+    try:
+        await asyncio.gather(*pumps)
+    except (OSError, RuntimeError):
+        pass  # an end is gone
+    finally:
+        for one in pumps:
+            one.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
 def port(listener: Any) -> int:
     """Where a listener listens."""
     sock: socket.socket = listener.sock
