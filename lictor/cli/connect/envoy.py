@@ -41,6 +41,7 @@ Usage: lictor connect envoy [options] [-- extra arguments of Envoy]
 
 DEFAULT_ADMIN = "localhost:19000"
 VERSION_PATIENCE = 60.0
+DRAIN_SECONDS = "1"
 HOT_RESTART = (
     "--restart-epoch",
     "--hot-restart-version",
@@ -305,8 +306,14 @@ def _free_port(host: str) -> int:
 def _become(binary: str, content: bytes, extra: list[str]) -> None:
     """Become Envoy. What it starts with is in no file that others could read, and on no command line."""
     arguments = [binary, "--config-path", _passed(content)]
-    if not any(argument.partition("=")[0] in HOT_RESTART for argument in extra):
+    given = {argument.partition("=")[0] for argument in extra}
+    if given.isdisjoint(HOT_RESTART):
         arguments.append("--disable-hot-restart")
+    # Connections that an intention now forbids end with the listener that let them in: soon.
+    if "--drain-time-s" not in given:
+        arguments += ["--drain-time-s", DRAIN_SECONDS]
+    if "--drain-strategy" not in given:
+        arguments += ["--drain-strategy", "immediate"]
     try:
         os.execv(binary, [*arguments, *extra])
     except OSError as error:
