@@ -32,6 +32,10 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("connect", "proxy"): ("lictor.cli.connect.proxy", "Runs a Connect proxy"),
     ("connect", "envoy"): ("lictor.cli.connect.envoy", "Runs or configures Envoy as a proxy of the mesh"),
     ("connect", "ps"): ("lictor.cli.connect.ps", "Lists the proxies of an agent and how they fare"),
+    ("connect", "redirect-traffic"): (
+        "lictor.cli.connect.redirect_traffic",
+        "Passes a service's connections through its proxy",
+    ),
     ("debug",): ("lictor.cli.debug", "Records a debugging archive for operators"),
     ("event",): ("lictor.cli.event", "Fire a new event"),
     ("exec",): ("lictor.cli.exec", "Executes a command on many nodes"),
