@@ -5,13 +5,17 @@
     await launcher.close(stop=False)     # the proxies go on; the next agent in the same data folder finds them
 
 A proxy is a process of its own, in a session of its own, whose output goes to a file: it does not notice when the agent
-ends. What runs is kept on disk, so that an agent that starts, after an upgrade too, takes charge of what it finds; a
-proxy of another version, or with other arguments, is replaced, which for built-in proxies drops no connection. Without
-a data folder (`-dev`) the proxies end with the agent.
+ends. What runs is kept on disk, so that an agent that starts, after an upgrade too, takes charge of what it finds. What
+has to be replaced drains: a built-in proxy hands its listeners to the next one, and ends when its last connection does;
+an Envoy accepts no more, and has a while for those that it has. Without a data folder (`-dev`) the proxies end with the
+agent.
+
+The folder holds a record and the output of each; `run` below it, which is the proxies' user's, holds their sockets.
 """
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import random
 import shutil
@@ -19,13 +23,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
 
 from lictor.agent.following import Woken
+from lictor.agent.launched_envoy import drain_envoy
 from lictor.agent.launching import (
     KILL,
     RUNNING,
@@ -41,7 +47,7 @@ from lictor.agent.logs import logger
 from lictor.agent.persistence import make_folder, write_file
 from lictor.agent.processes import Launched, Watched, memory, start
 from lictor.agent.worker import Worker
-from lictor.model.service import ENVOY
+from lictor.model.service import BUILTIN, ENVOY
 from lictor.model.version import __version__
 
 if TYPE_CHECKING:
@@ -51,7 +57,7 @@ FOLDER = "proxies"
 LOG_MOST = 8 * 1024 * 1024  # bytes of a proxy's output before it begins anew; the former ones are kept once
 LOG_LOOK = 60.0  # seconds between looks at how much there is
 SAID_MOST = 4096  # bytes at the end of a proxy's output in which its last words are looked for
-WAIT_STEP = 0.5  # seconds
+DRAIN = 20.0  # seconds that the connections of an Envoy have to end
 STOP_PATIENCE = 40.0  # seconds that `close` waits for the proxies' ends
 INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -94,7 +100,6 @@ class _Run:
         self.version = __version__
         self.address = ""
         self.wanted = True
-        self.followed_by: Program | None = None  # what is to run in its place
         self.starting: asyncio.Task[None] | None = None
 
 
@@ -118,6 +123,8 @@ class Launcher:
         self._following: asyncio.Task[None] | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
+        self._former: dict[Path, Watched] = {}  # processes that have handed over and drain, by their records
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -125,7 +132,7 @@ class Launcher:
         """Take charge of what an earlier agent started, and of what is registered from now on. Raises `OSError` where
         the folder cannot be made.
         """
-        make_folder(self._folder)
+        self._make_folders()
         for path in sorted(self._folder.glob("*.json")):
             self._find(path)
         self._following = self._loop.create_task(self._follow())
@@ -141,26 +148,43 @@ class Launcher:
         starting = [run.starting for run in self._runs.values() if run.starting is not None]
         await asyncio.gather(*starting, return_exceptions=True)
         if stop or not self._kept:
-            for run in list(self._runs.values()):
-                self._end(run)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_PATIENCE):
-                    await self._until_none_runs()
+            await self._stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for run in self._runs.values():
             if run.timer is not None:
                 run.timer.cancel()
-            if run.watched is not None:
-                if stop or not self._kept:
-                    run.watched.signal(signal.SIGKILL)
-                run.watched.close()
+        for watched in self._watched():
+            watched.close()
         self._work.close()
         if not self._kept:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    async def _until_none_runs(self) -> None:
-        while any(run.watched is not None for run in self._runs.values()):
-            self._changed.clear()
-            await self._changed.wait()
+    async def _stop(self) -> None:
+        """End every proxy, those that drain already too."""
+        for run in list(self._runs.values()):
+            self._end(run)
+        for watched in self._former.values():
+            watched.signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_PATIENCE):
+                while self._watched():
+                    self._changed.clear()
+                    await self._changed.wait()
+        for watched in self._watched():
+            watched.signal(signal.SIGKILL)
+
+    def _watched(self) -> list[Watched]:
+        """Every process that runs."""
+        return [run.watched for run in self._runs.values() if run.watched is not None] + list(self._former.values())
+
+    def _make_folders(self) -> None:
+        """Raises `OSError`."""
+        make_folder(self._sockets)
+        user = self._agent.config.connect.launch.user
+        if user:
+            shutil.chown(self._sockets, user)
 
     async def _follow(self) -> None:
         """Compare what runs with what is registered, after each change of it."""
@@ -200,7 +224,8 @@ class Launcher:
     def _is_as_wanted(self, run: _Run, program: Program) -> bool:
         """Whether what runs is what is wanted. Which sidecars it serves, a program finds out by itself."""
         same = (run.program.kind, run.program.arguments) == (program.kind, program.arguments)
-        return same and run.version == __version__ and run.address == self._address
+        # An Envoy is no code of ours, once it runs.
+        return same and (program.kind == ENVOY or run.version == __version__) and run.address == self._address
 
     def _begin(self, program: Program) -> None:
         run = self._runs[program.name] = _Run(program, self._chance.random())
@@ -209,8 +234,20 @@ class Launcher:
 
     def _replace(self, run: _Run, program: Program) -> None:
         log.info("replacing a proxy's process", proxy=run.program.name, version=run.version)
+        beside = run.program.kind == program.kind == BUILTIN and run.wanted
         run.program, run.version, run.address, run.wanted = program, __version__, self._address, True
-        self._do(run, run.keeper.replace(self._loop.time()))
+        action = run.keeper.replace(self._loop.time(), beside=beside)
+        if action == START and run.watched is not None:
+            self._let_drain(run.program.name, run.watched)
+            run.watched = None
+        self._do(run, action)
+
+    def _let_drain(self, name: str, watched: Watched) -> None:
+        """A process hands over to the one that takes its place, and ends with its last connection."""
+        path = self._file(f"{name}~{watched.launched.pid}", ".json")
+        self._former[path] = watched
+        with contextlib.suppress(OSError):
+            os.replace(self._record(name), path)
 
     def _end(self, run: _Run) -> None:
         if run.wanted:
@@ -225,7 +262,10 @@ class Launcher:
         if action == START:
             run.starting = self._loop.create_task(self._start(run))
         elif action == TERMINATE:
-            self._signal(run, signal.SIGTERM)
+            if run.program.kind == ENVOY and run.watched is not None:
+                self._spawn(self._drain(run.program.name, run.watched))
+            else:
+                self._signal(run, signal.SIGTERM)
         elif action == KILL:
             log.warn("a proxy did not end by itself and is killed", proxy=run.program.name)
             self._signal(run, signal.SIGKILL)
@@ -246,12 +286,31 @@ class Launcher:
         if run.watched is not None:
             run.watched.signal(number)
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self, name: str, watched: Watched) -> None:
+        """Have an Envoy accept no more, then end once it has no connection left or has had its time."""
+        try:
+            async with asyncio.timeout(DRAIN):
+                await drain_envoy(self._sockets / _short(name, ".admin"))
+        except TimeoutError:
+            log.info("an Envoy still has connections and is ended", proxy=name)
+        watched.signal(signal.SIGTERM)
+
     async def _start(self, run: _Run) -> None:
         """Start the process; everything that blocks is done in the worker."""
         name, user = run.program.name, self._agent.config.connect.launch.user
         try:
             launched, child = await self._work(
-                start, self._arguments(run.program), self._environment(run.program), self.output(name), user
+                start,
+                self._arguments(run.program),
+                self._environment(run.program),
+                self.output(name),
+                self._sockets,
+                user,
             )
         except (OSError, LookupError, ValueError, subprocess.SubprocessError) as error:
             log.error("a proxy could not be started", proxy=name, error=str(error))
@@ -276,21 +335,31 @@ class Launcher:
         watched = run.watched = Watched(launched, child, ended)
 
     def _has_ended(self, run: _Run, watched: Watched, words: str) -> None:
-        if run.watched is watched:
-            run.watched = None
+        if run.watched is not watched:
+            self._has_drained(watched)
+            return
+        run.watched = None
         said = self._last_words(run.program.name)
         reason = f"{words}: {said}" if said else words
         if run.wanted and run.keeper.state == RUNNING:
             log.warn("a proxy has ended", proxy=run.program.name, reason=reason)
         self._do(run, run.keeper.exited(reason, self._loop.time()))
 
+    def _has_drained(self, watched: Watched) -> None:
+        for path in [path for path, one in self._former.items() if one is watched]:
+            del self._former[path]
+            path.unlink(missing_ok=True)
+        self._changed.set()
+
     def _arguments(self, program: Program) -> list[str]:
+        """The command line; paths in it are relative to the folder of the sockets, since those must be short."""
         arguments = [sys.executable, "-m", "lictor.cli.confined", "connect", *program.arguments]
-        if program.kind == ENVOY:
-            arguments += ["-admin-bind", "127.0.0.1:0"]
-            if self._grpc:
-                arguments += ["-grpc-addr", self._grpc]
-        return arguments
+        if program.kind == BUILTIN:
+            return [*arguments, "-handover", _short(program.name, ".sock")]
+        if self._grpc:
+            arguments += ["-grpc-addr", self._grpc]
+        admin = _short(program.name, ".admin")
+        return [*arguments, "-admin-bind", "127.0.0.1:0", "--", "--admin-address-path", admin]
 
     def _environment(self, program: Program) -> dict[str, str]:
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
@@ -306,6 +375,10 @@ class Launcher:
 
     def _file(self, name: str, ending: str) -> Path:
         return self._folder / (quote(name, safe="")[:200] + ending)
+
+    @property
+    def _sockets(self) -> Path:
+        return self._folder / "run"
 
     def _record(self, name: str) -> Path:
         return self._file(name, ".json")
@@ -331,6 +404,9 @@ class Launcher:
             self._watch(run, record.process, None)
         except OSError:
             path.unlink(missing_ok=True)
+            return
+        if path != self._record(record.program.name) and run.watched is not None:
+            self._former[path], run.watched = run.watched, None
             return
         self._runs[record.program.name] = run
         run.keeper.begin(self._loop.time())
@@ -374,6 +450,11 @@ class Launcher:
             memory=memory(pid) if pid else 0,
             output=str(self.output(run.program.name)),
         )
+
+
+def _short(name: str, ending: str) -> str:
+    """A file name for a program that is short, whatever the program's."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16] + ending
 
 
 def _turn_over(files: list[Path]) -> None:

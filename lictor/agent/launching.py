@@ -7,6 +7,8 @@ told what happened and what time it is, and says what to do.
         |                    |                   |
         +------------- unwanted / replaced ------+---> STOPPING --exited--> STOPPED, or STARTING where it is replaced
 
+A process that hands over what it serves is replaced by one that is started beside it: from RUNNING to STARTING at once.
+
 A program that exits is started again after a pause: a second, then twice as long each time, up to a minute, with up to
 a quarter more so that many do not start together. The pause is a second again once the program has run for a minute.
 """
@@ -71,7 +73,8 @@ def plan(services: Iterable[NodeService], settings: LaunchSettings) -> dict[str,
     if together:
         # A sidecar may be called "node" as well: its program's name says that it is one.
         name = NODE if NODE not in programs else f"{NODE}:"
-        programs[name] = Program(name, BUILTIN, ("proxy", "-node"), tuple(sorted(together)))
+        undeclared = ("-undeclared",) if settings.default == BUILTIN else ()
+        programs[name] = Program(name, BUILTIN, ("proxy", "-node", *undeclared), tuple(sorted(together)))
     return programs
 
 
@@ -125,12 +128,10 @@ class Keeper:
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         return ""
 
-    def replace(self, now: float) -> str:
-        """End it, and start it anew with other arguments."""
-        if self.state == STOPPED:
-            return self.begin(now)
-        if self.state == WAITING:
-            self._pause = FIRST_PAUSE
+    def replace(self, now: float, *, beside: bool) -> str:
+        """Have another process in its place: one that is started `beside` it and takes over, or one after it."""
+        self._pause = FIRST_PAUSE
+        if self.state in (WAITING, STOPPED) or (beside and self.state == RUNNING):
             return self.begin(now)
         self._again = True
         return self._stop(now)

@@ -44,10 +44,11 @@ def memory(pid: int) -> int:
 
 
 def start(
-    arguments: Sequence[str], environment: Mapping[str, str], output: Path, user: str
+    arguments: Sequence[str], environment: Mapping[str, str], output: Path, folder: Path, user: str
 ) -> tuple[Launched, subprocess.Popen[bytes]]:
-    """Start a program in a session of its own, with no more of this process than its environment and the file that its
-    output is added to. `user` is empty for this process's own. Raises `OSError`, `LookupError` for an unknown user.
+    """Start a program in a session of its own, in a folder, with no more of this process than its environment and the
+    file that its output is added to. `user` is empty for this process's own. Raises `OSError`, `LookupError` for an
+    unknown user.
     """
     fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -57,7 +58,7 @@ def start(
             stdout=fd,
             stderr=fd,
             env=dict(environment),
-            cwd="/",
+            cwd=folder,
             start_new_session=True,
             user=user or None,
             group=_group_of(user),

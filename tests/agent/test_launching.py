@@ -124,16 +124,28 @@ def test_what_waits_to_be_started_again_ends_at_once_where_it_is_unwanted() -> N
 
 def test_what_is_replaced_ends_before_the_next_one_starts() -> None:
     keeper = running()
-    assert keeper.replace(5.0) == TERMINATE
+    assert keeper.replace(5.0, beside=False) == TERMINATE
     assert keeper.state == STOPPING
     assert keeper.exited("exit status 0", 6.0) == START
     keeper.started(6.0)
     assert (keeper.state, keeper.restarts) == (RUNNING, 0)
 
 
+def test_what_hands_over_is_replaced_by_one_beside_it() -> None:
+    keeper = running()
+    assert keeper.replace(5.0, beside=True) == START
+    keeper.started(5.0)
+    assert (keeper.state, keeper.restarts) == (RUNNING, 0)
+
+
+def test_those_that_do_not_say_are_served_together_where_that_is_the_default() -> None:
+    settings = LaunchSettings(enabled=True, default="builtin", one_process=True)
+    assert plan([sidecar("a")], settings)[NODE].arguments == ("proxy", "-node", "-undeclared")
+
+
 def test_what_is_unwanted_while_it_is_replaced_does_not_come_back() -> None:
     keeper = running()
-    keeper.replace(5.0)
+    keeper.replace(5.0, beside=False)
     assert keeper.unwanted(5.5) == ""
     assert keeper.exited("", 6.0) == ""
     assert keeper.state == STOPPED

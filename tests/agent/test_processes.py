@@ -17,7 +17,7 @@ SLEEP = (sys.executable, "-c", "import time; print('here', flush=True); time.sle
 
 
 async def test_the_end_of_a_program_is_told_with_how_it_ended(tmp_path: Path) -> None:
-    launched, child = start([sys.executable, "-c", "raise SystemExit(3)"], {}, tmp_path / "out", "")
+    launched, child = start([sys.executable, "-c", "raise SystemExit(3)"], {}, tmp_path / "out", tmp_path, "")
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     Watched(launched, child, ended.set_result)
     assert await asyncio.wait_for(ended, PATIENCE) == "exit status 3"
@@ -25,7 +25,7 @@ async def test_the_end_of_a_program_is_told_with_how_it_ended(tmp_path: Path) ->
 
 
 async def test_a_program_of_an_earlier_run_is_watched_and_ended(tmp_path: Path) -> None:
-    launched, child = start(SLEEP, {}, tmp_path / "out", "")
+    launched, child = start(SLEEP, {}, tmp_path / "out", tmp_path, "")
     try:
         assert os.getsid(launched.pid) == launched.pid
         assert launched.began == began(launched.pid) > 0
@@ -51,4 +51,4 @@ async def test_another_process_with_the_same_id_is_not_taken_for_it(tmp_path: Pa
 async def test_output_is_never_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic"):
-        start(SLEEP, {}, tmp_path / "out", "")
+        start(SLEEP, {}, tmp_path / "out", tmp_path, "")
