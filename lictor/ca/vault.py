@@ -86,8 +86,8 @@ class VaultProvider:
     @property
     def state(self) -> dict[str, Any]:
         """The signer of intermediates, and what was made. No token and no key is in it."""
-        found: dict[str, Any] = msgspec.to_builtins(self._state)
-        return found
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self._state))
+        return found  # as it is when it comes back: with lists, so that it is seen to be the same
 
     @property
     def problem(self) -> str:

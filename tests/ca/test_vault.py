@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 
@@ -100,9 +101,10 @@ async def test_a_leaf_has_the_id_and_the_key_that_were_asked_for_and_nothing_els
 async def test_the_next_leader_finds_what_there_is(vault: Vault, opened: tuple[VaultProvider, Authority]) -> None:
     provider, authority = opened
     for state in (provider.state, {}):
-        after = vault.provider(state)
+        after = vault.provider(msgspec.msgpack.decode(msgspec.msgpack.encode(state)))
         assert await after.open() == authority
         assert await after.renew() == authority
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(after.state)) == after.state
         await after.close(remove=False)
 
 
