@@ -209,7 +209,7 @@ def wrk(url: str, options: Options, script: str = "", threads: int = 1) -> Visit
     bad = sum(int(n) for n in re.findall(r"Non-2xx or 3xx responses: (\d+)", out))
     for errors in re.findall(r"Socket errors: (.*)", out):
         bad += sum(int(n) for n in re.findall(r"\d+", errors))
-    times = [re.search(rf"{part}%\s+([\d.]+)(us|ms|s|m)\n", out) for part in (50, 99)]
+    times = [re.search(rf"{part}%\s+([\d.]+)(us|ms|s|m) *\n", out) for part in (50, 99)]
     if done is None or rate is None or times[0] is None or times[1] is None:
         raise SystemExit(f"wrk gave no figures:\n{out}")
     p50, p99 = [float(found[1]) * _UNITS[found[2]] for found in times if found is not None]

@@ -196,7 +196,11 @@ class ConnectCA:
         if self._turns is None:
             self._turns = Turns(asyncio.get_running_loop().time)
         async with self._turns.turn(keeper.common):
-            return _encode(await keeper.sign(asked, self._authorizer(asked.token), self._datacenter))
+            try:
+                return _encode(await keeper.sign(asked, self._authorizer(asked.token), self._datacenter))
+            finally:
+                if keeper.problem or self.trouble:
+                    self._told(keeper.problem)
 
     async def _on_sign_intermediate(self, body: bytes) -> bytes:
         keeper = await self._having()

@@ -27,6 +27,7 @@ from lictor.server.server import Server
 from lictor.store.connect_ca import ONLY
 
 LOOK = 3600.0  # seconds between two looks at what may have to be renewed
+LOOK_ELSEWHERE = 60.0  # where the authority is somewhere else, and may go away
 SOON = 60.0  # seconds before the end of something at which its end is waited for
 
 log = logging.getLogger("lictor.connect")
@@ -47,6 +48,7 @@ class AuthorityKeeper:
         self._common = Common()
         self._busy = asyncio.Lock()
         self._ending = ""  # what is about to end, and cannot be renewed here
+        self._failing = ""  # why the last leaf could not be signed
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
@@ -57,8 +59,8 @@ class AuthorityKeeper:
 
     @property
     def problem(self) -> str:
-        """What threatens the work of the provider, or keeps an authority that ends from being renewed."""
-        return (self._provider.problem if self._provider is not None else "") or self._ending
+        """What keeps the provider from its work or threatens it, or an authority that ends from being renewed."""
+        return self._failing or (self._provider.problem if self._provider is not None else "") or self._ending
 
     @property
     def common(self) -> Common:
@@ -133,7 +135,9 @@ class AuthorityKeeper:
     async def _renew(self, configuration: CAConfiguration) -> None:
         """Have the provider renew what it should."""
         assert self._provider is not None
-        await self._take(configuration, self._provider, await self._provider.renew())
+        authority = await self._provider.renew()
+        self._failing = ""  # it is there, and the next request will tell the rest
+        await self._take(configuration, self._provider, authority)
         self._revision = self._newest()
 
     async def _take(self, configuration: CAConfiguration, provider: Provider, authority: Authority) -> None:
@@ -180,7 +184,8 @@ class AuthorityKeeper:
     def _until_next(self) -> float:
         now = self._around.clock()
         ends = [roots_of.gone_at(root) if not root.active else roots_of.renew_at(root) for root in self._roots()]
-        return min([LOOK, *(max(end - now, 0.0) + 1.0 for end in ends if now < end < now + LOOK)])
+        look = LOOK if self._provider is None or self._provider.kind == BUILTIN else LOOK_ELSEWHERE
+        return min([look, *(max(end - now, 0.0) + 1.0 for end in ends if now < end < now + LOOK)])
 
     # -- signing ------------------------------------------------------------------------------------------------------
 
@@ -191,7 +196,12 @@ class AuthorityKeeper:
             raise Refused("CA is not initialized yet")
         request = certificates.read_request(asked.request)
         check_identity(request.identity, trust_domain(active.cluster), datacenter, authorizer)
-        signed = await provider.sign(request.pem, request.identity, self._common.leaf_life)
+        try:
+            signed = await provider.sign(request.pem, request.identity, self._common.leaf_life)
+        except ProviderError as error:
+            self._failing = str(error)
+            raise
+        self._failing = ""
         leaf = certificates.read_certificate(signed)
         if leaf.uris != (request.identity.uri,):
             raise ProviderError("the provider has signed a certificate of another identity than was asked for")
