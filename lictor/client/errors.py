@@ -117,3 +117,14 @@ class NotPublished(ClientError):
 
 class LockError(ClientError):
     """A lock cannot be had or kept."""
+
+
+# -- the mesh ----------------------------------------------------------------------------------------------------------
+
+
+class PeerRefused(ClientError, ConnectionAbortedError):
+    """The other end of a connection is not whom it must be, or may not connect. No byte of it was passed on."""
+
+
+class NotReady(ClientError):
+    """The agent has not given what a connection of the mesh needs: the roots, a certificate, the intentions."""

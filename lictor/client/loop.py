@@ -22,6 +22,7 @@ from lictor.client.settings import OptionNames
 
 if TYPE_CHECKING:
     from lictor.client.loop_connections import LoopConnections
+    from lictor.client.native_loop import Connect, Native
 
 T = TypeVar("T")
 
@@ -36,7 +37,26 @@ class AsyncClient(Families[Loop]):
 
     def _begin(self) -> None:
         self._opened: list[LoopConnections] = []  # one, with the first request; shared with the twins of `using`
+        self._native: list[Native] = []  # likewise
         self._make_families(self)
+
+    @property
+    def connect(self) -> Connect:
+        """The mesh: who is trusted, who this program is, and connections."""
+        from lictor.client.native_loop import Connect  # most programs do without
+
+        return Connect(self)
+
+    @property
+    def native(self) -> Native:
+        """What makes this program a part of the mesh; it begins with the first use."""
+        from lictor.client.native_loop import Native
+
+        if self._life.closed:
+            raise NoAgent("the client is closed")
+        if not self._native:
+            self._native.append(Native())
+        return self._native[0]
 
     def using(self, **options: Unpack[OptionNames]) -> AsyncClient:
         """The same client, connections and all, whose requests say something else: `using(consistency="stale")`."""
@@ -45,6 +65,8 @@ class AsyncClient(Families[Loop]):
     async def close(self) -> None:
         """End the connections, and let go of the map."""
         self._life.closed = True
+        for native in self._native:
+            await native.close()
         self.lookups.close()
         for connections in self._opened:
             await connections.close()

@@ -184,3 +184,43 @@ class ClusterHealth(msgspec.Struct, frozen=True, rename="pascal"):
     healthy: bool = False
     failure_tolerance: int = 0
     servers: list[ServerHealth] | None = None
+
+
+class ConnectRoot(msgspec.Struct, frozen=True, rename="pascal"):
+    """An authority of the mesh. `root_cert` is PEM."""
+
+    id: str = msgspec.field(default="", name="ID")
+    name: str = ""
+    root_cert: str = ""
+    intermediate_certs: list[str] | None = None
+    active: bool = False
+
+
+class ConnectRoots(msgspec.Struct, frozen=True, rename="pascal"):
+    """The authorities that are trusted; one of them signs."""
+
+    active_root_id: str = msgspec.field(default="", name="ActiveRootID")
+    trust_domain: str = ""
+    roots: list[ConnectRoot] = []
+
+
+class ConnectLeaf(msgspec.Struct, frozen=True, rename="pascal"):
+    """A service's identity, PEM. Times are RFC 3339."""
+
+    serial_number: str
+    cert_pem: str = msgspec.field(name="CertPEM")
+    private_key_pem: str = msgspec.field(name="PrivateKeyPEM")
+    service: str = ""
+    service_uri: str = msgspec.field(default="", name="ServiceURI")
+    valid_after: str = ""
+    valid_before: str = ""
+
+    def __repr__(self) -> str:
+        return f"ConnectLeaf({self.service_uri}, serial {self.serial_number})"
+
+
+class Authorization(msgspec.Struct, frozen=True, rename="pascal"):
+    """Whether a connection may be let in, and why."""
+
+    authorized: bool = False
+    reason: str = ""

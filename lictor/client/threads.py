@@ -22,6 +22,7 @@ from lictor.client.settings import OptionNames
 
 if TYPE_CHECKING:
     from lictor.client.connections import Connections
+    from lictor.client.native_threads import Connect, Native
 
 JOIN = 5.0  # seconds that a release waits for the thread that kept the lock; it ends by itself in any case
 
@@ -39,7 +40,27 @@ class Client(Families[Threads]):
     def _begin(self) -> None:
         self._opened: list[Connections] = []  # one, with the first request; shared with the twins of `using`
         self._opening = threading.Lock()
+        self._native: list[Native] = []  # likewise
         self._make_families(self)
+
+    @property
+    def connect(self) -> Connect:
+        """The mesh: who is trusted, who this program is, and connections."""
+        from lictor.client.native_threads import Connect  # most programs do without
+
+        return Connect(self)
+
+    @property
+    def native(self) -> Native:
+        """What makes this program a part of the mesh; it begins with the first use."""
+        from lictor.client.native_threads import Native
+
+        if self._life.closed:
+            raise NoAgent("the client is closed")
+        with self._opening:
+            if not self._native:
+                self._native.append(Native())
+            return self._native[0]
 
     def using(self, **options: Unpack[OptionNames]) -> Client:
         """The same client, connections and all, whose requests say something else: `using(consistency="stale")`."""
@@ -48,6 +69,8 @@ class Client(Families[Threads]):
     def close(self) -> None:
         """End the connections, and let go of the map."""
         self._life.closed = True
+        for native in self._native:
+            native.close()
         for connections in self._opened:
             connections.close()
         self.lookups.close()
