@@ -16,6 +16,8 @@ from lictor.rpc.limits import Limits
 
 log = logging.getLogger("lictor.rpc")
 
+CLOSED = "the other side closed the connection"
+
 _HIGH_WATER = 1024 * 1024  # bytes in the transport beyond which nothing more is handed to it
 _WRITE = 1024 * 1024  # bytes handed over at once, while there are frames for it
 _LONG = 32 * 1024  # bytes; a piece of this length is not copied to leave with others
@@ -137,7 +139,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.closed:
-            self.closed = f"the connection broke: {error}" if error else "the other side closed the connection"
+            self.closed = f"the connection broke: {error}" if error else CLOSED
         self._out, self._queued = [], 0
         self._ended()
         self._wake()

@@ -15,10 +15,10 @@ from lictor.model.host_port import split_host_port
 from lictor.model.seldom import Seldom
 from lictor.model.transport import Unreachable
 from lictor.rpc import frame
-from lictor.rpc.connection import log
+from lictor.rpc.connection import CLOSED, log
 from lictor.rpc.limits import Limits
 from lictor.rpc.outgoing import Outgoing
-from lictor.rpc.security import TLS_THERE, Security, server_trouble
+from lictor.rpc.security import CLOSED_THERE, TLS_THERE, Security, server_trouble
 
 _PROVEN = 5.0  # seconds that a connection must have lived for the next attempt to come soon
 _STOPPING = "this agent stops"
@@ -104,7 +104,7 @@ class Link:
         try:
             connection = await self._open()
         except (OSError, TimeoutError, ValueError, Unreachable) as error:
-            self._failed(_reason(error) or "no answer in time")
+            self._failed(_reason(error, self.security.client_tls is not None) or "no answer in time")
         else:
             self._opened(connection)
 
@@ -241,13 +241,15 @@ class Link:
             await connection.over
 
 
-def _reason(error: Exception) -> str:
-    """Why there is no connection, in few words."""
+def _reason(error: Exception, tls: bool) -> str:
+    """Why there is no connection, in few words; `tls`: whether it was to be secured."""
     trouble = server_trouble(error)
     if trouble:
         return trouble
     if str(error).endswith(frame.SPEAKS_TLS):
         return TLS_THERE
+    if tls and str(error).endswith(CLOSED):
+        return CLOSED_THERE
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
         return os.strerror(error.errno)  # asyncio's own text hides it
     return str(error)

@@ -45,6 +45,10 @@ CERTIFICATE_ASKED_THERE = (
     "the other side asks for a certificate: check tls.internal_rpc.cert_file and key_file here and "
     "tls.internal_rpc.verify_incoming there"
 )
+CLOSED_THERE = (
+    "the other side closed the connection as soon as it was secured, as one does that refuses a certificate: check "
+    "tls.internal_rpc.cert_file, key_file and ca_file here and tls.internal_rpc.verify_incoming there"
+)
 
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 

@@ -14,7 +14,7 @@ from tests.contract.scenario import Scenario, Step
 from tests.contract.servers import NODE, Server
 from tests.patience import Waiting
 
-_BUILT_IN_NODES = (NODE,)
+_BUILT_IN_NODES = (NODE, "behind")  # the other is that of an agent's server, see through_agent.py
 _BUILT_IN_CHECKS = ("serfHealth",)
 
 

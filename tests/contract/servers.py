@@ -97,7 +97,7 @@ class Server:
 
     def restart(self) -> None:
         """Starts a killed agent again with the same ports, configuration and data. Raises AssertionError."""
-        self.process = _spawn(self.arguments, self.folder)
+        self.process = spawn(self.arguments, self.folder)
         trouble = _wait_until_ready(self)
         assert trouble is None, f"the {self.kind} agent did not start again ({trouble}); its log ends:\n{self.log()}"
 
@@ -150,10 +150,11 @@ def _launch(prefix: list[str], kind: str, profile: str) -> Server:
     arguments = [*prefix, "agent", *mode, "-bind=127.0.0.1", "-client=127.0.0.1", f"-node={NODE}"]
     arguments += [f"-node-id={node_id}", "-datacenter=dc1", f"-config-file={configuration}"]
     arguments += [f"-{name}-port={port}" for name, port in ports.items()]
-    return Server(kind, profile, node_id, ports, _spawn(arguments, folder), folder, arguments)
+    return Server(kind, profile, node_id, ports, spawn(arguments, folder), folder, arguments)
 
 
-def _spawn(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
+def spawn(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    """Starts a process that logs into its folder and knows nothing of the caller's own agent."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("CONSUL_", "LICTOR_"))}
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(  # ends in Server.stop
