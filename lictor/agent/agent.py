@@ -28,6 +28,8 @@ from lictor.agent.forwarding import block
 from lictor.agent.gossip_metrics import GossipMetrics
 from lictor.agent.leaves import Leaves
 from lictor.agent.leaves_files import LeafFiles
+from lictor.agent.live_connections import QUERY as LIVE_CONNECTIONS
+from lictor.agent.live_connections import LiveConnections
 from lictor.agent.local import LocalState
 from lictor.agent.logs import LogSystem, logger
 from lictor.agent.metrics import Metrics, PrefixFilter, Telemetry, from_config
@@ -124,6 +126,7 @@ class Agent:
         self.metrics: Metrics = _metrics(config)
         self.local = LocalState(self.node, self.store.watches.fire)
         self.events = EventLog(self.store.watches.fire)
+        self.connections = LiveConnections(lambda: self.local.services)
         self._set_tokens: dict[str, str] = self.files.tokens()
         self.server: Server | None = None
         self.leadership: Leadership | None = None
@@ -453,6 +456,7 @@ class Agent:
         pools = self.pools
         pools.servers_known = self._gossip_places
         pools.on_event = self._event_came
+        pools.on_query = self._query_came
         if self.serving is not None:
             formation = self.serving.formation
             pools.on_servers = lambda servers: formation.meet([server.address for server in servers])
@@ -730,6 +734,12 @@ class Agent:
             log.warn("an event cannot be read", event=name, error=str(error))
             return
         self.take_event(event)
+
+    def _query_came(self, name: str, payload: bytes, room: int) -> bytes | None:
+        """A query of the pool. Returns what this agent answers, None for what is none of its business."""
+        if name != LIVE_CONNECTIONS:
+            return None
+        return self.connections.answer(payload, room, asyncio.get_running_loop().time())
 
     def take_event(self, event: UserEvent) -> None:
         """An event has come: keep it, and obey it, where it is for this node."""

@@ -39,7 +39,7 @@ from lictor.gossip.keyring import Keyring, KeyringError, decode_key
 from lictor.gossip.messages import Address
 from lictor.gossip.meter import NoMeter
 from lictor.gossip.pool import Pool, PoolConfig
-from lictor.gossip.pool_events import Change, EventReceived, KeyringChanged, MemberChanged, PoolEvent
+from lictor.gossip.pool_events import Change, EventReceived, KeyringChanged, MemberChanged, PoolEvent, QueryReceived
 from lictor.gossip.roster import PoolMember, Status
 from lictor.gossip.serf import Serf
 from lictor.gossip.settings import LAN, WAN, SerfSettings, SwimSettings
@@ -52,6 +52,7 @@ from lictor.model.member import ALIVE, Member
 
 RECLAIM = 30.0  # seconds after a node's failure before another one may have its name
 FOLDER = "serf"
+QUERY_FRAME = 64  # bytes that an answer to a query takes beside the member's name and what it says
 _OPERATIONS = dict(
     zip(KEY_OPERATIONS, (KeyOperation.LIST, KeyOperation.INSTALL, KeyOperation.USE, KeyOperation.REMOVE), strict=True)
 )
@@ -60,6 +61,9 @@ log = logger("agent.gossip")
 
 Event = Callable[[str, bytes, int], None]
 """Is told a user event: its name, its payload and its Lamport time."""
+
+Answer = Callable[[str, bytes, int], bytes | None]
+"""Is asked a query: its name, its payload, and how many bytes an answer may have. None for no answer."""
 
 
 class ServerSeen(msgspec.Struct, frozen=True):
@@ -74,7 +78,7 @@ class ServerSeen(msgspec.Struct, frozen=True):
 
 class LanPool:
     """See above. `folder` is the agent's data folder, None where nothing is kept. `on_change` is told once for all
-    that changed in one turn of the loop, `on_event` each user event.
+    that changed in one turn of the loop, `on_event` each user event; `on_query` is asked the queries of members.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class LanPool:
         self.name = f"{config.node_name}.{config.datacenter}" if wan else config.node_name
         self.on_change: Callable[[], None] = _nothing
         self.on_event: Event | None = None
+        self.on_query: Answer | None = None
         self.forgotten: set[str] = set()
         self._config = config
         self._node_id = node_id
@@ -314,6 +319,32 @@ class LanPool:
         except GossipError as error:
             raise Refused(str(error)) from None
 
+    async def query(self, name: str, payload: bytes) -> tuple[dict[str, bytes], list[str]]:
+        """Ask every member, and wait until those that are alive have answered, or for as long as queries last. Returns
+        the answers by member, and who was alive. Raises `Refused` for a question that is too long.
+        """
+        if self._pool is None:
+            return {}, []
+        alive = [member.name for member in self.members() if member.status == ALIVE]
+        try:
+            pending = await self._pool.query(name, payload, enough=len(alive))
+        except GossipError as error:
+            raise Refused(str(error)) from None
+        return dict(pending.responses), alive
+
+    def _answer(self, received: QueryReceived) -> None:
+        if self.on_query is None or self._pool is None:
+            return
+        query = received.query
+        room = self._pool.serf.settings.query_response_size_limit - len(self._pool.serf.name.encode()) - QUERY_FRAME
+        payload = self.on_query(query.name, query.payload, room)
+        if payload is None:
+            return
+        try:
+            self._do(lambda serf, now: serf.queries.respond(received, payload, now))
+        except GossipError as error:
+            log.debug("a query cannot be answered", query=query.name, error=str(error))
+
     def _told(self, event: PoolEvent) -> None:
         match event:
             case MemberChanged(change, member):
@@ -324,6 +355,9 @@ class LanPool:
                     self.on_event(user.name, user.payload, user.l_time)
             case KeyringChanged():
                 self._save_keys()
+            case QueryReceived():
+                # The pool is in the middle of what brought it.
+                asyncio.get_running_loop().call_soon(self._answer, event)
             case _:
                 pass
 

@@ -56,7 +56,8 @@ class KeyringState(msgspec.Struct, frozen=True):
 class Pools:
     """See above. Whoever runs it sets the callbacks before `open`.
 
-    `on_change` is told that the datacenter's members changed, `on_event` a user event, `on_servers` the servers of this
+    `on_change` is told that the datacenter's members changed, `on_event` a user event, `on_query` is asked the queries
+    of members (their name and payload, and the room for an answer), `on_servers` is told the servers of this
     datacenter that are alive, `on_gossip` places where gossip was found and so no server's calls are; `servers_known`
     gives node names and gossip places of servers that are known by their calls.
     """
@@ -73,6 +74,7 @@ class Pools:
         self.wan: LanPool | None = None
         self.on_change: Callable[[], None] = _nothing
         self.on_event: Callable[[str, bytes, int], None] | None = None
+        self.on_query: Callable[[str, bytes, int], bytes | None] | None = None
         self.on_servers: Callable[[list[ServerSeen]], None] | None = None
         self.on_gossip: Callable[[Sequence[Place]], None] | None = None
         self.servers_known: Callable[[], Iterable[tuple[str, Place]]] | None = None
@@ -129,6 +131,7 @@ class Pools:
                 self.wan = pool
             else:
                 pool.on_event = self.on_event
+                pool.on_query = self.on_query
                 self.lan = pool
                 self._since = loop.time()
         if self.lan is not None:

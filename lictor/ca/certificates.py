@@ -48,6 +48,16 @@ _NAME_LENGTH = 64  # characters of a common name (RFC 5280, appendix A.1)
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 T = TypeVar("T", bound=x509.ExtensionType)
+# What reading raises for odd bytes, whatever it is that is read.
+_ODD = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
@@ -116,7 +126,7 @@ def load_key(pem: str) -> PrivateKey:
     """Read a private key. Raises `BadCertificate`, which says nothing of what was read."""
     try:
         key = load_pem_private_key(pem.encode(), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except _ODD:
         raise BadCertificate("the private key is no PEM of a key without a password") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise BadCertificate("the private key is neither an elliptic curve key nor one of RSA")
@@ -181,7 +191,7 @@ def read_request(pem: str) -> CertificateRequest:
         names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         names = x509.SubjectAlternativeName([])
-    except (ValueError, x509.DuplicateExtension):
+    except _ODD:
         raise BadCertificate("the certificate request has extensions that cannot be read") from None
     found = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
     if len(found) != 1 or len(list(names)) != 1:
@@ -200,7 +210,7 @@ def _load_request(pem: str) -> x509.CertificateSigningRequest:
         request = x509.load_pem_x509_csr(pem.encode())
         _strong(request.public_key())
         proved = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except _ODD as error:
         raise BadCertificate(f"the certificate request cannot be read: {error}") from None
     if not proved:
         raise BadCertificate("the certificate request is not signed with the key that it is for")
@@ -404,7 +414,7 @@ def join_chain(*pems: str | Iterable[str]) -> str:
 def _load(pem: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem.encode())
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except _ODD as error:
         raise BadCertificate(f"the certificate cannot be read: {error}") from None
 
 
@@ -413,7 +423,7 @@ def _extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
-    except (ValueError, x509.DuplicateExtension) as error:
+    except _ODD as error:
         raise BadCertificate(f"the certificate has extensions that cannot be read: {error}") from None
 
 

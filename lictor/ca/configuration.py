@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from lictor.ca.provider import ProviderError
-from lictor.model.duration import format_duration, parse_nanoseconds
+from lictor.model.duration import MAX_NANOSECONDS, format_duration, parse_nanoseconds
 
 BUILTIN = "consul"
 VAULT = "vault"
@@ -163,10 +163,12 @@ def _duration(config: Mapping[str, Any], key: str, ordinary: float) -> float:
         return ordinary
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise _undecodable(key, "expected a duration")
+    if isinstance(value, str) and re.fullmatch(r"\d{1,30}", value):
+        value = int(value)
     if not isinstance(value, str):
+        if not abs(value) <= MAX_NANOSECONDS:
+            raise _undecodable(key, "a duration has at most 63 bits of nanoseconds")
         return value / NANOSECONDS
-    if re.fullmatch(r"\d{1,30}", value):
-        return int(value) / NANOSECONDS
     try:
         return parse_nanoseconds(value) / NANOSECONDS
     except ValueError as error:

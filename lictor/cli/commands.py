@@ -48,6 +48,10 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ),
     ("intention", "create"): ("lictor.cli.intention.create", "Create intentions for service connections."),
     ("intention", "delete"): ("lictor.cli.intention.delete", "Delete an intention."),
+    ("intention", "explain"): (
+        "lictor.cli.intention.explain",
+        "Say why a connection is allowed or denied, and what would change it.",
+    ),
     ("intention", "get"): ("lictor.cli.intention.get", "Show information about an intention."),
     ("intention", "list"): ("lictor.cli.intention.list", "List all intentions."),
     ("intention", "match"): ("lictor.cli.intention.match", "Show intentions that match a source or destination."),

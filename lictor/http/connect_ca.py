@@ -1,5 +1,6 @@
 """`/v1/connect/ca` and `/v1/agent/connect/ca/roots`: the mesh's authority, whom to trust and how it is configured."""
 
+import contextlib
 import datetime
 from typing import Any
 
@@ -107,15 +108,19 @@ def agent_roots(api: Api, request: Request) -> ReadFunction:
 
 @family.action("GET", "/v1/connect/ca/configuration")
 async def configuration(api: Api, request: Request) -> Any:
-    """The authority's configuration, without what is secret of it."""
+    """The authority's configuration, without what is secret of it. `State` tells of what keeps it from its work."""
     _require_mesh(api)
     request.require("operator", "", READ)
     await api.confirm(request)
     found = api.agent.store.read(connect_ca.configuration).value
+    leadership, trouble = api.agent.leadership, ""
+    if leadership is not None:
+        with contextlib.suppress(NoLeader):
+            trouble = await leadership.connect_ca.leaders_trouble()
     return {
         "Provider": found.provider if found is not None else "",
         "Config": shown(found.config) or None if found is not None else None,
-        "State": None,
+        "State": {"Trouble": trouble} if trouble else None,
         "ForceWithoutCrossSigning": found is not None and found.force_without_cross_signing,
         "CreateIndex": found.create_index if found is not None else 0,
         "ModifyIndex": found.modify_index if found is not None else 0,

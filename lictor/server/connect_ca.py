@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lictor.ca.provider import Surroundings
+from lictor.ca.provider import ProviderError, Surroundings
 from lictor.model.authorizer import ALLOW_ALL, Authorizer
 from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotLeader, Refused
 from lictor.model.transport import UNREADABLE, Caller, Transport
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SIGN = "connect.sign"
 SIGN_INTERMEDIATE = "connect.sign-intermediate"
 CHANGE = "connect.change"
+TROUBLE = "connect.trouble"
 
 FIRST_PAUSE = 1.0  # seconds before the provider is tried again
 LONGEST_PAUSE = 60.0
@@ -97,6 +98,7 @@ class ConnectCA:
         calls.register(SIGN, self._on_sign, repeatable=True)
         calls.register(SIGN_INTERMEDIATE, self._on_sign_intermediate, repeatable=True)
         calls.register(CHANGE, self._on_change, repeatable=False)
+        calls.register(TROUBLE, self._on_trouble, repeatable=True)
 
     @property
     def enabled(self) -> bool:
@@ -126,6 +128,10 @@ class ConnectCA:
         self._require()
         await self._calls.call(CHANGE, _encode(given))
 
+    async def leaders_trouble(self) -> str:
+        """Why the authority cannot do its work, or soon cannot; empty where it can. Raises `NoLeader`."""
+        return _decode_text(await self._calls.call(TROUBLE, b""))
+
     def _require(self) -> None:
         if not self.enabled:
             raise NotEnabled
@@ -138,14 +144,11 @@ class ConnectCA:
             return
         await self._begun.wait()
         keeper = self._keeper = await self._make_keeper()
-        store, wake = self._server.store, asyncio.Event()
+        store, loop, wake = self._server.store, asyncio.get_running_loop(), asyncio.Event()
         changed = _Changed(wake)
         pause = FIRST_PAUSE
         try:
             while True:
-                wake.clear()
-                store.watches.discard(changed)
-                store.watches.add(changed, (("authority",), ("ca-roots",)))
                 try:
                     wait, pause = await keeper.look(), FIRST_PAUSE
                     self._told(keeper.problem)
@@ -156,9 +159,13 @@ class ConnectCA:
                     wait, pause = pause * self._chance.uniform(0.5, 1.0), min(2 * pause, LONGEST_PAUSE)
                 if keeper.ready:
                     self._ready.set()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await wake.wait()
+                until, known = loop.time() + wait, keeper.configuration()
+                while known == keeper.configuration() and loop.time() < until:
+                    wake.clear()
+                    store.watches.add(changed, (("authority",),))
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout_at(until):
+                            await wake.wait()
         finally:
             store.watches.discard(changed)
             self._ready.clear()
@@ -196,11 +203,15 @@ class ConnectCA:
         if self._turns is None:
             self._turns = Turns(asyncio.get_running_loop().time)
         async with self._turns.turn(keeper.common):
+            failing = keeper.failing
             try:
-                return _encode(await keeper.sign(asked, self._authorizer(asked.token), self._datacenter))
-            finally:
-                if keeper.problem or self.trouble:
-                    self._told(keeper.problem)
+                signed = await keeper.sign(asked, self._authorizer(asked.token), self._datacenter)
+            except ProviderError as error:
+                self._told(str(error))
+                raise
+            if failing and self.trouble == failing:
+                self._told(keeper.problem)
+            return _encode(signed)
 
     async def _on_sign_intermediate(self, body: bytes) -> bytes:
         keeper = await self._having()
@@ -216,6 +227,9 @@ class ConnectCA:
             self._told("")
             self._ready.set()
         return b""
+
+    async def _on_trouble(self, body: bytes) -> bytes:
+        return _encode(self.trouble)
 
 
 def serve_signing(transport: Transport, authority: ConnectCA) -> None:

@@ -43,12 +43,12 @@ class AuthorityKeeper:
         self._settings = settings
         self._around = around
         self._provider: Provider | None = None
-        self._of = ""  # the cluster whose provider is open
-        self._revision = -1  # of what it was opened with
+        self._opened: CAConfiguration | None = None  # what the provider was opened with, as it is written down
         self._common = Common()
         self._busy = asyncio.Lock()
+        self._closed = False
         self._ending = ""  # what is about to end, and cannot be renewed here
-        self._failing = ""  # why the last leaf could not be signed
+        self.failing = ""  # why the last leaf could not be signed
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
@@ -60,14 +60,15 @@ class AuthorityKeeper:
     @property
     def problem(self) -> str:
         """What keeps the provider from its work or threatens it, or an authority that ends from being renewed."""
-        return self._failing or (self._provider.problem if self._provider is not None else "") or self._ending
+        return self.failing or (self._provider.problem if self._provider is not None else "") or self._ending
 
     @property
     def common(self) -> Common:
         """What all providers go by, as it is configured."""
         return self._common
 
-    def _configuration(self) -> CAConfiguration | None:
+    def configuration(self) -> CAConfiguration | None:
+        """What is written down, as it is now."""
         found: CAConfiguration | None = self._server.store.authority.get(ONLY)
         return found
 
@@ -87,10 +88,10 @@ class AuthorityKeeper:
         look, at most.
         """
         async with self._busy:
-            configuration = self._configuration()
+            configuration = self.configuration()
             if configuration is None:
                 configuration = await self._begin()
-            if self._provider is None or self._of != configuration.cluster or self._revision != configuration.revision:
+            if self._provider is None or self._opened != configuration:
                 await self._open(configuration)
             else:
                 await self._renew(configuration)
@@ -100,6 +101,7 @@ class AuthorityKeeper:
 
     async def close(self) -> None:
         """The leadership is over."""
+        self._closed = True
         provider, self._provider = self._provider, None
         if provider is not None:
             await provider.close(remove=False)
@@ -111,7 +113,7 @@ class AuthorityKeeper:
         cluster = str(uuid.UUID(int=self._around.chance(128), version=4))
         await self._write(0, CAConfiguration(cluster, self._settings.provider, config, {}), ())
         log.info("the mesh has its trust domain: domain=%s provider=%s", trust_domain(cluster), self._settings.provider)
-        found = self._configuration()
+        found = self.configuration()
         assert found is not None
         return found
 
@@ -126,19 +128,18 @@ class AuthorityKeeper:
             await provider.close(remove=False)
             raise
         former, self._provider, self._common = self._provider, provider, common
-        self._of = configuration.cluster
         if former is not None:
             await former.close(remove=False)
         await self._take(configuration, provider, authority)
-        self._revision = self._newest()
+        self._opened = self.configuration()
 
     async def _renew(self, configuration: CAConfiguration) -> None:
         """Have the provider renew what it should."""
         assert self._provider is not None
         authority = await self._provider.renew()
-        self._failing = ""  # it is there, and the next request will tell the rest
+        self.failing = ""  # it is there, and the next request will tell the rest
         await self._take(configuration, self._provider, authority)
-        self._revision = self._newest()
+        self._opened = self.configuration()
 
     async def _take(self, configuration: CAConfiguration, provider: Provider, authority: Authority) -> None:
         """Write down the authority that a provider has, where it is another one than is known."""
@@ -159,7 +160,7 @@ class AuthorityKeeper:
 
     async def _replace_old_root(self) -> None:
         """Have another root made where the active one is about to end and the built-in provider has made it."""
-        active, configuration = self._active(), self._configuration()
+        active, configuration = self._active(), self.configuration()
         self._ending = ""
         if active is None or configuration is None or self._around.clock() < roots_of.renew_at(active):
             return
@@ -172,14 +173,14 @@ class AuthorityKeeper:
 
     async def _prune(self) -> None:
         """Take away former roots under which nothing is good any more."""
-        before, configuration = self._roots(), self._configuration()
+        before, configuration = self._roots(), self.configuration()
         after = roots_of.pruned(before, self._around.clock())
         if configuration is not None and after != before:
             for root in before:
                 if root.id not in {kept.id for kept in after}:
                     log.info("a former root of the mesh is trusted no more: root=%s", root.id)
             await self._write(configuration.revision, configuration, after)
-            self._revision = self._newest()
+            self._opened = self.configuration()
 
     def _until_next(self) -> float:
         now = self._around.clock()
@@ -199,9 +200,9 @@ class AuthorityKeeper:
         try:
             signed = await provider.sign(request.pem, request.identity, self._common.leaf_life)
         except ProviderError as error:
-            self._failing = str(error)
+            self.failing = str(error)
             raise
-        self._failing = ""
+        self.failing = ""
         leaf = certificates.read_certificate(signed)
         if leaf.uris != (request.identity.uri,):
             raise ProviderError("the provider has signed a certificate of another identity than was asked for")
@@ -232,7 +233,7 @@ class AuthorityKeeper:
         `ProviderError`: then nothing has changed.
         """
         async with self._busy:
-            configuration = self._configuration()
+            configuration = self.configuration()
             if configuration is None:
                 raise Refused("CA is not initialized yet")
             if given.modify_index and given.modify_index != configuration.modify_index:
@@ -277,8 +278,11 @@ class AuthorityKeeper:
         except BaseException:
             await provider.close(remove=False)
             raise
+        if self._closed:
+            await provider.close(remove=False)
+            return
         former, self._provider, self._common = self._provider, provider, common
-        self._revision = self._newest()
+        self._opened = self.configuration()
         if former is not None:
             await former.close(remove=former.kind != kind)
 
@@ -315,10 +319,6 @@ class AuthorityKeeper:
             raise done
         if not done:
             raise Refused("could not atomically update roots and config: try again")
-
-    def _newest(self) -> int:
-        found = self._configuration()
-        return found.revision if found is not None else -1
 
 
 def _kept(kind: str, config: dict[str, Any]) -> dict[str, Any]:

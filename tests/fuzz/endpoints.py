@@ -156,6 +156,17 @@ CONFIGS: tuple[dict[str, Any], ...] = (
     {"Kind": "jwt-provider", "Name": "j", "Issuer": "x", "JSONWebKeySet": {"Local": {"JWKS": "e30="}}},
     {"Kind": "inline-certificate", "Name": "c", "Certificate": "x", "PrivateKey": "y"},
 )  # fmt: skip
+INTENTION = {
+    "SourceNS": "default",
+    "SourceName": "web",
+    "DestinationNS": "default",
+    "DestinationName": "db",
+    "SourceType": "consul",
+    "Action": "allow",
+    "Description": "d",
+    "Meta": {"k": "v"},
+    "Precedence": 9,
+}
 
 BODIES: dict[tuple[str, str], tuple[Any, ...]] = {
     ("PUT", "/v1/agent/service/register"): (
@@ -188,6 +199,15 @@ BODIES: dict[tuple[str, str], tuple[Any, ...]] = {
         {"Node": "n1", "Segment": "", "Coord": {"Vec": [0.1] * 8, "Error": 1.5, "Adjustment": 0, "Height": 1e-5}},
     ),
     ("PUT", "/v1/config"): CONFIGS,
+    ("POST", "/v1/connect/intentions"): (INTENTION,),
+    ("PUT", "/v1/connect/intentions/:id"): (INTENTION,),
+    ("PUT", "/v1/connect/intentions/exact"): (
+        INTENTION,
+        {"Permissions": [{"Action": "allow", "HTTP": {"PathRegex": "/a.*", "Header": [{"Name": "x", "Exact": "y"}]}}]},
+    ),
+    ("PUT", "/v1/agent/connect/connections/:proxy_id"): (
+        {"Inbound": [{"SourceURI": "spiffe://x.consul/ns/default/dc/dc1/svc/web", "Connections": 3}]},
+    ),
     ("PUT", "/v1/snapshot"): ("no archive",),
     ("PUT", "/v1/operator/autopilot/configuration"): (
         {
@@ -211,6 +231,7 @@ PARAMETERS = (
     "format", "loglevel", "logjson", "wan", "segment", "enable", "reason", "note", "name", "node", "service", "id",
     "address", "relay-factor", "local-only", "max_stale", "merge-central-config", "replace-existing-checks", "prune",
     "peer", "partition", "kind", "source", "create", "ingress", "connect",
+    "by", "destination", "source-type", "change",
 )  # fmt: skip
 
 FILTERS = (

@@ -49,6 +49,10 @@ WHOLE = (
     "/v1/config/service-resolver",
     "/v1/config/service-intentions",
     "/v1/config/proxy-defaults",
+    "/v1/connect/intentions",
+    "/v1/connect/intentions/match?by=destination&name=web&name=db",
+    "/v1/connect/intentions/match?by=source&name=web",
+    "/v1/agent/connect/connections",
 )
 # Words of Python's own errors, which no answer may hold.
 PYTHON = (

@@ -14,6 +14,7 @@ from lictor.model.transport import Caller
 from lictor.raft.consensus import Machine, Peer, Progress, ServerChange, ServerRecord
 from lictor.server import hello
 from lictor.server.autopilot_config import AutopilotConfig
+from lictor.server.connect_ca_settings import NO_MESH, CASettings
 from lictor.server.hello import Hello
 from lictor.server.leadership import Leadership
 from lictor.server.server import Server
@@ -149,7 +150,13 @@ class Place:
         self.server = Server(self.store, agreement, clock=lambda: asyncio.get_running_loop().time())
         self.members_told = 0
         self.leadership = Leadership(
-            self.server, self.transport, self.hello, members_changed=self._told, first_autopilot=FIRST
+            self.server,
+            self.transport,
+            self.hello,
+            members_changed=self._told,
+            first_autopilot=FIRST,
+            authority=group.authority,
+            datacenter="dc1",
         )
         self.transport.on_call(hello.METHOD, self._answer)
 
@@ -186,9 +193,10 @@ class Place:
 
 
 class Group:
-    """Servers `a`, `b`, ... on one wire; the first ones vote."""
+    """Servers `a`, `b`, ... on one wire; the first ones vote. `authority` is what the mesh's begins with."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, authority: CASettings = NO_MESH) -> None:
+        self.authority = authority
         self.wire = Wire()
         self.leader = ""
         self.term = 1
