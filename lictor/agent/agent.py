@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from lictor.agent.launcher import Launcher
     from lictor.agent.lookup_map import LookupMap
     from lictor.agent.serving import Serving
+    from lictor.rpc.security import Security
     from lictor.server.connect_ca_requests import SignedLeaf
 
 T = TypeVar("T")
@@ -200,7 +201,7 @@ class Agent:
     def _beside_servers(self) -> "Client":
         from lictor.agent.client import Client  # takes a while to import, and -dev does without
 
-        return Client(self.config, self.store, lambda: len(self.members()))
+        return Client(self.config, self.store, lambda: len(self.members()), self.metrics)
 
     def _alone(self, machine: Machine) -> Consensus:
         return SingleVoter(machine, self.server_record)
@@ -757,13 +758,11 @@ class Agent:
 
     async def take_config(self, config: RuntimeConfig) -> None:
         """Take over a new configuration whose differences can all change while running. Raises `LictorError` and
-        changes nothing where its services or checks cannot be registered, or its TLS files not be used.
+        changes nothing where its services or checks cannot be registered, its TLS files not be used, or its tags not be
+        told.
         """
-        if self.serving is not None:
-            self.serving.reload(config)
-        if self.client is not None:
-            self.client.reload(config)
-        self.pools.reload(config)
+        self.pools.judge(config)
+        security = self._tls_of(config)
         before, self.config = self.config, config
         try:
             await self.registry.apply_definitions(config.services, config.checks)
@@ -771,10 +770,22 @@ class Agent:
             self.config = before
             raise
         self.registry.configure()
+        network = self.serving or self.client
+        if network is not None and security is not None:
+            network.reload(config, security)
+        self.pools.reload(config)
         telemetry = config.telemetry
         self.metrics.filter = PrefixFilter(tuple(telemetry.prefix_filter), telemetry.filter_default)
         self.local.node_changed()
         await self.synced()
+
+    def _tls_of(self, config: RuntimeConfig) -> "Security | None":
+        """TLS between agents, where there are others. Raises `LictorError` for files that cannot be used."""
+        if self.serving is None and self.client is None:
+            return None
+        from lictor.agent.rpc_tls import rpc_tls  # takes a while to import, and -dev does without
+
+        return rpc_tls(config)
 
     async def reload(self) -> list[str]:
         """Read the configuration anew. Returns the keys that need a restart. Raises `Refused` with what is wrong with

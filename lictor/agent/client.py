@@ -26,6 +26,7 @@ from lictor.agent.forwarding import (
     encode,
 )
 from lictor.agent.logs import logger
+from lictor.agent.metrics import Metrics
 from lictor.agent.replica import NotCoverable, PartialReplica
 from lictor.agent.rpc_limits import network_limits
 from lictor.agent.rpc_tls import rpc_tls
@@ -35,6 +36,7 @@ from lictor.model.errors import LictorError, NoLeader, RateExceeded, Refused, Un
 from lictor.model.transport import UNREADABLE, Unreachable
 from lictor.rpc.network import Network
 from lictor.rpc.rate import Bucket
+from lictor.rpc.security import Security
 from lictor.server.for_agents import APPLY, Applied, decode_applied, encode_command
 from lictor.store.numbered_results import decode_result
 from lictor.store.store import Store
@@ -60,7 +62,7 @@ class Client:
     that cannot be used.
     """
 
-    def __init__(self, config: RuntimeConfig, store: Store, members: Callable[[], int]) -> None:
+    def __init__(self, config: RuntimeConfig, store: Store, members: Callable[[], int], metrics: Metrics) -> None:
         self._config = config
         self._members = members
         self._chance = random.SystemRandom()
@@ -84,9 +86,9 @@ class Client:
         self._silent: set[str] = set()  # servers of which the log says that they do not answer
         self._rebalancing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.calls = 0
-        self.failures = 0
-        self.limited = 0
+        self._metrics = metrics
+        self._calls = metrics.counter("client.rpc")
+        self._limited = metrics.counter("client.rpc.exceeded")
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -104,11 +106,9 @@ class Client:
         await self.replica.close()
         await self.network.close()
 
-    def reload(self, config: RuntimeConfig) -> None:
-        """Use what the certificate files hold now, and the keys of TLS, limits and the cache. Raises `LictorError`, and
-        then nothing has changed.
-        """
-        self.network.configure(rpc_tls(config), network_limits(config))
+    def reload(self, config: RuntimeConfig, security: Security) -> None:
+        """Use what the certificate files hold now, and the keys of TLS, limits and the cache."""
+        self.network.configure(security, network_limits(config))
         self._config = config
         self._bucket = _bucket(config, self._loop.time())
         cache = config.cache
@@ -271,12 +271,12 @@ class Client:
         """Whom to ask. Raises `NoServers`, `RateExceeded`."""
         now = self._loop.time()
         if not self._bucket.take(now):
-            self.limited += 1
+            self._limited.add()
             raise RateExceeded
         address = self.servers.pick(now)
         if not address:
             raise NoServers
-        self.calls += 1
+        self._calls.add()
         return address
 
     async def _ask(self, once: Callable[[str], Awaitable[T]]) -> T:
@@ -312,7 +312,7 @@ class Client:
         return self.servers.pick(self._loop.time())
 
     def _failed(self, address: str, error: Exception) -> None:
-        self.failures += 1
+        self._metrics.counter("client.rpc.failed", server=address).add()
         if address not in self._silent:
             self._silent.add(address)
             log.warn("a server does not answer, asking another one", server=address, error=str(error))

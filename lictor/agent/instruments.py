@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import resource
 import threading
@@ -36,6 +37,7 @@ from lictor.model.version import API_VERSION
 if TYPE_CHECKING:
     from lictor.agent.agent import Agent
     from lictor.agent.metrics import Metrics, Sample
+    from lictor.agent.replica import PartialReplica
 
 _NAMES: dict[type, str] = {
     KVWrite: "kvs.apply",
@@ -112,8 +114,16 @@ def publish(agent: Agent) -> None:
     gauge("agent.services", lambda: len(agent.local.services))
     for status in (PASSING, WARNING, CRITICAL):
         gauge("agent.checks", _checks_with(agent, status), status=status)
+    if agent.client is not None:
+        _replica(agent.metrics, agent.client.replica)
     if agent.server is None:
         return
+    if agent.serving is not None:
+        subscriptions = agent.serving.subscriptions
+        gauge("replica.sessions", lambda: subscriptions.sessions)
+        gauge("replica.followed_topics", lambda: subscriptions.topics)
+        gauge("replica.pieces", lambda: subscriptions.pieces)
+        gauge("replica.overflows", lambda: subscriptions.overflows)
     store, consensus = agent.store, agent.server.consensus
     gauge("server.isLeader", lambda: float(consensus.is_leader))
     gauge("raft.applied_index", lambda: _integer(consensus.stats().get("applied_index", "")))
@@ -131,6 +141,19 @@ def publish(agent: Agent) -> None:
     gauge("state.sessions", lambda: len(store.sessions), datacenter=dc)
     for role, name in (("consul", "members.servers"), ("node", "members.clients")):
         gauge(name, _members_with(agent, role), datacenter=dc)
+
+
+def _replica(metrics: Metrics, replica: PartialReplica) -> None:
+    """What a client agent holds of the servers' state; Lictor's own names."""
+    gauge = metrics.gauge_of
+    gauge("replica.topics", lambda: replica.topics)
+    gauge("replica.rows", lambda: replica.rows)
+    gauge("replica.age", lambda: replica.age if math.isfinite(replica.age) else -1.0)
+    gauge("replica.following", lambda: float(replica.ready))
+    gauge("replica.changes", lambda: replica.changes)
+    gauge("replica.streams", lambda: replica.streams)
+    gauge("replica.misses", lambda: replica.misses)
+    gauge("replica.dropped", lambda: replica.dropped)
 
 
 def _runtime(agent: Agent) -> None:

@@ -41,7 +41,7 @@ from lictor.gossip.meter import NoMeter
 from lictor.gossip.pool import Pool, PoolConfig
 from lictor.gossip.pool_events import Change, EventReceived, KeyringChanged, MemberChanged, PoolEvent, QueryReceived
 from lictor.gossip.roster import PoolMember, Status
-from lictor.gossip.serf import Serf
+from lictor.gossip.serf import Serf, check_tags
 from lictor.gossip.settings import LAN, WAN, SerfSettings, SwimSettings
 from lictor.gossip.sockets import Sockets
 from lictor.model.coordinate_entry import Coord, CoordinateEntry
@@ -172,14 +172,19 @@ class LanPool:
         if self._pool is not None:
             await self._pool.stop()
 
+    def judge(self, config: RuntimeConfig) -> None:
+        """Raise `LictorError` where `reload` could not take it over: where its tags are too long."""
+        try:
+            check_tags(pool_tags(config, self._node_id, wan=self.wan))
+        except GossipError as error:
+            raise LictorError(str(error)) from None
+
     def reload(self, config: RuntimeConfig) -> None:
         """Take over what may change while running: the tags. Raises `LictorError` where they are too long."""
+        self.judge(config)
         tags = pool_tags(config, self._node_id, wan=self.wan)
         if self._pool is not None and tags != self._pool.serf.tags:
-            try:
-                self._do(lambda serf, now: serf.set_tags(tags, now))
-            except GossipError as error:
-                raise LictorError(str(error)) from None
+            self._do(lambda serf, now: serf.set_tags(tags, now))
         self._config = config
 
     def _file(self, kind: str, folder: Path | None) -> Path | None:

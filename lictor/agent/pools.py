@@ -183,6 +183,11 @@ class Pools:
         """The pools that there are."""
         return [pool for pool in (self.lan, self.wan) if pool is not None]
 
+    def judge(self, config: RuntimeConfig) -> None:
+        """Raise `LictorError` where `reload` could not take it over."""
+        for pool in self.running():
+            pool.judge(config)
+
     def reload(self, config: RuntimeConfig) -> None:
         """Take over what may change while running. Raises `LictorError`."""
         for pool in self.running():

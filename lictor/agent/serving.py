@@ -27,6 +27,7 @@ from lictor.raft.replica import Replica
 from lictor.raft.settings import RaftSettings, World, election_timeout
 from lictor.raft.wal import DamagedLog, DiskFailed, DiskFull
 from lictor.rpc.network import Network
+from lictor.rpc.security import Security
 from lictor.server import recovery
 from lictor.server.for_agents import serve_agents
 from lictor.server.formation import Formation
@@ -127,11 +128,9 @@ class Serving:
         """The longest silence of a leader that is well, in seconds."""
         return _raft_settings(self._config).tick
 
-    def reload(self, config: RuntimeConfig) -> None:
-        """Use what the certificate files hold now, and the keys of TLS, limits and snapshots. Raises `LictorError`,
-        and then nothing has changed.
-        """
-        self.network.configure(rpc_tls(config), network_limits(config))
+    def reload(self, config: RuntimeConfig, security: Security) -> None:
+        """Use what the certificate files hold now, and the keys of TLS, limits and snapshots."""
+        self.network.configure(security, network_limits(config))
         self._config = config
         self._replica.settings = _raft_settings(config)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import platform
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from lictor.model.version import API_VERSION, __version__
 if TYPE_CHECKING:
     from lictor.agent.agent import Agent
     from lictor.agent.lan import LanPool
+    from lictor.agent.replica import PartialReplica
 
 _SERF = (
     "coordinate_resets",
@@ -60,6 +62,10 @@ def stats(agent: Agent) -> dict[str, dict[str, str]]:
         },
         "serf_lan": _serf(agent, agent.pools.lan, len(agent.members())),
     }
+    if agent.client is not None:
+        found["replica"] = _replica(agent.client.replica)
+    if agent.lookup_map is not None:
+        found["lookup_map"] = {"path": str(agent.lookup_map.path), "size": str(agent.lookup_map.size)}
     if agent.server is not None:
         found["raft"] = agent.server.consensus.stats()
         found["serf_wan"] = _serf(agent, agent.pools.wan, len(agent.members(wan=True)))
@@ -68,7 +74,8 @@ def stats(agent: Agent) -> dict[str, dict[str, str]]:
 
 def _consul(agent: Agent) -> dict[str, str]:
     if agent.server is None:
-        return {"acl": "disabled", "known_servers": "0", "server": "false"}
+        known = len(agent.client.servers) if agent.client is not None else 0
+        return {"acl": "disabled", "known_servers": str(known), "server": "false"}
     return {
         "acl": "disabled",
         "bootstrap": str(agent.config.bootstrap).lower(),
@@ -76,6 +83,17 @@ def _consul(agent: Agent) -> dict[str, str]:
         "leader": str(agent.server.consensus.is_leader).lower(),
         "leader_addr": agent.server.consensus.leader,
         "server": "true",
+    }
+
+
+def _replica(replica: PartialReplica) -> dict[str, str]:
+    """What the agent holds of the servers' state, and since when, in seconds, it may have changed."""
+    return {
+        "age": f"{replica.age:.3f}" if math.isfinite(replica.age) else "never",
+        "index": str(replica.index),
+        "rows": str(replica.rows),
+        "server": replica.server,
+        "topics": str(replica.topics),
     }
 
 

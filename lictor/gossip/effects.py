@@ -67,6 +67,9 @@ class Delegate(Protocol):
     def refusal(self, name: str, addr: bytes, meta: bytes) -> str:
         """Why a node must not be in this pool; empty when it may."""
 
+    def same_node(self, meta: bytes, other: bytes) -> bool:
+        """Whether the metadata of two is that of one node, which only has another address."""
+
     def user_message(self, body: bytes, now: float) -> None:
         """A message of this layer arrived."""
 

@@ -30,6 +30,7 @@ from lictor.gossip.pool_events import (
     MemberChanged,
     PoolEvent,
     QueryProgressed,
+    QueryReceived,
 )
 from lictor.gossip.queries import PendingQuery
 from lictor.gossip.roster import Status
@@ -191,6 +192,8 @@ class Pool(asyncio.DatagramProtocol):
             self._meter.count(_MEMBER_METRICS[event.change])
         elif isinstance(event, EventReceived):
             self._meter.count("serf.events")
+        elif isinstance(event, QueryReceived):
+            self._meter.count("serf.queries")
         if self._journal is not None:
             self._journal.record(event, self.serf.clock.time)
         if isinstance(event, QueryProgressed):
@@ -328,8 +331,10 @@ class Pool(asyncio.DatagramProtocol):
             self._log.debug("Failed fallback TCP ping to %s: %s", effect.to, error or type(error).__name__)
 
     async def _push_pull(self, to: Address, join: bool, ignore_old_events: bool) -> None:
+        begun = self._loop.time()
         async with asyncio.timeout(self._config.swim.stream_timeout):
             message = await self._exchange(to, self.serf.swim.local_state(join))
+        self._meter.sample("memberlist.pushPullNode", (self._loop.time() - begun) * 1000)
         if message.kind != Kind.PUSH_PULL:
             raise WireError(f"received invalid msgType ({message.kind}), expected pushPullMsg")
         self.do(lambda serf, now: serf.merge(message, join, now, ignore_old_events))

@@ -59,10 +59,17 @@ class Prober:
         self._probe: _Probe | None = None
         self._relays: dict[int, _Relay] = {}
         self._missed = False
+        self._hurried: Member | None = None
 
     def start(self, now: float) -> None:
         """Begins the rounds, at a random moment so that a pool started at once does not probe at once."""
         self._swim.timers.at(now + self._rng.random() * self._swim.settings.probe_interval, self._tick)
+
+    def hurry(self, member: Member, now: float) -> None:
+        """Probes a member next, at once where none is being probed."""
+        self._hurried = member
+        if self._probe is None:
+            self._next_member(now)
 
     def next_seq_no(self) -> int:
         """A number that an Ack can be told by."""
@@ -81,6 +88,10 @@ class Prober:
 
     def _next_member(self, now: float) -> None:
         swim = self._swim
+        hurried, self._hurried = self._hurried, None
+        if hurried is not None and not hurried.gone:
+            self._begin(hurried, now)
+            return
         to_the_dead = swim.settings.gossip_to_the_dead
         member = swim.members.next_probed(
             wanted=lambda m: not m.gone and m.name != swim.name,
@@ -98,6 +109,8 @@ class Prober:
         ping = self._ping(member.name)
         probe = _Probe(member, ping, now, now + swim.awareness.scaled(swim.settings.probe_interval))
         self._probe = probe
+        if swim.awareness.score > 0:
+            swim.counts["memberlist.degraded.probe"] += 1
         message = wire.encode(Kind.PING, ping)
         if member.state is State.ALIVE:
             swim.send(member.address, message, member)
@@ -132,7 +145,7 @@ class Prober:
     def _finish(self, now: float) -> None:
         probe, self._probe = self._probe, None
         if probe is not None:
-            self._swim.probe_times.append(now - probe.sent)
+            self._swim.sample("memberlist.probeNode", (now - probe.sent) * 1000)
             for timer in probe.timers:
                 timer.cancel()
         if self._missed:

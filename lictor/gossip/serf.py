@@ -56,6 +56,7 @@ from lictor.gossip.user_events import UserEvents
 from lictor.gossip.wire import StreamMessage
 
 CONFLICT = INTERNAL + "conflict"
+ID_TAG = "id"
 _SANE_EVENT_SIZE = 9 * 1024
 _RELAY_VERSION = 5
 _NANOSECONDS = 1_000_000_000
@@ -67,6 +68,12 @@ Admission = Callable[[str, str, dict[str, str]], str]
 def admit_all(name: str, host: str, tags: dict[str, str]) -> str:
     """Every node may be in the pool."""
     return ""
+
+
+def check_tags(tags: dict[str, str]) -> None:
+    """Raise GossipError for tags that are too long to be told."""
+    if len(encode_tags(tags)) > MAX_META:
+        raise GossipError(f"Encoded length of tags exceeds limit of {MAX_META} bytes")
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -176,9 +183,7 @@ class Serf:
 
     def set_tags(self, tags: dict[str, str], now: float) -> None:
         """Other tags for this node. Raises GossipError when they are too long."""
-        size = len(encode_tags(tags))
-        if size > MAX_META:
-            raise GossipError(f"Encoded length of tags exceeds limit of {MAX_META} bytes")
+        check_tags(tags)
         self._now = now
         self.tags = dict(tags)
         self.swim.update(now)
@@ -282,6 +287,14 @@ class Serf:
         except WireError as error:
             return str(error)
 
+    def same_node(self, meta: bytes, other: bytes) -> bool:
+        """Agents have an id of their own among their tags, which they keep for good."""
+        try:
+            own = decode_tags(meta).get(ID_TAG, "")
+            return bool(own) and own == decode_tags(other).get(ID_TAG, "")
+        except WireError:
+            return False
+
     def broadcasts(self, overhead: int, room: int) -> list[bytes]:
         """Intents first, then queries, then events."""
         taken: list[bytes] = []
@@ -289,6 +302,8 @@ class Serf:
             found = queue.take(overhead, room)
             room -= sum(len(m) + overhead for m in found)
             taken += found
+        for message in taken:
+            self.swim.sample("serf.msgs.sent", len(message))
         return taken
 
     def ack_payload(self) -> bytes:
@@ -349,6 +364,7 @@ class Serf:
         """A message of this layer. Raises WireError."""
         if not body:
             raise WireError("an empty message")
+        self.swim.sample("serf.msgs.received", len(body))
         again: BroadcastQueue | None = None
         content = body[1:]
         match body[0]:

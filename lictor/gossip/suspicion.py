@@ -25,6 +25,11 @@ class Suspicion:
         return len(self._accusers) - 1
 
     @property
+    def confirmed(self) -> bool:
+        """Whether all others have suspected it who were expected to."""
+        return self.confirmations >= self._expected
+
+    @property
     def deadline(self) -> float:
         """When the suspect is failed, if nothing else is heard."""
         if self._expected <= 0:
@@ -35,7 +40,7 @@ class Suspicion:
 
     def confirm(self, accuser: str) -> bool:
         """Whether this accuser is news, which is worth passing on."""
-        if self.confirmations >= self._expected or accuser in self._accusers:
+        if self.confirmed or accuser in self._accusers:
             return False
         self._accusers.add(accuser)
         return True

@@ -51,6 +51,7 @@ from lictor.gossip.wire import Message, StreamMessage
 MAX_META = 512
 _MAX_INCARNATION = 0xFFFF_FFFF
 _MAX_MEMBERS = 200_000  # a bound against forged names
+_CLAIM_SECONDS = 60.0  # for which a node is remembered that is said to be at another address now
 _CHECKSUM_VERSION = 5
 _COUNTED = {
     Kind.ALIVE: "memberlist.msg.alive",
@@ -73,7 +74,7 @@ class Swim:
         self.members = Members(rng)
         self.broadcasts = BroadcastQueue(settings.retransmit_mult, lambda: len(self.members))
         self.counts: Counter[str] = Counter()
-        self.probe_times: list[float] = []
+        self.samples: dict[str, list[float]] = {}
         self.leaving = False
         self.stopped = False
         self.delegate: Delegate
@@ -83,6 +84,7 @@ class Swim:
         self._rng = rng
         self._incarnation = 0
         self._suspicions: dict[str, Suspicion] = {}
+        self._claims: dict[str, tuple[float, Alive]] = {}  # of members, by their names, with the time
         self._gossiping = False
         self._gossip_phase = 0.0
         self._prober = Prober(self, rng)
@@ -119,10 +121,15 @@ class Swim:
             for name, number in self.counts.items():
                 meter.count(name, number)
             self.counts.clear()
-        if self.probe_times:
-            for seconds in self.probe_times:
-                meter.sample("memberlist.probeNode", seconds * 1000)
-            self.probe_times.clear()
+        if self.samples:
+            for name, values in self.samples.items():
+                for value in values:
+                    meter.sample(name, value)
+            self.samples.clear()
+
+    def sample(self, name: str, value: float) -> None:
+        """Takes a sample for the meter."""
+        self.samples.setdefault(name, []).append(value)
 
     def stop(self) -> None:
         """Ends every round; nothing is sent any more."""
@@ -253,7 +260,10 @@ class Swim:
             if own:
                 self.me = member
         elif member.address != Address(host, news.port):
-            moved = self._may_move(member, now)
+            moved = self._may_move(member, news, now)
+            if not moved and member is not self.me and self.delegate.same_node(member.meta, news.meta):
+                self._claim(member, news, now)
+                return
             if not moved:
                 self._notice(
                     Severity.ERROR,
@@ -278,10 +288,25 @@ class Swim:
         elif old_meta != member.meta:
             self.delegate.updated(member, now)
 
-    def _may_move(self, member: Member, now: float) -> bool:
+    def _may_move(self, member: Member, news: Alive, now: float) -> bool:
+        """Whether a name may have another address: its holder has left, or failed and is the one that comes back, or
+        failed long ago.
+        """
+        if member.state is not State.DEAD:
+            return member.state is State.LEFT
         reclaim = self.settings.dead_node_reclaim
-        failed_long_ago = member.state is State.DEAD and reclaim > 0 and now - member.changed > reclaim
-        return member.state is State.LEFT or failed_long_ago
+        return reclaim > 0 and (now - member.changed > reclaim or self.delegate.same_node(member.meta, news.meta))
+
+    def _claim(self, member: Member, news: Alive, now: float) -> None:
+        """A member is said to be at another address now. Two may have been started with one identity; so it is probed
+        where it is known to be, at once, and only once it has failed there is it the other one.
+        """
+        known = self._claims.get(member.name)
+        self._claims[member.name] = (now, news)
+        if known is None or now - known[0] > self.settings.probe_interval:
+            there = Address(ip_text(news.addr), news.port)
+            self._notice(Severity.INFO, f"{member.name} is said to be at {there}, probing {member.address}")
+            self._prober.hurry(member, now)
 
     def _hear_of_myself(self, news: Alive, now: float) -> None:
         """An Alive about this node is an echo, or the memory of an earlier life that has to be outbid."""
@@ -339,6 +364,8 @@ class Swim:
                     f"Marking {member.name} as failed, suspect timeout reached "
                     f"({suspicion.confirmations} peer confirmations)",
                 )
+                if not suspicion.confirmed:
+                    self.counts["memberlist.degraded.timeout"] += 1
                 self.dead(Dead(member.incarnation, member.name, self.name), now)
 
         self.timers.at(suspicion.deadline, expired)
@@ -359,6 +386,9 @@ class Swim:
         member.state = State.LEFT if news.node == news.sender else State.DEAD
         member.changed = now
         self.delegate.left(member, now)
+        claimed = self._claims.pop(member.name, None)
+        if claimed is not None and now - claimed[0] <= _CLAIM_SECONDS:
+            self.alive(claimed[1], now)
 
     # Output
 

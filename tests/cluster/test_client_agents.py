@@ -149,6 +149,41 @@ def test_a_blocking_query_through_an_agent_wakes(shared: Datacenter) -> None:
             assert waiting.result(PATIENCE)[0] == 200, path
 
 
+def test_what_an_agent_asks_of_servers_and_holds_of_them_is_published(shared: Datacenter) -> None:
+    one = shared.clients[0]
+    ports(one, "measured")
+
+    def gauges(server: Server) -> dict[str, float]:
+        return {gauge["Name"].split(".", 1)[1]: gauge["Value"] for gauge in server.get("/v1/agent/metrics")["Gauges"]}
+
+    found = gauges(one)
+    named_of_replica = {name.rpartition("replica.")[2]: value for name, value in found.items() if "replica." in name}
+    assert named_of_replica["following"] == 1
+    assert named_of_replica["topics"] >= 1
+    assert named_of_replica["streams"] >= 1
+    assert 0 <= named_of_replica["age"] < PATIENCE
+    followed = [
+        value
+        for server in shared.servers
+        for name, value in gauges(server).items()
+        if name.endswith("replica.sessions")
+    ]
+    assert sum(followed) >= 1
+
+    def counted() -> bool:
+        one.get("/v1/catalog/datacenters")
+        interval = one.get("/v1/agent/metrics")
+        names = {row["Name"] for kind in ("Counters", "Samples") for row in interval[kind]}
+        return all(any(name.endswith(wanted) for name in names) for wanted in ("client.rpc", "memberlist.udp.sent"))
+
+    eventually(counted, "calls to servers are in an interval that has ended")
+    stats = one.get("/v1/agent/self")["Stats"]
+    assert Path(stats["lookup_map"]["path"]).exists()
+    assert stats["replica"]["server"]
+    assert int(stats["replica"]["topics"]) >= 1
+    assert stats["consul"]["known_servers"] == "3"
+
+
 def test_a_client_that_goes_away_leaves_nothing_behind_at_the_server(shared: Datacenter) -> None:
     agent = shared.clients[0]
     for number in range(36):  # more than an agent holds of one prefix: such a query waits at a server

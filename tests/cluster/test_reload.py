@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.cluster.servers import Server, cluster
 from tests.patience import eventually
+from tests.rpc.certificates import authority
 
 RARELY = 'raft_snapshot_interval = "100ms"\nraft_snapshot_threshold = 1000000\nraft_trailing_logs = 1000000\n'
 OFTEN = 'raft_snapshot_interval = "200ms"\nraft_snapshot_threshold = 20\nraft_trailing_logs = 5\n'
@@ -52,3 +53,32 @@ def test_autopilot_sees_a_server_s_new_meta(tmp_path: Path) -> None:
         file.write_text('node_meta { zone = "attic" }')
         server.put("/v1/agent/reload")
         eventually(lambda: zones() == ["attic"], "the other zone")
+
+
+def test_a_reload_that_is_wrong_anywhere_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "more.hcl"
+    ca_file = authority(tmp_path / "ca").ca_file
+    tls = f'tls {{ defaults {{ ca_file = "{ca_file}" }} internal_rpc {{ verify_outgoing = %s }} }}\n'
+    file.write_text(tls % "false" + 'node_meta { zone = "cellar" }')
+    with cluster(tmp_path, "a", flags=[f"-config-file={file}"]) as servers:
+        servers.start()
+        server = servers["a"]
+
+        def tags() -> dict[str, str]:
+            return dict(server.get("/v1/agent/members")[0]["Tags"])
+
+        eventually(lambda: "wan_join_port" in tags(), "it is in gossip")
+        meta = server.get("/v1/agent/self")["Meta"]
+        other = tls % "true" + 'node_meta { zone = "attic" }\nservice { name = "s" }\n'
+        file.write_text(other + 'check { name = "c" service_id = "nobody" ttl = "10s" }')
+        status, body = server.ask("PUT", "/v1/agent/reload")
+        assert status != 200
+        assert b"nobody" in body
+        assert "use_tls" not in tags()
+        assert server.get("/v1/agent/self")["Meta"] == meta
+        assert server.get("/v1/agent/services") == {}
+        file.write_text(other)
+        assert server.ask("PUT", "/v1/agent/reload")[0] == 200
+        assert tags()["use_tls"] == "1"
+        assert server.get("/v1/agent/self")["Meta"]["zone"] == "attic"
+        assert list(server.get("/v1/agent/services")) == ["s"]

@@ -75,7 +75,12 @@ class Simulation:
     # Building
 
     def add(
-        self, name: str, settings: SwimSettings = LAN, serf_settings: SerfSettings | None = None, host: str = ""
+        self,
+        name: str,
+        settings: SwimSettings = LAN,
+        serf_settings: SerfSettings | None = None,
+        host: str = "",
+        tags: dict[str, str] | None = None,
     ) -> Node:
         """A new node, alone."""
         number = len(self.nodes)
@@ -83,7 +88,7 @@ class Simulation:
         serf = Serf(
             name,
             address,
-            {"role": "node"},
+            tags or {"role": "node"},
             rng=random.Random(self.rng.getrandbits(64)),
             swim_settings=settings,
             settings=serf_settings or SerfSettings(),

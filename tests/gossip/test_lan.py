@@ -414,8 +414,11 @@ async def test_what_goes_through_a_pool_is_counted_under_the_names_of_consul_s_m
             wanted |= {"serf.member.join", "serf.events"}
             await soon(lambda: wanted <= counted(), "all are counted")
             await soon(
-                lambda: any(sample.identity.name == "memberlist.probeNode" for sample, _ in metrics.samples()),
-                "a probe is timed",
+                lambda: (
+                    {"memberlist.probeNode", "memberlist.pushPullNode", "serf.msgs.sent", "serf.msgs.received"}
+                    <= {sample.identity.name for sample, _ in metrics.samples()}
+                ),
+                "probes and exchanges are timed, messages measured",
             )
             gauges = {identity.name for identity, _ in metrics.gauges()}
             assert {"memberlist.health.score", "serf.queue.Event"} <= gauges

@@ -54,6 +54,62 @@ def test_a_name_moves_to_another_address_only_some_time_after_its_holder_failed(
     assert {node.serf.roster.members["n3"].address.host for node in others(simulation, "n3")} == {moved}
 
 
+def with_id(simulation: Simulation, name: str, id: str, host: str = "") -> None:
+    """An agent, with an identity of its own."""
+    simulation.add(name, RECLAIMING, host=host, tags={"role": "consul", "id": id})
+
+
+def held_at(simulation: Simulation, name: str) -> set[str]:
+    return {node.serf.roster.members[name].address.host for node in others(simulation, name)}
+
+
+def test_an_agent_that_comes_back_at_another_address_is_there_as_soon_as_it_is_gone_from_the_old_one() -> None:
+    simulation = Simulation(7)
+    for number in range(6):
+        with_id(simulation, f"n{number}", f"id-{number}")
+    simulation.acquaint()
+    simulation.run(20)
+    simulation.crash("n3")
+    with_id(simulation, "n3", "id-3", "10.9.9.9")
+    simulation.join("n3", "n0")
+    begun = simulation.now
+    simulation.run(60, lambda: held_at(simulation, "n3") == {"10.9.9.9"})
+    assert held_at(simulation, "n3") == {"10.9.9.9"}
+    assert simulation.now - begun < 20, "nobody waits for 30 s"
+    simulation.run(30)
+    assert set(simulation.seen_as("n3")) == {Status.ALIVE}
+    assert simulation.failures(["n3"]) == []
+
+
+def test_of_two_with_one_identity_the_one_that_is_there_stays() -> None:
+    simulation = Simulation(8)
+    for number in range(6):
+        with_id(simulation, f"n{number}", f"id-{number}")
+    simulation.acquaint()
+    at = host_of(simulation, "n3")
+    original = simulation.nodes["n3"]
+    with_id(simulation, "n3", "id-3", "10.9.9.9")
+    simulation.join("n3", "n0")
+    simulation.run(90)
+    simulation.nodes["copy"] = simulation.nodes["n3"]
+    simulation.nodes["n3"] = original
+    assert {simulation.nodes[f"n{n}"].serf.roster.members["n3"].address.host for n in (0, 1, 2, 4, 5)} == {at}
+    assert all(simulation.nodes[f"n{n}"].serf.roster.members["n3"].status is Status.ALIVE for n in (0, 1, 2, 4, 5))
+
+
+def test_another_agent_with_the_name_of_one_that_failed_has_to_wait() -> None:
+    simulation = Simulation(9)
+    for number in range(6):
+        with_id(simulation, f"n{number}", f"id-{number}")
+    simulation.acquaint()
+    at = host_of(simulation, "n3")
+    simulation.crash("n3")
+    with_id(simulation, "n3", "id-other", "10.9.9.9")
+    simulation.join("n3", "n0")
+    simulation.run(25)
+    assert held_at(simulation, "n3") == {at}
+
+
 def others(simulation: Simulation, name: str) -> list[Node]:
     return [node for node in simulation.nodes.values() if node.up and node.serf.name != name]
 
