@@ -20,3 +20,12 @@ def make_provider(kind: str, config: dict[str, Any], state: dict[str, Any], arou
 
         return VaultProvider(config, state, around)
     raise ProviderError(f'unknown CA provider "{kind}"')
+
+
+def with_former_secrets(kind: str, config: dict[str, Any], former: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that takes the place of another of the same provider, with what was never shown of that."""
+    if kind == VAULT:
+        from lictor.ca.vault_settings import keep_secrets
+
+        return keep_secrets(config, former)
+    return config

@@ -117,23 +117,45 @@ def vault_settings(raw: Mapping[str, Any]) -> VaultSettings:
     return settings
 
 
-def _auth_method(given: Any) -> AuthMethod | None:
-    if isinstance(given, list | tuple) and len(given) == 1:  # as HCL gives a block
+def keep_secrets(config: Mapping[str, Any], former: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the secrets of the former one where it has none: they are never shown, so whoever writes
+    back what was read does not have them. They go to no other Vault than before.
+    """
+    new, old, kept = _Given(config), _Given(former), dict(config)
+    if any(new.value(key) != old.value(key) for key in ("Address", "Namespace")):
+        return kept
+    method, before = _block(new.value("AuthMethod")), _block(old.value("AuthMethod"))
+    if method is None and not new.value("Token") and old.value("Token"):
+        kept["Token"] = old.value("Token")
+    if method is not None and before is not None and not _Given(method).value("Params"):
+        same = all(_Given(method).value(key) == _Given(before).value(key) for key in ("Type", "MountPath"))
+        if same and not new.value("Token"):
+            name = next(key for key in kept if _spelled(key) == "authmethod")
+            kept[name] = {**method, "Params": _Given(before).value("Params")}
+    return kept
+
+
+def _block(given: Any) -> Mapping[str, Any] | None:
+    """A block, which HCL gives as a list of one; None where there is none."""
+    if isinstance(given, list | tuple) and len(given) == 1:
         given = given[0]
+    return given if isinstance(given, Mapping) and given else None
+
+
+def _auth_method(given: Any) -> AuthMethod | None:
     if not given:
         return None
-    if not isinstance(given, Mapping):
+    found = _block(given)
+    if found is None:
         raise ProviderError("AuthMethod of the Vault CA must be a block with Type, MountPath and Params")
-    block = _Given(given)
+    block = _Given(found)
     kind = block.text("Type")
     if kind == "token":
         raise ProviderError("'token' auth method is not supported: set Token of the Vault CA instead")
     if kind not in METHODS:
         raise ProviderError(f'auth method "{kind}" is not supported: it can be one of {", ".join(METHODS)}')
-    params = block.value("Params")
-    if isinstance(params, list | tuple) and len(params) == 1:
-        params = params[0]
-    if not isinstance(params or {}, Mapping):
+    params = _block(block.value("Params"))
+    if params is None and block.value("Params"):
         raise ProviderError("Params of the Vault CA's AuthMethod must be a block of names and texts")
     hidden = {}
     for name, value in (params or {}).items():
@@ -160,11 +182,16 @@ def _need_params(method: AuthMethod) -> None:
             raise ProviderError(f"auth method {method.type} needs {' or '.join(names)} in its Params")
 
 
+def _spelled(key: object) -> str:
+    """A key as it is compared, whichever way it is written."""
+    return str(key).replace("_", "").lower()
+
+
 class _Given:
     """The keys of a document, found whatever way they are spelled."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self._values = {str(key).replace("_", "").lower(): value for key, value in document.items()}
+        self._values = {_spelled(key): value for key, value in document.items()}
 
     def value(self, key: str) -> Any:
         return self._values.get(key.lower())

@@ -14,7 +14,7 @@ import msgspec
 from lictor.ca import certificates
 from lictor.ca.configuration import BUILTIN, DEFAULTS, Common, canonical, read_common
 from lictor.ca.provider import Authority, Provider, ProviderError, Surroundings
-from lictor.ca.providers import make_provider
+from lictor.ca.providers import make_provider, with_former_secrets
 from lictor.model.authorizer import Authorizer
 from lictor.model.command import AuthorityWrite
 from lictor.model.connect_ca import CAConfiguration, CARoot
@@ -242,6 +242,8 @@ class AuthorityKeeper:
                     f" {configuration.modify_index}, not {given.modify_index}: read the configuration again"
                 )
             config = canonical(given.config)
+            if given.provider == configuration.provider:
+                config = with_former_secrets(given.provider, config, configuration.config)
             if (given.provider, config, given.force) == (
                 configuration.provider,
                 configuration.config,

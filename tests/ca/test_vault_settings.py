@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lictor.ca.configuration import canonical
+from lictor.ca.configuration import canonical, shown
 from lictor.ca.provider import ProviderError
 from lictor.ca.vault_login import login_request
-from lictor.ca.vault_settings import AuthMethod, vault_settings
+from lictor.ca.vault_settings import AuthMethod, keep_secrets, vault_settings
 
 PLAIN: dict[str, Any] = {
     "Address": "https://vault.example:8200/",
@@ -79,6 +79,33 @@ def test_secrets_are_not_in_what_is_printed() -> None:
     found = vault_settings(PLAIN)
     assert "very-secret" not in repr(found) and found.token.reveal() == "s.very-secret"
     assert "hush" not in repr(method(type="userpass", params={"username": "u", "password": "hush"}))
+
+
+def test_who_writes_back_what_was_read_keeps_the_secrets() -> None:
+    assert shown(canonical(PLAIN)) == {key: value for key, value in PLAIN.items() if key != "Token"}
+    assert keep_secrets(shown(PLAIN) | {"LeafCertTTL": "24h"}, PLAIN) == PLAIN | {"LeafCertTTL": "24h"}
+    method = {"Type": "userpass", "MountPath": "m", "Params": {"username": "u", "password": "hush"}}
+    former = canonical({key: value for key, value in PLAIN.items() if key != "Token"} | {"auth_method": [method]})
+    assert "hush" not in str(shown(former))
+    assert vault_settings(keep_secrets(shown(former), former)) == vault_settings(former)
+    assert keep_secrets(shown(former) | {"Token": "s.new"}, former).get("Token") == "s.new"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"Address": "https://elsewhere.example"},
+        {"Namespace": "other"},
+        {"AuthMethod": {"Type": "approle", "MountPath": "m"}},
+        {"AuthMethod": {"Type": "userpass", "MountPath": "other"}},
+    ],
+    ids=str,
+)
+def test_secrets_go_nowhere_else_than_before(given: dict[str, Any]) -> None:
+    method = {"Type": "userpass", "MountPath": "m", "Params": {"username": "u", "password": "hush"}}
+    for former in (PLAIN, {key: value for key, value in PLAIN.items() if key != "Token"} | {"AuthMethod": method}):
+        kept = keep_secrets(shown(former) | given, former)
+        assert "secret" not in str(kept) and "hush" not in str(kept)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

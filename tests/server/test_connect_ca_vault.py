@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lictor.ca import certificates
-from lictor.ca.configuration import VAULT
+from lictor.ca.configuration import VAULT, shown
 from lictor.model.connect_ca import CARoot
 from lictor.model.errors import LictorError
 from lictor.model.spiffe import ServiceId, trust_domain
@@ -140,6 +140,23 @@ def test_from_the_built_in_provider_to_vault_and_back(vault: VaultStandin) -> No
             assert all(is_under(signed, root) for root in roots(group)), "who trusts a former root trusts the new one"
         assert len({root.id for root in (built_in, *seen)}) == 3
         assert [path for _, path in vault.mounts] == ["root"], "what only the provider used is taken away"
+        await group.close()
+
+    run_virtually(scenario())
+
+
+def test_what_is_read_can_be_written_back_without_the_token(vault: VaultStandin) -> None:
+    async def scenario() -> None:
+        group = await three(vault)
+        found = group.places["b"].store.authority.get(ONLY)
+        assert found is not None
+        read = shown(found.config)
+        assert ROOT_TOKEN not in str(read)
+        before = roots(group)
+        await ca(group, "b").change(CAChange(VAULT, read | {"LeafCertTTL": "24h"}))
+        signed = await leaf(group)
+        assert signed.valid_before - signed.valid_after <= 24 * 3600 + certificates.LEEWAY
+        assert [root.id for root in roots(group)] == [root.id for root in before]
         await group.close()
 
     run_virtually(scenario())
