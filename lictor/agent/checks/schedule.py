@@ -1,8 +1,8 @@
 """When each check is probed: spread in time, at a steady pace, never twice at once.
 
-- A check's first run falls at a random point of its first interval, and the later ones keep that phase: run *n* is due
-  at `first + n * interval`. A thousand checks registered together are thereby spread evenly for good, and time that a
-  run takes does not add up to drift.
+- A check is first run within a second, so that a service that is well is found well soon, after a restart of the agent
+  too. Then a random point of its first interval sets the phase: run *n* is due at `first + n * interval`. A thousand
+  checks registered together are thereby spread evenly for good, and time that a run takes does not add up to drift.
 - A check that is still running when it comes due again leaves that turn out, and so does one that the machine slept
   through: it runs once, then at its next regular turn.
 - Each lane has a bound on how many run at once. Checks that are due while a lane is full wait in line and are started,
@@ -25,6 +25,9 @@ from lictor.agent.checks.result import Lane
 
 MIN_INTERVAL = 1.0
 """Seconds: a shorter interval is raised to this, as in Consul; probing is not to be a load of its own."""
+
+SOON = 1.0
+"""Seconds within which a check is run for the first time."""
 
 LANE_BOUNDS: Mapping[Lane, int] = {Lane.NETWORK: 512, Lane.PROCESS: 32}
 """How many probes of a lane run at once. A network probe costs a socket; a process costs a fork."""
@@ -70,13 +73,15 @@ class Schedule:
         return len(self._entries)
 
     def add(self, check_id: str, interval: float, lane: Lane, now: float) -> None:
-        """Run `check_id` every `interval` seconds from a random point of the first on; replaces an earlier one."""
+        """Run `check_id` soon, then every `interval` seconds from a random point of the first on; replaces an earlier
+        one.
+        """
         self.remove(check_id)
         interval = max(interval, MIN_INTERVAL)
         self._generation += 1
         first = now + self._rng.random() * interval
         self._entries[check_id] = _Entry(self._generation, lane, first, interval)
-        self._due.set(check_id, first)
+        self._due.set(check_id, min(first, now + self._rng.random() * SOON))
 
     def remove(self, check_id: str) -> None:
         """Run `check_id` no more. A run that is under way keeps its place in the lane until `finished`."""

@@ -380,8 +380,9 @@ def test_many_checks_are_spread_and_cost_no_task_while_idle() -> None:
                 here.add(f"check-{number}", CheckDefinition(tcp=address, interval=100))
             assert len(asyncio.all_tasks()) == idle
             await asyncio.sleep(200)
-            assert len(connections) == pytest.approx(1000, abs=2)
-            assert max(Counter(int(at) for at in connections).values()) <= 20, "five a second are expected"
+            assert len(connections) == pytest.approx(1500, abs=10)
+            later = sorted(connections)[500:]
+            assert max(Counter(int(at) for at in later).values()) <= 20, "five a second are expected"
             assert {push[2] for push in here.pushed} == {"passing"} and len(here.pushed) == 500
 
     run_virtually(story())
