@@ -33,6 +33,10 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
         "PUT /v1/agent/force-leave/:node",
         "PUT /v1/agent/token/:kind",
     ),
+    "Lookups by programs of the machine (Lictor's own)": (
+        "GET /v1/agent/lookup",
+        "PUT /v1/agent/lookup/:service",
+    ),
     "Services of the agent": (
         "GET /v1/agent/services",
         "GET /v1/agent/service/:service_id",

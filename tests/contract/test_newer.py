@@ -35,6 +35,19 @@ def test_the_version_of_the_agent(api: Api) -> None:
     assert body["HumanVersion"]
 
 
+@pytest.mark.newer("the endpoints are Lictor's own")
+@covers("GET /v1/agent/lookup")
+@covers("PUT /v1/agent/lookup/:service")
+def test_the_lookup_map(api: Api, name: str) -> None:
+    """Where it is, and what is in it since it was asked for."""
+    assert name not in api.get("/v1/agent/lookup").json()["Services"]
+    published = api.put(f"/v1/agent/lookup/{name}").json()
+    found = api.get("/v1/agent/lookup").json()
+    assert published["Path"] == found["Path"] == api.get("/v1/agent/self").json()["Stats"]["lookup_map"]["path"]
+    assert name in found["Services"]
+    assert 0 < found["Size"] < 2**53
+
+
 @pytest.mark.newer("the endpoint came after the reference")
 @covers("GET /v1/operator/autopilot/state")
 def test_the_state_of_autopilot(server: Server) -> None:
