@@ -7,6 +7,7 @@ import msgspec
 
 from lictor.model.errors import Refused
 from lictor.model.kv import KVEntry
+from lictor.model.session import LOCK_DELAY_MAX
 from lictor.store.store import Store
 
 
@@ -25,9 +26,11 @@ def compare_and_set(store: Store, key: str, value: bytes | None, flags: int, ind
 
 
 def is_delayed(store: Store, key: str) -> bool:
-    """Whether a key's lock delay still runs, so that nobody can take its lock."""
+    """Whether a key's lock delay still runs, so that nobody can take its lock. One that has longer to run than there is
+    began by a clock that was ahead.
+    """
     delay = store.lock_delays.get(key)
-    return delay is not None and store.now < delay[1]
+    return delay is not None and 0 < delay[1] - store.now <= LOCK_DELAY_MAX
 
 
 def lock(store: Store, key: str, value: bytes | None, flags: int, session: str) -> KVEntry | None:

@@ -25,7 +25,7 @@ from lictor.model.kv import KVEntry
 from lictor.model.node import Node
 from lictor.model.prepared_query import PreparedQuery
 from lictor.model.service import Instance
-from lictor.model.session import Session
+from lictor.model.session import LOCK_DELAY_MAX, Session
 from lictor.store.table import Journal, OrderedTable, Table
 from lictor.store.watch import KV, KV_PREFIX, Topic, Watches
 
@@ -260,9 +260,13 @@ class Store:
     # -- changes ------------------------------------------------------------------------------------------------------
 
     def begin(self, now: float) -> None:
-        """Start a command: take the next index. `now` is the proposer's clock, in seconds since 1970."""
+        """Start a command: take the next index. `now` is the proposer's clock, in seconds since 1970.
+
+        The store's time does not go back by the little that servers' clocks are apart. It does by more: a clock that
+        was ahead and has been set right would have it stand still, and a lock delay never end.
+        """
         self.index += 1
-        if now > self.now:
+        if now > self.now or now < self.now - LOCK_DELAY_MAX:
             self.now = now
         self.journal.clear()
         self._touching.clear()
@@ -339,7 +343,7 @@ class Store:
                     self._pending[topic] = False
             self.floor = floor
         for key, until in list(self.lock_delays):
-            if until <= self.now:
+            if not 0 < until - self.now <= LOCK_DELAY_MAX:
                 self.lock_delays.delete(key)
 
     def _raised(self, topic: Topic, floor: int) -> bool:

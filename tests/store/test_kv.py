@@ -125,6 +125,22 @@ def test_the_lock_delay_holds_others_off(store: Store) -> None:
     assert write(store, "lock", session=ONE, now=105.0)
 
 
+def test_a_lock_delay_ends_although_a_clock_was_ahead_and_is_set_right(store: Store) -> None:
+    tomorrow = 100.0 + 86_400.0
+    write(store, "lock", session=TWO, now=tomorrow)
+    commands.apply(store, SessionDestroy(TWO), tomorrow)
+    assert not write(store, "lock", session=ONE, now=tomorrow + 1.0)
+    assert write(store, "lock", session=ONE, now=101.0), "nobody waits until tomorrow"
+    write(store, "unlock", session=ONE, now=101.0)
+    three = "33333333-3333-3333-3333-333333333333"
+    commands.apply(store, SessionCreate(Session(id=three, node="n", lock_delay=5 * 10**9)), 102.0)
+    write(store, "lock", session=three, now=102.0)
+    commands.apply(store, SessionDestroy(three), 102.0)
+    assert not write(store, "lock", session=ONE, now=100.0), "clocks that are little apart do not end it"
+    assert not write(store, "lock", session=ONE, now=106.9)
+    assert write(store, "lock", session=ONE, now=107.0)
+
+
 def test_a_key_that_was_deleted_keeps_its_index_until_it_is_reaped(store: Store) -> None:
     write(store, "set", "a/b")
     write(store, "delete", "a/b")
