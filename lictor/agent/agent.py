@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from lictor.agent import instruments
+from lictor.agent import authority_metrics, instruments
 from lictor.agent.anti_entropy import AntiEntropy
 from lictor.agent.checks.alias import NodeHealth
 from lictor.agent.config.keys import RuntimeConfig
@@ -160,6 +160,7 @@ class Agent:
         self._writes = instruments.Writes(self.metrics)
         self._sinks = MetricsSinks(self.metrics, config.telemetry)
         instruments.publish(self)
+        authority_metrics.publish(self)
 
     # -- who this is --------------------------------------------------------------------------------------------------
 

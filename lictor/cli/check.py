@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 from lictor.cli import api, checks
+from lictor.cli.check_authority import authority
 from lictor.cli.checks import MARKS, Finding, Result
 from lictor.cli.command import CommandError, Io
 from lictor.model.goflags import FlagSet
@@ -75,6 +76,7 @@ def look(options: FlagSet, io: Io) -> list[Finding]:
         findings += checks.version(view)
         findings += checks.addresses(view)
         findings += checks.cluster(client, view)
+        findings += authority(client)
         findings += checks.clock(client)
         data_dir = data_dir or view.data_dir
         findings += checks.dns(options["dns-addr"] or view.dns_address(client.address.host), view.domain)

@@ -1,4 +1,4 @@
-"""`/v1/connect/ca` and `/v1/agent/connect/ca/roots`: the mesh's authority, whom to trust and how it is configured."""
+"""`/v1/connect/ca`: the mesh's authority, whom to trust and how it is configured."""
 
 import contextlib
 import datetime
@@ -99,13 +99,6 @@ def _wants_pem(text: str) -> bool:
         raise InvalidRequest("Bad request: The 'pem' query parameter must be a boolean value") from None
 
 
-@family.read("/v1/agent/connect/ca/roots", cacheable=True)
-def agent_roots(api: Api, request: Request) -> ReadFunction:
-    """The same, from what this agent holds."""
-    _require_mesh(api)
-    return lambda view: roots_json(connect_ca.roots(view))
-
-
 @family.action("GET", "/v1/connect/ca/configuration")
 async def configuration(api: Api, request: Request) -> Any:
     """The authority's configuration, without what is secret of it. `State` tells of what keeps it from its work."""
@@ -133,13 +126,15 @@ async def set_configuration(api: Api, request: Request) -> Any:
     _require_mesh(api)
     request.require("operator", "", WRITE)
     given = read_record(request, ConfigurationBody, _BAD)
+    if not 0 <= given.modify_index < 1 << 63:
+        raise InvalidRequest(f"{_BAD}ModifyIndex is a whole number from 0 on")
     config = given.config or {}
     _refuse_unstorable(config)
     leadership = api.agent.leadership
     if leadership is None:
         raise NoLeader
     await leadership.connect_ca.change(
-        CAChange(given.provider, config, given.force_without_cross_signing, max(0, given.modify_index))
+        CAChange(given.provider, config, given.force_without_cross_signing, given.modify_index)
     )
     return Reply()
 

@@ -63,7 +63,7 @@ def test_the_same_for_programs(cli: CommandLine) -> None:
     report = json.loads(done.out)
     assert report["success"] is True
     names = [category["categoryName"] for category in report["categories"]]
-    assert names == ["agent", "addresses", "cluster", "clock", "DNS", "disk"]
+    assert names == ["agent", "addresses", "cluster", "mesh", "clock", "DNS", "disk"]
     assert {check["result"] for category in report["categories"] for check in category["checks"]} <= {
         "success",
         "warning",
