@@ -16,7 +16,7 @@ from lictor.http.intentions import policy, require_mesh
 from lictor.http.request import Request
 from lictor.http.routes import Family
 from lictor.model.authorizer import READ
-from lictor.model.errors import InvalidRequest
+from lictor.model.errors import InvalidRequest, LictorError
 from lictor.model.intention import Decision, DefaultPolicy, Intention, Verdict, decide
 from lictor.model.intention_change import Change, between, changed, command, explain
 from lictor.model.spiffe import ServiceId
@@ -79,7 +79,9 @@ class Effect(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class Explained(msgspec.Struct, frozen=True, rename="pascal"):
-    """Why a connection fares as it does. `shadowed` would decide in turn, were those before them not there."""
+    """Why a connection fares as it does. `shadowed` would decide in turn, were those before them not there; `protocol`
+    is the destination's where requests are to be looked at.
+    """
 
     source: str
     destination: str
@@ -102,22 +104,30 @@ async def explained(api: Api, request: Request) -> Any:
     request.require("intention", asked.destination, READ)
     change = _change(request.get("change"))
     default = policy(api)
-    read = (await api.agent.read(lambda view: _Ground(view, asked))).value
-    source = ServiceId("", "", asked.source)
-    found = explain(read.intentions, source, default)
+    held = (await api.agent.read(lambda view: intentions.for_destination(view, asked.destination))).value
+    found = explain(held, ServiceId("", "", asked.source), default)
+    decision = found.decision
     return Explained(
         source=asked.source,
         destination=asked.destination,
-        verdict=found.decision.verdict.value,
-        allowed=found.decision.allowed,
-        reason=found.decision.reason,
-        rule=found.decision.rule,
+        verdict=decision.verdict.value,
+        allowed=decision.allowed,
+        reason=decision.reason,
+        rule=decision.rule,
         shadowed=found.shadowed,
         default=default.action,
-        protocol=read.protocol,
-        remedies=_remedies(read.intentions, asked, found.decision, default),
-        effect=await _effect(api, asked, change, read.intentions, default) if change is not None else None,
+        protocol=await _protocol(api, asked) if decision.verdict is Verdict.NEEDS_L7 else "",
+        remedies=_remedies(held, asked, decision, default),
+        effect=await _effect(api, asked, change, held, default) if change is not None else None,
     )
+
+
+async def _protocol(api: Api, asked: Ends) -> str:
+    """What the destination speaks, empty where that is not known here while the servers are away."""
+    try:
+        return (await api.agent.read(lambda view: protocol_of(view, asked.destination))).value
+    except LictorError:
+        return ""
 
 
 def _change(text: str) -> Change | None:
@@ -127,14 +137,6 @@ def _change(text: str) -> Change | None:
         return Change(text)
     except ValueError:
         raise InvalidRequest(f'change must be allow, deny or delete, not "{text}"') from None
-
-
-class _Ground:
-    """What an explanation is made of, out of the store."""
-
-    def __init__(self, view: View, asked: Ends) -> None:
-        self.intentions = intentions.for_destination(view, asked.destination)
-        self.protocol = protocol_of(view, asked.destination) if asked.destination != ANY else ""
 
 
 def _remedies(held: list[Intention], asked: Ends, now: Decision, default: DefaultPolicy) -> list[Remedy]:

@@ -25,7 +25,7 @@ def cli(mesh: Server) -> CommandLine:
     """The command, talking to the agent as it is before anybody uses it, but for the services."""
     player.sweep(mesh)
     for name in ("web", "api", "db"):
-        service = {"Name": name, "Port": 1, "Connect": {"SidecarService": {}}}
+        service: dict[str, object] = {"Name": name, "Port": 1, "Connect": {"SidecarService": {}}}
         assert mesh.api.put("/v1/agent/service/register", service).status == 200
     return CommandLine(f"127.0.0.1:{mesh.ports['http']}")
 
