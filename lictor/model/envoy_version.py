@@ -2,8 +2,8 @@
 
 import re
 
-OLDEST = (1, 30)
-"""The oldest: before it, filters that are used are not there."""
+OLDEST = (1, 34)
+"""The oldest: one before it does not know all that intentions are made of."""
 NEWEST = (1, 40)
 """The newest that was tried."""
 TRIED = ("1.40.0",)

@@ -107,6 +107,12 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
         "GET /v1/config/:kind/:name",
         "DELETE /v1/config/:kind/:name",
     ),
+    "Certificate authority": (
+        "GET /v1/connect/ca/roots",
+        "GET /v1/connect/ca/configuration",
+        "PUT /v1/connect/ca/configuration",
+        "GET /v1/agent/connect/ca/roots",
+    ),
     "Intentions": (
         "GET /v1/connect/intentions",
         "POST /v1/connect/intentions",

@@ -1,7 +1,8 @@
 """Makes two servers' answers comparable: labels what differs each time, keeps everything else.
 
-What is labelled: ids (`<uuid:1>`; the same id gets the same label in one scenario), Raft indexes (`<index:1>`,
-likewise, so that "unchanged" and "changed" stay visible), times, gossip clocks, content hashes, the servers' own ports.
+What is labelled: certificates, keys and their fingerprints; ids (`<uuid:1>`; the same id gets the same label in one
+scenario), Raft indexes (`<index:1>`, likewise, so that "unchanged" and "changed" stay visible), times, gossip clocks,
+content hashes, the servers' own ports.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _HEX_HASH = re.compile(r"^[0-9a-f]{1,16}$")
 _GO_TYPE = re.compile(r"(json: cannot unmarshal \w+( \S+)? into Go) [^\n]*")
 # Where the reference begins to tell of a circle is by chance.
 _CIRCLE = re.compile(r"(detected circular resolver redirect: )\[[^\]]*\]")
+# Certificates and keys, and what tells them apart.
+_PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
+_FINGERPRINT = re.compile(r"\b([0-9a-f]{2}:){15,}[0-9a-f]{2}\b")
 _INDEX_IN_TEXT = re.compile(r"(current modify index) \d+")
 _INDEX_KEYS = ("CreateIndex", "ModifyIndex", "Index", "SnapshotIndex")
 _CLOCK_KEYS = ("LTime",)
@@ -44,6 +48,7 @@ class Normaliser:
         self._ports = {f"127.0.0.1:{port}": f"127.0.0.1:{{{name}_port}}" for name, port in server.ports.items()}
         self._port_numbers = {port: f"{{{name}_port}}" for name, port in server.ports.items()}
         self._uuids: dict[str, str] = {}
+        self._fingerprints: dict[str, str] = {}
         self._indexes: dict[int, str] = {}
 
     def answer(self, answer: Answer) -> list[str]:
@@ -95,6 +100,8 @@ class Normaliser:
             text = text.replace(value, label)
         for address, label in self._ports.items():
             text = text.replace(address, label)
+        text = _PEM.sub(lambda found: f"<{found[1].lower()}>", text)
+        text = _FINGERPRINT.sub(lambda found: self._fingerprint(found.group()), text)
         text = _UUID.sub(lambda found: self._uuid(found.group()), text)
         text = _GO_TYPE.sub(r"\1 <type>", text)
         text = _CIRCLE.sub(r"\1[<circle>]", text)
@@ -132,6 +139,8 @@ class Normaliser:
             return self._indexes.setdefault(value, f"<index:{len(self._indexes) + 1}>")
         if key in _CLOCK_KEYS:
             return "<clock>"
+        if key == "SerialNumber":
+            return "<serial>"
         return self._port_numbers.get(value, value)
 
     def _header(self, name: str, value: str) -> str:
@@ -142,6 +151,9 @@ class Normaliser:
         if name == "x-consul-contenthash":
             return "<hash>"
         return self.text(value)
+
+    def _fingerprint(self, value: str) -> str:
+        return self._fingerprints.setdefault(value, f"<fingerprint:{len(self._fingerprints) + 1}>")
 
     def _uuid(self, value: str) -> str:
         return self._uuids.setdefault(value, f"<uuid:{len(self._uuids) + 1}>")

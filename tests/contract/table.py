@@ -20,8 +20,15 @@ MISSING: tuple[tuple[str, str], ...] = (
     ("ACL", "Off, as in the reference without configuration: `/v1/acl/...` says `ACL support disabled`."),
     (
         "Connect",
-        "`/v1/connect/...`, `/v1/agent/connect/...`, `/v1/discovery-chain/...` are 404: certificates and "
-        "proxies are not there yet. The fields of services that are about them are stored and shown.",
+        "`/v1/discovery-chain/...` is 404. The fields of services that are about proxies are stored and shown.",
+    ),
+    (
+        "Certificate authority",
+        "Providers are `consul` and `vault`. Private keys and tokens are in no answer, where the reference shows them: "
+        "what was read can be put back without them. `ModifyIndex` in a `PUT` is a condition, and one that does not "
+        "hold is an error; in the reference nothing happens. Another `PrivateKeyType` or `PrivateKeyBits` means "
+        "another root; the reference keeps the one it has. A root that the built-in provider made is replaced before it ends. Serial "
+        "numbers are random. `State` of the configuration has `Trouble` while the authority cannot do its work.",
     ),
     (
         "Intentions",

@@ -226,4 +226,9 @@ def _claim(space: str, path: Sequence[str], value: str) -> rbac_pb2.Permission:
         kinds.append(value_pb2.ValueMatcher(list_match=value_pb2.ListMatcher(one_of=exact)))
     segments = [metadata_pb2.MetadataMatcher.PathSegment(key=key) for key in (space, *path)]
     matchers = [metadata_pb2.MetadataMatcher(filter=JWT_FILTER, path=segments, value=kind) for kind in kinds]
-    return _either([rbac_pb2.Permission(metadata=matcher) for matcher in matchers])
+    return _either([rbac_pb2.Permission(sourced_metadata=_of_request(matcher)) for matcher in matchers])
+
+
+def _of_request(matcher: metadata_pb2.MetadataMatcher) -> rbac_pb2.SourcedMetadata:
+    """What filters before have found out about a request."""
+    return rbac_pb2.SourcedMetadata(metadata_matcher=matcher, metadata_source=rbac_pb2.MetadataSource.DYNAMIC)

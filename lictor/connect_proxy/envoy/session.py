@@ -139,6 +139,7 @@ class DeltaSession:
         for name in request.unsubscribed:
             if name == WILDCARD:
                 known.everything = False
+                known.told = {one: version for one, version in known.told.items() if one in known.subscribed}
                 continue
             known.subscribed.discard(name)
             known.told.pop(name, None)

@@ -1,0 +1,185 @@
+"""Requests from service to service through two Envoys that a real agent configures."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.connect_proxy.envoy.installed import ENVOY
+from tests.connect_proxy.envoy.mesh import Agent, Envoy, ends, fetch, service
+from tests.patience import eventually, settles
+from tests.ports import free_port
+
+pytestmark = pytest.mark.skipif(not ENVOY, reason="envoy is not installed")
+
+
+class Pair:
+    """`client` and `server` with an Envoy each, at one agent. `port` is where the client reaches the server."""
+
+    def __init__(self, folder: Path, behind: int) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.agent = Agent(folder)
+        self.envoys: dict[str, Envoy] = {}
+        self.agent.register("server", behind)
+        self.agent.register("client", free_port(), {"server": self.port})
+
+    def start(self, *services: str) -> None:
+        """Have Envoys for services, and wait until they serve."""
+        for name in services:
+            self.envoys[name] = Envoy(self.folder, self.agent, name)
+        for name in services:
+            self.envoys[name].ready()
+
+    def status(self, path: str = "/", **how: Any) -> int:
+        """What a request of the client's ends with; 0 where the connection came to nothing."""
+        return fetch(self.port, path, **how)[0]
+
+    def close(self) -> None:
+        """End all of it."""
+        for one in [*self.envoys.values(), self.agent]:
+            one.close()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """Both services, with Envoys that serve."""
+    with service() as port:
+        made = Pair(tmp_path, port)
+        try:
+            made.start("server", "client")
+            yield made
+        except BaseException:
+            print(made.agent.log()[-5000:], *(one.log()[-5000:] for one in made.envoys.values()), sep="\n----\n")
+            raise
+        finally:
+            made.close()
+
+
+def test_intentions_let_connections_through_and_keep_them_out_and_cut_them(pair: Pair) -> None:
+    settles(pair.status, 200, "a request goes through while nothing forbids it")
+    with socket.create_connection(("127.0.0.1", pair.port)) as open_one:
+        open_one.sendall(b"GET / HTTP/1.1\r\nHost: server\r\n")
+        eventually(lambda: pair.envoys["server"].count("tcp.public_listener.downstream_cx_active"), "it is open")
+        pair.agent.intend("server", {"Name": "client", "Action": "deny"})
+        settles(pair.status, 0, "no connection is let through any more")
+        eventually(lambda: ends(open_one), "what was open and is forbidden now has ended")
+    pair.agent.intend("server", {"Name": "*", "Action": "deny"}, {"Name": "client", "Action": "allow"})
+    settles(pair.status, 200, "the exact source goes before the wildcard")
+
+
+def test_permissions_decide_on_each_request_of_an_open_connection(pair: Pair) -> None:
+    settles(pair.status, 200, "a request goes through")
+    for name in ("server", "client"):
+        pair.agent.configure("service-defaults", name, Protocol="http")
+    settles(lambda: "svc/client" in str(fetch(pair.port)), True, "the service is told who calls")
+    listeners = pair.envoys["server"].count("listener_manager.listener_modified")
+    pair.agent.intend(
+        "server",
+        {
+            "Name": "client",
+            "Permissions": [
+                {"Action": "deny", "HTTP": {"PathPrefix": "/admin"}},
+                {"Action": "allow", "HTTP": {"PathPrefix": "/", "Methods": ["GET"]}},
+                {"Action": "deny", "HTTP": {"PathPrefix": "/"}},
+            ],
+        },
+    )
+    settles(lambda: pair.status("/admin"), 403, "what a permission forbids is refused")
+    assert pair.status("/other") == 200
+    assert pair.status("/other", method="POST") == 403
+    assert pair.envoys["server"].count("listener_manager.listener_modified") == listeners, "connections stay"
+
+
+def test_a_token_is_asked_for(pair: Pair) -> None:
+    for name in ("server", "client"):
+        pair.agent.configure("service-defaults", name, Protocol="http")
+    keys = "eyJrZXlzIjpbeyJrdHkiOiJvY3QiLCJraWQiOiJvbmUiLCJhbGciOiJIUzI1NiIsImsiOiJjMlZqY21WMCJ9XX0="
+    pair.agent.configure(
+        "jwt-provider", "mine", Issuer="https://issuer.example", JSONWebKeySet={"Local": {"JWKS": keys}}
+    )
+    need = {"Providers": [{"Name": "mine", "VerifyClaims": [{"Path": ["role"], "Value": "admin"}]}]}
+    permission = {"Action": "allow", "HTTP": {"PathPrefix": "/"}, "JWT": need}
+    pair.agent.intend("server", {"Name": "client", "Permissions": [permission]}, {"Name": "*", "Action": "deny"})
+    settles(pair.status, 403, "a request without a token is refused")
+    for role, status in (("guest", 403), ("admin", 200)):
+        headers = {"Authorization": f"Bearer {token(role)}"}
+        settles(lambda headers=headers: pair.status(headers=headers), status, f"{role} ends with {status}")
+    forged = {"Authorization": f"Bearer {token('admin', b'another key')}"}
+    assert pair.status(headers=forged) == 403
+
+
+def token(role: str, key: bytes = b"secret") -> str:
+    """A token of the issuer, signed with HMAC-SHA256 (RFC 7519)."""
+    import base64
+    import hashlib
+    import hmac
+    import json
+
+    def encoded(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    head = encoded(json.dumps({"alg": "HS256", "typ": "JWT", "kid": "one"}).encode())
+    body = encoded(json.dumps({"iss": "https://issuer.example", "role": role, "exp": 4102444800}).encode())
+    signed = hmac.new(key, f"{head}.{body}".encode(), hashlib.sha256).digest()
+    return f"{head}.{body}.{encoded(signed)}"
+
+
+def test_a_new_leaf_takes_the_place_of_the_old_one_without_a_connection_ended(pair: Pair) -> None:
+    settles(pair.status, 200, "a request goes through")
+    before = {name: envoy.certificate() for name, envoy in pair.envoys.items()}
+    assert all(before.values()), before
+    with socket.create_connection(("127.0.0.1", pair.port)) as open_one:
+        open_one.sendall(b"GET / HTTP/1.1\r\nHost: server\r\n")
+        configuration = pair.agent.get("/v1/connect/ca/configuration")
+        configuration["Config"]["PrivateKeyBits"] = 384
+        configuration["Config"]["PrivateKeyType"] = "ec"
+        pair.agent.put("/v1/connect/ca/configuration", configuration)
+        for name, envoy in pair.envoys.items():
+            eventually(lambda e=envoy, n=name: e.certificate() not in ("", before[n]), f"{name} has a new certificate")
+        settles(pair.status, 200, "requests go through under the new root")
+        open_one.sendall(b"\r\n")
+        open_one.settimeout(None)
+        assert open_one.recv(4096).startswith(b"HTTP/1.1 200"), "the connection from before goes on"
+
+
+def test_only_those_whom_a_change_concerns_hear_of_it(pair: Pair) -> None:
+    settles(pair.status, 200, "a request goes through")
+    heard = {name: updates(envoy) for name, envoy in pair.envoys.items()}
+    with service() as port:
+        pair.agent.register("other", port)
+        pair.agent.configure("service-defaults", "other", Protocol="http")
+        pair.agent.intend("other", {"Name": "client", "Action": "deny"})
+        pair.agent.intend("server", {"Name": "nobody", "Action": "deny"})
+        settles(
+            lambda: updates(pair.envoys["server"]) > heard["server"], True, "the server's Envoy hears of its intentions"
+        )
+    assert updates(pair.envoys["client"]) == heard["client"], "the client's hears nothing"
+
+
+def updates(envoy: Envoy) -> int:
+    """How often an Envoy was told something."""
+    kinds = ("cluster_manager.cds", "listener_manager.lds")
+    return sum(envoy.count(f"{kind}.update_success") for kind in kinds)
+
+
+def test_envoys_go_on_while_the_agent_is_away_and_take_up_with_the_next(pair: Pair) -> None:
+    settles(pair.status, 200, "a request goes through")
+    pair.agent.process.kill()
+    pair.agent.process.wait()
+    assert pair.status() == 200
+    assert pair.status() == 200
+
+
+def test_what_envoy_refuses_is_in_the_log_with_its_reason(pair: Pair) -> None:
+    settles(pair.status, 200, "a request goes through")
+    wrong = '{"name": "x", "type": "STATIC", "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "1s"}'
+    pair.agent.configure("service-defaults", "server", UpstreamConfig=None)
+    pair.agent.configure("proxy-defaults", "global", Config={"envoy_local_cluster_json": wrong})
+    pair.agent.logs("an Envoy refuses its configuration")
+    assert "proxy=server-sidecar-proxy" in pair.agent.log()
+    assert pair.status() == 200, "it goes on with what it had"
