@@ -27,8 +27,9 @@ MISSING: tuple[tuple[str, str], ...] = (
         "Providers are `consul` and `vault`. Private keys and tokens are in no answer, where the reference shows them: "
         "what was read can be put back without them. `ModifyIndex` in a `PUT` is a condition, and one that does not "
         "hold is an error; in the reference nothing happens. Another `PrivateKeyType` or `PrivateKeyBits` means "
-        "another root; the reference keeps the one it has. A root that the built-in provider made is replaced before it ends. Serial "
-        "numbers are random. `State` of the configuration has `Trouble` while the authority cannot do its work.",
+        "another root; the reference keeps the one it has. A root that the built-in provider made is replaced before "
+        "it ends. Serial numbers are random. `State` of the configuration has `Trouble` while the authority cannot do "
+        "its work.",
     ),
     (
         "Intentions",
