@@ -11,6 +11,7 @@ callers with most connections are told first, and of the rest how much is left o
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,14 +54,14 @@ class Question(msgspec.Struct, frozen=True, array_like=True):
     source: Text
 
 
-class Flow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Flow(msgspec.Struct, frozen=True):
     """The connections from one service to another. The namespace and the partition are the source's."""
 
-    destination: Text
-    source: Text
-    connections: Count
-    namespace: Text = NAMESPACE
-    partition: Text = ""
+    destination: str
+    source: str
+    connections: int
+    namespace: str = NAMESPACE
+    partition: str = ""
 
     @property
     def caller(self) -> ServiceId:
@@ -68,17 +69,34 @@ class Flow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         return ServiceId("", "", self.source, self.namespace, self.partition)
 
 
-class Told(msgspec.Struct, frozen=True, array_like=True):
+class Told(msgspec.Struct, frozen=True):
     """An agent's answer: flows, and how many flows and connections there was no room for."""
 
     flows: tuple[Flow, ...]
+    more_flows: int = 0
+    more_connections: int = 0
+
+
+class _Caller(msgspec.Struct, frozen=True, array_like=True):
+    """A flow among those to one destination. What is the default may be left out at its end."""
+
+    source: Text
+    connections: Count
+    namespace: Text = NAMESPACE
+    partition: Text = ""
+
+
+class _Answer(msgspec.Struct, frozen=True, array_like=True):
+    """An answer as it is sent: each destination's name stands in it once."""
+
+    callers: dict[Text, tuple[_Caller, ...]]
     more_flows: Count = 0
     more_connections: Count = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_question = msgspec.msgpack.Decoder(Question).decode
-_decode_told = msgspec.msgpack.Decoder(Told).decode
+_decode_answer = msgspec.msgpack.Decoder(_Answer).decode
 
 
 class LiveConnections:
@@ -122,16 +140,41 @@ class LiveConnections:
         except (msgspec.DecodeError, RecursionError):
             return None
         flows = self.flows(question, now)
-        kept: list[Flow] = []
-        used = len(_encode(Told((), 1 << 31, 1 << 31))) + 4  # what an empty answer takes, and a longer list's head
+        callers: dict[str, list[tuple[str | int, ...]]] = {}
+        kept = 0
+        used = len(_encode(({}, 1 << 31, 1 << 31))) + 4  # what an answer takes that tells nothing, and lengths
         for flow in flows:
-            size = len(_encode(flow))
+            caller = _wire(flow)
+            size = len(_encode(caller))
+            if flow.destination not in callers:
+                size += len(_encode(flow.destination)) + 3
             if used + size > room:
                 break
             used += size
-            kept.append(flow)
-        rest = flows[len(kept) :]
-        return _encode(Told(tuple(kept), len(rest), min(sum(flow.connections for flow in rest), 1 << 31)))
+            kept += 1
+            callers.setdefault(flow.destination, []).append(caller)
+        rest = flows[kept:]
+        return _encode((callers, len(rest), min(sum(flow.connections for flow in rest), 1 << 31)))
+
+
+def _wire(flow: Flow) -> tuple[str | int, ...]:
+    if flow.namespace == NAMESPACE and not flow.partition:
+        return (flow.source, flow.connections)
+    return (flow.source, flow.connections, flow.namespace, flow.partition)
+
+
+def read_answer(payload: bytes) -> Told:
+    """Another agent's answer. Raises `ValueError` for what is none."""
+    try:
+        answer = _decode_answer(payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"the answer cannot be read: {error}") from None
+    flows = [
+        Flow(destination, caller.source, caller.connections, caller.namespace, caller.partition)
+        for destination, callers in answer.callers.items()
+        for caller in callers
+    ]
+    return Told(tuple(flows), answer.more_flows, answer.more_connections)
 
 
 def _service(uri: str) -> ServiceId | None:
@@ -160,8 +203,6 @@ async def ask(pools: Pools, question: Question) -> Collected:
     answers, alive = await pools.lan.query(QUERY, _encode(question))
     told = {}
     for node, payload in sorted(answers.items()):
-        try:
-            told[node] = _decode_told(payload)
-        except (msgspec.DecodeError, RecursionError):
-            continue
+        with contextlib.suppress(ValueError):
+            told[node] = read_answer(payload)
     return Collected(told, len(alive), tuple(name for name in alive if name not in told))
