@@ -34,6 +34,7 @@ FORGETTING = 600.0  # seconds between two looks at what nobody asks for any more
 REMINDER = 3600.0  # seconds between two lines about the same trouble
 LONGEST_NAME = 512  # characters of a service's name
 
+ROOTS = ""  # under which those wait who wait for other roots: no service has this name
 TOO_MUCH = 429  # the status of what may be asked again later
 
 log = logger("agent.leaf-certs")
@@ -86,6 +87,7 @@ class Leaves:
         self._remind_at = -1.0  # when the present trouble is to be said again; below 0 there is none
         self._closed = False
         self.roots: list[CARoot] = []  # as they are known, if need be from disk
+        self._roots_index = 0
         self.signed = 0
         self.failed = 0
 
@@ -97,7 +99,8 @@ class Leaves:
         self._forget_at = now.steady + FORGETTING
         if not self._files.kept:
             return
-        self._take_roots(self._files.roots(), save=False)
+        kept = self._files.roots()
+        self._take_roots(kept, max((root.modify_index for root in kept), default=0), save=False)
         for leaf in self._files.leaves():
             if f"/dc/{self._datacenter}/" in leaf.uri:
                 self._book.load(leaf, now)
@@ -152,6 +155,22 @@ class Leaves:
         finally:
             life.followers -= 1
             life.asked = self._steady()
+
+    async def trusted(self, *, index: int = 0, wait: float = 0.0) -> tuple[list[CARoot], int]:
+        """The roots, and their index; where that is `index` still, the next ones, or after `wait` seconds the same.
+        Raises `NoLeader` where they have never been known here.
+        """
+        self._follow()
+        await self._active()
+        end = asyncio.get_running_loop().time() + wait
+        while self._roots_index == index and not self._closed:
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._changed(ROOTS)
+        return self.roots, self._roots_index
 
     def states(self) -> dict[str, tuple[str, Leaf | None]]:
         """Every service's state (see `Life.state`) and leaf."""
@@ -244,23 +263,24 @@ class Leaves:
 
     def _follow(self) -> None:
         """Follow the roots, as long as this runs: an agent that nobody asks for identities holds nothing of them."""
-        if self._roots_task is None:
+        if self._roots_task is None and not self._closed:
             self._roots_task = asyncio.get_running_loop().create_task(self._hear_of_roots())
 
     async def _hear_of_roots(self) -> None:
         async with aclosing(self._follow_roots()) as answers:
             async for answer in answers:
                 if answer.value:
-                    self._take_roots(answer.value, save=True)
+                    self._take_roots(answer.value, answer.index, save=True)
                     self._book.resume(self._now())
                     self._turn()
 
-    def _take_roots(self, roots: list[CARoot], *, save: bool) -> None:
+    def _take_roots(self, roots: list[CARoot], index: int, *, save: bool) -> None:
         active = next((root for root in roots if root.active), None)
         if active is None:
             return
-        self.roots = roots
+        self.roots, self._roots_index = roots, index
         self._roots_known.set()
+        self._tell(ROOTS)
         known = Active(active.id, active.signing_key_id, trust_domain(active.cluster))
         self._book.root_changed(known, self._now())
         if save and self._files.kept:

@@ -1,7 +1,8 @@
-"""`/v1/agent/connect`: a service's own certificate, and whether a connection may be let in, for programs and proxies.
+"""`/v1/agent/connect`: the roots, a service's own certificate, and whether a connection may be let in, for programs and
+proxies.
 
-Both are answered on the node: the certificate's key is made by this agent, and the decision goes by intentions that it
-holds. So they go on while the servers are away.
+All are answered on the node: roots and certificates are kept here, also on disk, and the decision goes by intentions
+that the agent holds. So they go on while the servers are away.
 """
 
 import random
@@ -12,6 +13,7 @@ import msgspec
 from lictor.agent.leaves_book import Leaf, utc_text
 from lictor.http.api import Api
 from lictor.http.bodies import DECODE_FAILED, read_record
+from lictor.http.connect_ca import roots_json
 from lictor.http.intentions import policy, require_mesh
 from lictor.http.reply import Headers, json_reply
 from lictor.http.request import Request
@@ -50,19 +52,45 @@ class ConnectAuthorizeRequest(msgspec.Struct, frozen=True, rename="pascal"):
     client_cert_serial: str = ""
 
 
+@family.action("GET", "/v1/agent/connect/ca/roots")
+async def roots(api: Api, request: Request) -> Any:
+    """All roots that are trusted; with `index` the next ones."""
+    require_mesh(api)
+    _check_datacenter(api, request)
+    index, seconds = request.index, _seconds(api, request)
+    here = bool(api.agent.leaves.roots)
+    found, known = await api.agent.leaves.trusted(index=index, wait=seconds)
+    contact, leader = api.agent.leader_contact()
+    headers = (
+        ("X-Consul-Index", str(known)),
+        ("X-Consul-Knownleader", "true" if leader else "false"),
+        ("X-Consul-Lastcontact", str(contact)),
+        *_cached(api, here=here and not index),
+    )
+    return json_reply(roots_json(found), pretty=request.pretty, headers=headers)
+
+
+def _check_datacenter(api: Api, request: Request) -> None:
+    datacenter = request.get("dc")
+    if datacenter and datacenter != api.agent.datacenter:
+        raise Refused("No path to datacenter")
+
+
+def _seconds(api: Api, request: Request) -> float:
+    """How long to wait: what is asked for within bounds, and a little more at random."""
+    wait, settings = request.wait, api.settings
+    seconds = min(wait, settings.wait_max) if wait else settings.wait_default
+    return seconds + random.uniform(0, seconds / JITTER)
+
+
 @family.action("GET", "/v1/agent/connect/ca/leaf/:service")
 async def leaf(api: Api, request: Request) -> Any:
     """A service's certificate with its key; with `index` the next one. The first is signed when it is asked for."""
     require_mesh(api)
     service, leaves = request.vars["service"], api.agent.leaves
     request.require("service", service, WRITE)
-    datacenter = request.get("dc")
-    if datacenter and datacenter != api.agent.datacenter:
-        raise Refused("No path to datacenter")
-    index, wait = request.index, request.wait
-    settings = api.settings
-    seconds = min(wait, settings.wait_max) if wait else settings.wait_default
-    seconds += random.uniform(0, seconds / JITTER)
+    _check_datacenter(api, request)
+    index, seconds = request.index, _seconds(api, request)
     here = leaves.held(service)
     found = await leaves.get(service, token=request.token, index=index, wait=seconds)
     headers = (("X-Consul-Index", str(found.modify_index)), *_cached(api, here=here and not index))

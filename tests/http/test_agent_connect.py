@@ -95,7 +95,7 @@ async def test_a_connection_is_decided_by_intentions(door: Door) -> None:
         200,
         {"Authorized": True, "Reason": "Default behavior configured by ACLs"},
     )
-    sources = [{"Name": "web", "Action": "deny"}, {"Name": "*", "Action": "allow"}]
+    sources: list[Any] = [{"Name": "web", "Action": "deny"}, {"Name": "*", "Action": "allow"}]
     sources.append({"Name": "api", "Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]})
     await door.put("/v1/config", {"Kind": "service-defaults", "Name": "db", "Protocol": "http"})
     status, answer = await door.put("/v1/config", {"Kind": "service-intentions", "Name": "db", "Sources": sources})
