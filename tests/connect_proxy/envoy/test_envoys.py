@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import json
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +46,9 @@ class Pair:
 
     def close(self) -> None:
         """End all of it."""
-        for one in [*self.envoys.values(), self.agent]:
+        for one in self.envoys.values():
             one.close()
+        self.agent.close()
 
 
 @pytest.fixture
@@ -98,7 +104,7 @@ def test_permissions_decide_on_each_request_of_an_open_connection(pair: Pair) ->
 def test_a_token_is_asked_for(pair: Pair) -> None:
     for name in ("server", "client"):
         pair.agent.configure("service-defaults", name, Protocol="http")
-    keys = "eyJrZXlzIjpbeyJrdHkiOiJvY3QiLCJraWQiOiJvbmUiLCJhbGciOiJIUzI1NiIsImsiOiJjMlZqY21WMCJ9XX0="
+    keys = base64.b64encode(b'{"keys": [{"kty": "oct", "kid": "one", "alg": "HS256", "k": "c2VjcmV0"}]}').decode()
     pair.agent.configure(
         "jwt-provider", "mine", Issuer="https://issuer.example", JSONWebKeySet={"Local": {"JWKS": keys}}
     )
@@ -107,18 +113,14 @@ def test_a_token_is_asked_for(pair: Pair) -> None:
     pair.agent.intend("server", {"Name": "client", "Permissions": [permission]}, {"Name": "*", "Action": "deny"})
     settles(pair.status, 403, "a request without a token is refused")
     for role, status in (("guest", 403), ("admin", 200)):
-        headers = {"Authorization": f"Bearer {token(role)}"}
-        settles(lambda headers=headers: pair.status(headers=headers), status, f"{role} ends with {status}")
+        bearing = partial(pair.status, headers={"Authorization": f"Bearer {token(role)}"})
+        settles(bearing, status, f"{role} ends with {status}")
     forged = {"Authorization": f"Bearer {token('admin', b'another key')}"}
     assert pair.status(headers=forged) == 403
 
 
 def token(role: str, key: bytes = b"secret") -> str:
     """A token of the issuer, signed with HMAC-SHA256 (RFC 7519)."""
-    import base64
-    import hashlib
-    import hmac
-    import json
 
     def encoded(data: bytes) -> str:
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
@@ -140,11 +142,15 @@ def test_a_new_leaf_takes_the_place_of_the_old_one_without_a_connection_ended(pa
         configuration["Config"]["PrivateKeyType"] = "ec"
         pair.agent.put("/v1/connect/ca/configuration", configuration)
         for name, envoy in pair.envoys.items():
-            eventually(lambda e=envoy, n=name: e.certificate() not in ("", before[n]), f"{name} has a new certificate")
+            eventually(partial(_renewed, envoy, before[name]), f"{name} has a new certificate")
         settles(pair.status, 200, "requests go through under the new root")
         open_one.sendall(b"\r\n")
         open_one.settimeout(None)
         assert open_one.recv(4096).startswith(b"HTTP/1.1 200"), "the connection from before goes on"
+
+
+def _renewed(envoy: Envoy, before: str) -> bool:
+    return envoy.certificate() not in ("", before)
 
 
 def test_only_those_whom_a_change_concerns_hear_of_it(pair: Pair) -> None:

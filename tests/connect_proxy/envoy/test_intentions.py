@@ -34,7 +34,7 @@ ENDS = [("api", "web", 9), ("*", "web", 8), ("api", "*", 6), ("*", "*", 5)]
 
 
 @pytest.mark.parametrize("default_allow", [True, False])
-@pytest.mark.parametrize("actions", itertools.product(["", "allow", "deny"], repeat=len(ENDS)))
+@pytest.mark.parametrize("actions", list(itertools.product(["", "allow", "deny"], repeat=len(ENDS))))
 def test_connections_are_let_through_as_the_decision_says(actions: tuple[str, ...], default_allow: bool) -> None:
     intentions = in_order(
         Intention(source_name=source, destination_name=destination, action=action, precedence=precedence)
