@@ -15,6 +15,7 @@ from lictor.client.calls import Call, F, Maker, T
 from lictor.client.families.agent import Agent, Event
 from lictor.client.families.cluster import Config, Operator, Snapshot, Status
 from lictor.client.families.discovery import Catalog, Coordinate, Health, Query
+from lictor.client.families.intentions import Intentions
 from lictor.client.families.kv import KV, Txn
 from lictor.client.families.session import Session
 from lictor.client.locks import Lease, Mutex, Place, Semaphore
@@ -95,6 +96,7 @@ class Families(ABC, Generic[F]):
         self.coordinate: Coordinate[F] = Coordinate(maker)
         self.event: Event[F] = Event(maker)
         self.health: Health[F] = Health(maker)
+        self.intentions: Intentions[F] = Intentions(maker)
         self.kv: KV[F] = KV(maker)
         self.operator: Operator[F] = Operator(maker)
         self.query: Query[F] = Query(maker)

@@ -224,3 +224,18 @@ class Authorization(msgspec.Struct, frozen=True, rename="pascal"):
 
     authorized: bool = False
     reason: str = ""
+
+
+class IntentionRow(msgspec.Struct, frozen=True, rename="pascal"):
+    """An intention: an action, or permissions as the API writes them. `id` is that of those that are made by id."""
+
+    source_name: str = ""
+    destination_name: str = ""
+    action: str = ""
+    permissions: list[dict[str, Any]] | None = None
+    precedence: int = 0
+    description: str = ""
+    meta: dict[str, str] | None = None
+    id: str = msgspec.field(default="", name="ID")
+    create_index: int = 0
+    modify_index: int = 0

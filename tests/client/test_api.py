@@ -49,6 +49,31 @@ def test_keys_and_values(client: Client) -> None:
     assert client.kv.keys("kv/") == []
 
 
+def test_intentions(client: Client) -> None:
+    calls = client.intentions
+    assert calls.put("web", "db", "allow", description="d")
+    assert calls.put("*", "db", "deny")
+    assert [(row.source_name, row.action, row.precedence) for row in calls.match("db")] == [
+        ("web", "allow", 9),
+        ("*", "deny", 8),
+    ]
+    assert [row.destination_name for row in calls.match("web", by="source")] == ["db", "db"]
+    assert [row.source_name for row in calls.list(filter="Action == deny")] == ["*"]
+    assert (calls.check("web", "db"), calls.check("api", "db")) == (True, False)
+    permissions = [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]
+    assert calls.put("web", "db", permissions=permissions)
+    row = calls.get("web", "db")
+    assert row is not None
+    assert (row.action, row.permissions) == ("", permissions)
+    assert calls.explain("web", "db")["Verdict"] == "needs layer 7"
+    assert calls.explain("web", "db", change="deny")["Effect"]["Verdict"] == "denied"
+    assert calls.delete("web", "db")
+    assert calls.delete("*", "db")
+    assert calls.get("web", "db") is None
+    with pytest.raises(ServerError, match="Action must be set"):
+        calls.put("web", "db")
+
+
 def test_services_and_checks_of_the_agent(client: Client) -> None:
     client.agent.register(
         "shop",
