@@ -31,6 +31,7 @@ class Server:
 
     role: tuple[str, ...] = ("-server",)
     door = "127.0.0.1"  # where its HTTP and DNS are
+    program: tuple[str, ...] = ("-m", "lictor")
 
     def __init__(self, folder: Path, name: str, *flags: str, host: str = "127.0.0.1") -> None:
         self.name = name
@@ -59,7 +60,7 @@ class Server:
 
     def spawn(self, *more: str) -> subprocess.Popen[bytes]:
         """Begin a run, without waiting for anything."""
-        arguments = [sys.executable, "-m", "lictor", "agent", *self.role, f"-node={self.name}"]
+        arguments = [sys.executable, *self.program, "agent", *self.role, f"-node={self.name}"]
         arguments += [f"-bind={self.host}", f"-data-dir={self.data}", f"-node-id={self.node_id}", "-hcl", QUICK]
         arguments += [f"-{name}-port={port}" for name, port in self.ports.items()]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("CONSUL_", "LICTOR_"))}
