@@ -411,7 +411,7 @@ async def test_no_agent_on_an_event_loop() -> None:
 async def test_both_flavours_have_the_same_calls(client: Client, loop_client: AsyncClient) -> None:
     """Each family is one class, whose calls are described once."""
     families = {name for name, value in vars(client).items() if hasattr(value, "maker")}
-    assert len(families) == 13
+    assert len(families) == 14
     for name in families:
         assert type(getattr(client, name)) is type(getattr(loop_client, name))
         described = [m for m in vars(type(getattr(client, name))).values() if isinstance(m, call | read)]
