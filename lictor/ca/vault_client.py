@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lictor.ca.vault")
 
-PATIENCE = 45.0  # seconds for one request, whatever it does
+PATIENCE = 30.0  # seconds for one request, whatever it does
+SIGNING_PATIENCE = 5.0  # seconds for one that somebody waits for, who gives up before long
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries to keep the token alive
 LONGEST_WORDS = 400  # characters of Vault's own words in a message
 
@@ -107,9 +108,17 @@ class VaultClient:
         """Read a path: its `data`. Raises `Missing` and other `ProviderError`s."""
         return _data(await self._request("GET", path, None, namespace))
 
-    async def write(self, path: str, body: Mapping[str, Any], namespace: str) -> dict[str, Any]:
-        """Write to a path: the answer's `data`, empty where there is none. Raises `ProviderError`."""
-        return _data(await self._request("POST", path, body, namespace))
+    async def write(
+        self, path: str, body: Mapping[str, Any], namespace: str, patience: float = PATIENCE
+    ) -> dict[str, Any]:
+        """Write to a path: the answer's `data`, empty where there is none. Raises `ProviderError`; after `patience`
+        seconds in all.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                return _data(await self._request("POST", path, body, namespace))
+        except TimeoutError:
+            raise self._too_slow(patience) from None
 
     async def remove(self, path: str, namespace: str) -> None:
         """Delete a path. Raises `ProviderError`."""
@@ -146,10 +155,7 @@ class VaultClient:
                 answer: Answer = await self._run(lambda: http.request(method, path, body, used, namespace, gone))
                 return answer
         except TimeoutError:
-            raise ProviderUnavailable(
-                f"Vault at {self._settings.address} does not answer in {PATIENCE:g} seconds: "
-                "check that it runs, and the network to it"
-            ) from None
+            raise self._too_slow(PATIENCE) from None
         finally:
             gone.told = True
 
@@ -263,6 +269,12 @@ class VaultClient:
         log.log(logging.WARNING if news else logging.DEBUG, "%s", self.token_problem)
 
     # -- failures ------------------------------------------------------------------------------------------------------
+
+    def _too_slow(self, patience: float) -> ProviderUnavailable:
+        return ProviderUnavailable(
+            f"Vault at {self._settings.address} does not answer in {patience:g} seconds: "
+            "check that it runs, and the network to it"
+        )
 
     def _bad_token(self) -> str:
         return (

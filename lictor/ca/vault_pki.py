@@ -8,7 +8,7 @@ from typing import Any
 
 from lictor.ca.certificates import LEEWAY, split_chain
 from lictor.ca.provider import ProviderError
-from lictor.ca.vault_client import Denied, Missing, VaultClient
+from lictor.ca.vault_client import SIGNING_PATIENCE, Denied, Missing, VaultClient
 from lictor.model.duration import format_duration
 
 log = logging.getLogger("lictor.ca.vault")
@@ -152,7 +152,7 @@ class PkiMount:
     async def sign(self, request: str, life: float) -> tuple[str, str]:
         """A leaf, and the certificate that it was signed with."""
         body = {"csr": request, "format": "pem", "ttl": whole_seconds(life), "exclude_cn_from_sans": True}
-        answer = await self._client.write(f"{self.path}/sign/{ROLE}", body, self._namespace)
+        answer = await self._client.write(f"{self.path}/sign/{ROLE}", body, self._namespace, SIGNING_PATIENCE)
         return self._certificate(answer), self._certificate(answer, "issuing_ca")
 
     async def tidy(self) -> None:

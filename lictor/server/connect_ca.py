@@ -34,6 +34,7 @@ TROUBLE = "connect.trouble"
 FIRST_PAUSE = 1.0  # seconds before the provider is tried again
 LONGEST_PAUSE = 60.0
 READY_PATIENCE = 5.0  # seconds that a request waits for an authority that is being made
+CHANGE_PATIENCE = 120.0  # seconds that a change may take: somewhere else keys are made, and mounts
 
 log = logging.getLogger("lictor.connect")
 
@@ -126,7 +127,7 @@ class ConnectCA:
     async def change(self, given: CAChange) -> None:
         """Go by another configuration. Raises `LictorError` where that cannot be, and then nothing has changed."""
         self._require()
-        await self._calls.call(CHANGE, _encode(given))
+        await self._calls.call(CHANGE, _encode(given), patience=CHANGE_PATIENCE)
 
     async def leaders_trouble(self) -> str:
         """Why the authority cannot do its work, or soon cannot; empty where it can. Raises `NoLeader`."""

@@ -45,16 +45,17 @@ class LeaderCalls:
 
             self._transport.on_call(PREFIX + name, answer)
 
-    async def call(self, name: str, body: bytes) -> bytes:
-        """Have the leader handle a call. Returns its answer. Raises `NoLeader` where none is found in time, `Refused`
-        where it is not known whether the call took effect, and what the handler raised.
+    async def call(self, name: str, body: bytes, *, patience: float = 0.0) -> bytes:
+        """Have the leader handle a call, which may take it `patience` seconds where that is longer than a leader is
+        waited for. Returns its answer. Raises `NoLeader` where none is found in time, `Refused` where it is not known
+        whether the call took effect, and what the handler raised.
         """
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + self._hold, FIRST_PAUSE
         while True:
             changed = self._changed
             try:
-                return await self._try(name, body, deadline - loop.time())
+                return await self._try(name, body, max(deadline - loop.time(), patience))
             except NotLeader:
                 pass
             except Unreachable as error:

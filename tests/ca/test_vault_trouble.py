@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from lictor.ca import vault_client
+from lictor.ca import vault_pki
 from lictor.ca.certificates import read_certificate, split_chain
 from lictor.ca.provider import ProviderError, ProviderUnavailable
 from lictor.ca.vault import VaultProvider
@@ -292,7 +292,7 @@ async def test_slow_and_given_up(standin: VaultStandin, vault: Vault, monkeypatc
     await provider.open()
     may_answer = threading.Event()
     standin.steps = lambda asked: (may_answer.wait(60), None)[1] if "/sign/" in asked else None
-    monkeypatch.setattr(vault_client, "PATIENCE", 0.2)
+    monkeypatch.setattr(vault_pki, "SIGNING_PATIENCE", 0.2)
     try:
         with pytest.raises(ProviderUnavailable, match=r"does not answer in 0\.2 seconds: check that it runs"):
             await provider.sign(web_request(), WEB, HOUR)
