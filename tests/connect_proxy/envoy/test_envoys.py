@@ -70,7 +70,7 @@ def test_intentions_let_connections_through_and_keep_them_out_and_cut_them(pair:
     settles(pair.status, 200, "a request goes through while nothing forbids it")
     with socket.create_connection(("127.0.0.1", pair.port)) as open_one:
         open_one.sendall(b"GET / HTTP/1.1\r\nHost: server\r\n")
-        eventually(lambda: pair.envoys["server"].count("tcp.public_listener.downstream_cx_active"), "it is open")
+        eventually(lambda: pair.envoys["server"].count("cluster.local_app.upstream_cx_active"), "it is open")
         pair.agent.intend("server", {"Name": "client", "Action": "deny"})
         settles(pair.status, 0, "no connection is let through any more")
         eventually(lambda: ends(open_one), "what was open and is forbidden now has ended")
