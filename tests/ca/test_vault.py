@@ -291,3 +291,44 @@ async def test_logins(vault: Vault, tmp_path: Path) -> None:
         await provider.open()
     assert "wrong-one" not in str(refused.value)
     await provider.close(remove=False)
+
+
+async def test_the_policies_of_the_manual_are_enough(real: Vault) -> None:
+    """A token with the manual's policy makes everything and rotates; one with the shorter one uses what is there."""
+    manual = (
+        (Path(__file__).parents[2] / "docs" / "ca.md")
+        .read_text()
+        .partition("**What the token may do.**")[2]
+        .partition("```hcl\n")[2]
+    )
+    rules = manual.partition("```")[0]
+    shorter = "".join(line + "\n" for line in rules.splitlines() if "sys/" not in line and "connect_root/*" not in line)
+    shorter += 'path "connect_root/root/sign-intermediate" { capabilities = ["create", "update"] }'
+    names = {"connect_root": f"{real.mounts}/root", "connect_dc1": f"{real.mounts}/leaves"}
+
+    def token_for(policy: str) -> str:
+        for name, path in names.items():
+            policy = policy.replace(name, path)
+        real.ask("POST", f"sys/policies/acl/{real.mounts}", {"policy": policy})
+        made = real.ask("POST", "auth/token/create", {"policies": [real.mounts], "period": "1h"})
+        return str(made["auth"]["client_token"])
+
+    try:
+        full = real.provider(Token=token_for(rules))
+        authority = await full.open()
+        await full.cross_sign(authority.root)
+        await full.close(remove=False)
+        short = real.provider(full.state, Token=token_for(shorter), PrivateKeyType="ec", PrivateKeyBits=384)
+        renewed = await short.open()
+        assert renewed.root == authority.root and renewed.intermediates != authority.intermediates
+        verify(split_chain(await short.sign(web_request(), WEB, HOUR)), authority.root)
+        await short.cross_sign(authority.root)
+        await short.close(remove=False)
+        last = real.provider(full.state, Token=token_for(rules))
+        await last.open()
+        await last.close(remove=True)
+        with pytest.raises(Refused):
+            real.ask("GET", f"{real.mounts}/leaves/roles/leaf-cert")
+    finally:
+        for path in ("root", "leaves"):
+            real.ask("DELETE", f"sys/mounts/{real.mounts}/{path}")
