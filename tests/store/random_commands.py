@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from lictor.model.check import Check
 from lictor.model.command import (
+    AuthorityWrite,
     CheckOp,
     Command,
     ConfigWrite,
@@ -27,6 +28,7 @@ from lictor.model.command import (
     Txn,
     TxnOp,
 )
+from lictor.model.connect_ca import CAConfiguration, CARoot
 from lictor.model.coordinate_entry import Coord, CoordinateEntry
 from lictor.model.node import Node
 from lictor.model.prepared_query import PreparedQuery, QueryTemplate, ServiceQuery
@@ -36,6 +38,7 @@ from lictor.store.reads import (
     catalog,
     central,
     config,
+    connect_ca,
     coordinates,
     exports,
     gateways,
@@ -122,6 +125,7 @@ class Dice:
             (6, self.config),
             (4, self.intention),
             (1, self.setting),
+            (2, self.authority),
             (2, self.reap),
         )
         return self._random.choices([make for _, make in makers], [weight for weight, _ in makers])[0]()
@@ -239,6 +243,15 @@ class Dice:
     def setting(self) -> SettingWrite:
         return SettingWrite(self.one(("autopilot", "other")), {"x": self.one((1, 2))}, self.small(), self.often(0.5))
 
+    def root(self) -> CARoot:
+        root_id, active = self.one(("r1", "r2", "r3")), self.often(0.5)
+        return CARoot(root_id, 1, "k", "c", 0.0, 1.0, "pem", active, "ec", 256, 1.0)
+
+    def authority(self) -> AuthorityWrite:
+        configuration = CAConfiguration(self.one(("c", "c", "d")), "consul", {"x": self.one((1, 2))}, {"Key": "k"})
+        roots = {root.id: root for root in (self.root(), self.root())}
+        return AuthorityWrite(self.one((0, self.small())), configuration, tuple(roots.values()))
+
     def session_end(self) -> SessionDestroy:
         return SessionDestroy(self.one(SESSIONS))
 
@@ -344,6 +357,8 @@ READS: dict[str, Read] = {
     "entry": lambda v: config.entry(v, "service-defaults", "web"),
     "entries": lambda v: config.entries(v, "service-defaults"),
     "setting": lambda v: config.setting(v, "autopilot"),
+    "roots": connect_ca.roots,
+    "root": connect_ca.active_root,
     "gateway in": lambda v: gateways.gateway_services(v, "in"),
     "ingress web": lambda v: gateways.ingress_instances(v, "web"),
     "ui gateway": lambda v: ui.gateway_services(v, "in", ["consul"], "dc1"),

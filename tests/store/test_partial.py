@@ -119,6 +119,7 @@ def test_every_topic_of_the_reads_can_be_held_but_those_of_the_agent_itself() ->
         apply(store, command, float(number))
     assert {topic for topic in looked_at(store) if partial.kind_of(topic) is None} == set()
     assert partial.kind_of(("agent", "members")) is None
+    assert partial.kind_of(("authority",)) is None, "the authority's keys never leave the servers"
     assert partial.kind_of(("kv", "x" * (partial.MAX_TEXT + 1))) is None
     assert partial.kind_of(("service", "web", "more")) is None
     assert partial.kind_of(()) is None
