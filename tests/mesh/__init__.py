@@ -1,0 +1,1 @@
+"""The mesh as a whole: services with proxies on several agents, real processes all."""
