@@ -30,7 +30,7 @@ from lictor.agent.checks.result import Probe, Result, critical
 from lictor.agent.checks.schedule import Run, Schedule
 from lictor.agent.checks.state import CheckState, Deregister, Effect, Push
 from lictor.agent.checks.ttl import TtlCheck, TtlState
-from lictor.model.check import STATUSES
+from lictor.model.check import PASSING, STATUSES
 from lictor.model.errors import InvalidRequest, NotFound, Refused
 from lictor.model.service_definition import CheckDefinition
 
@@ -43,16 +43,20 @@ DeregisterService = Callable[[str, str], None]
 """Called with check id and service id when a service has been critical for too long."""
 
 
-class _Held:
-    """A check that the runner holds."""
+FIRST_PAUSE = 1.0  # seconds
 
-    __slots__ = ("check", "definition", "following", "state")
+
+class _Held:
+    """A check that the runner holds. `pause` is in how many seconds it is run again, 0 once it has been passing."""
+
+    __slots__ = ("check", "definition", "following", "pause", "state")
 
     def __init__(self, definition: CheckDefinition, check: Check, state: CheckState) -> None:
         self.definition = definition
         self.check = check
         self.state = state
         self.following: asyncio.Task[None] | None = None
+        self.pause = FIRST_PAUSE
 
 
 class CheckRunner:
@@ -271,9 +275,18 @@ class CheckRunner:
         if self._schedule.is_current(run):
             held = self._held[run.check_id]
             self._apply(run.check_id, held, held.state.probed(self._trimmed(result), self._loop.time()))
+            self._look_again(run.check_id, held)
         if not self._closed:
             self._start_probes(self._loop.time())
             self._arm()
+
+    def _look_again(self, check_id: str, held: _Held) -> None:
+        """What has never been passing may be about to come up: it is not left alone for a whole interval."""
+        if held.state.status == PASSING:
+            held.pause = 0.0
+        elif held.pause:
+            self._schedule.sooner(check_id, held.pause, self._loop.time())
+            held.pause *= 2
 
     async def _follow(self, check_id: str, held: _Held, alias: AliasCheck) -> None:
         """Follow another node's checks with reads that wait for a change."""

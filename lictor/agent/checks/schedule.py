@@ -1,8 +1,9 @@
 """When each check is probed: spread in time, at a steady pace, never twice at once.
 
-- A check is first run within a second, so that a service that is well is found well soon, after a restart of the agent
-  too. Then a random point of its first interval sets the phase: run *n* is due at `first + n * interval`. A thousand
-  checks registered together are thereby spread evenly for good, and time that a run takes does not add up to drift.
+- A check is first run within a second, and until it has been passing once, again after 1, 2, 4, ... seconds where that
+  is before its turn: a service that comes up is found soon, after a restart of the agent too.
+- A random point of its first interval sets its phase: turn *n* is at `first + n * interval`. A thousand checks
+  registered together are thereby spread evenly for good, and time that a run takes does not add up to drift.
 - A check that is still running when it comes due again leaves that turn out, and so does one that the machine slept
   through: it runs once, then at its next regular turn.
 - Each lane has a bound on how many run at once. Checks that are due while a lane is full wait in line and are started,
@@ -106,6 +107,12 @@ class Schedule:
                 self._lines[entry.lane].append(Run(check_id, entry.generation))
             self._due.set(check_id, entry.turn_after(now))
         return [run for lane, line in self._lines.items() for run in self._admit(lane, line)]
+
+    def sooner(self, check_id: str, seconds: float, now: float) -> None:
+        """Run `check_id` once more after so many seconds, if its next turn is later."""
+        entry = self._entries.get(check_id)
+        if entry is not None and not entry.waiting:
+            self._due.set(check_id, min(entry.turn_after(now), now + seconds))
 
     def finished(self, run: Run, lane: Lane) -> None:
         """A probe that `start` returned is over, in whatever way."""

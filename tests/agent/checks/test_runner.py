@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -426,3 +427,20 @@ async def test_closing_ends_programs_that_run(tmp_path: Path) -> None:
         pid = int(told.read_text())
     assert not Path(f"/proc/{pid}").exists()
     assert here.pushed == []
+
+
+def test_what_comes_up_is_found_soon_and_what_was_well_keeps_its_pace() -> None:
+    async def story() -> None:
+        with socket.socket() as service:
+            service.bind(("127.0.0.1", 0))  # nobody else's, and refusing connections
+            async with agent() as here:
+                here.add("slow", CheckDefinition(tcp=f"127.0.0.1:{service.getsockname()[1]}", interval=1000))
+                await asyncio.sleep(5)
+                service.listen()
+                await asyncio.sleep(5)
+                assert [push[2] for push in here.pushed] == ["passing"], "within seconds"
+                service.close()
+                await asyncio.sleep(300)
+                assert len(here.pushed) == 1, "it is asked again at its next turn"
+
+    run_virtually(story())
