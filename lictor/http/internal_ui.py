@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from lictor.http.api import Api
+from lictor.http.intentions import policy
 from lictor.http.reply import Reply
 from lictor.http.request import Request
 from lictor.http.routes import Family, ReadFunction
@@ -62,7 +63,8 @@ def topology(api: Api, request: Request) -> ReadFunction:
     if kind not in TOPOLOGY_KINDS:
         raise InvalidRequest(f'Unsupported service kind "{kind}"')
     request.require("service", name, READ)
-    return lambda view: ui.topology(view, name, protocol_of(view, name))
+    default = policy(api)
+    return lambda view: ui.topology(view, name, protocol_of(view, name), default)
 
 
 @family.read("/v1/internal/ui/gateway-services-nodes/:name")
@@ -76,10 +78,10 @@ def gateway_services(api: Api, request: Request) -> ReadFunction:
 
 @family.read("/v1/internal/ui/gateway-intentions/:name")
 def gateway_intentions(api: Api, request: Request) -> ReadFunction:
-    """The intentions that concern the services of a gateway: none while there are no intentions."""
+    """The intentions for connections to the services of a gateway."""
     name = _name(request, "gateway")
     request.require("intention", name, READ)
-    return lambda view: []
+    return lambda view: ui.gateway_intentions(view, name)
 
 
 @family.read("/v1/internal/ui/catalog-overview")

@@ -72,6 +72,32 @@ async def test_topology(mesh: Door) -> None:
         assert (await mesh.get(f"/v1/internal/ui/service-topology/{path}"))[::2] == (400, text)
 
 
+async def test_topology_tells_what_intentions_say(mesh: Door) -> None:
+    async def put(source: str, destination: str, body: object) -> None:
+        path = f"/v1/connect/intentions/exact?source={source}&destination={destination}"
+        assert await mesh.put(path, body) == (200, b"true")
+
+    async def decision() -> dict[str, object]:
+        (upstream,) = (await mesh.json("/v1/internal/ui/service-topology/web?kind="))["Upstreams"]
+        (downstream,) = (await mesh.json("/v1/internal/ui/service-topology/db?kind="))["Downstreams"]
+        assert upstream["Intention"] == downstream["Intention"]
+        found: dict[str, object] = upstream["Intention"]
+        return found
+
+    default = {"DefaultAllow": True, "HasPermissions": False, "ExternalSource": "", "HasExact": False}
+    assert await decision() == default | {"Allowed": True}
+    await put("*", "db", {"Action": "deny"})
+    assert await decision() == default | {"Allowed": False}
+    await put("web", "db", {"Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]})
+    assert await decision() == default | {"Allowed": False, "HasPermissions": True, "HasExact": True}
+    await put("web", "db", {"Action": "allow"})
+    assert await decision() == default | {"Allowed": True, "HasExact": True}
+    await put("x", "web", {"Action": "allow"})
+    rows = await mesh.json("/v1/internal/ui/gateway-intentions/in")
+    assert [(row["SourceName"], row["DestinationName"]) for row in rows] == [("x", "web")]
+    assert await mesh.json("/v1/internal/ui/gateway-intentions/nope") == []
+
+
 async def test_gateways(mesh: Door) -> None:
     (bound,) = await mesh.json("/v1/catalog/gateway-services/in")
     assert (bound["Gateway"], bound["Service"], bound["GatewayKind"]) == (

@@ -30,6 +30,7 @@ from lictor.model.command import (
 )
 from lictor.model.connect_ca import CAConfiguration, CARoot
 from lictor.model.coordinate_entry import Coord, CoordinateEntry
+from lictor.model.intention import DefaultPolicy
 from lictor.model.node import Node
 from lictor.model.prepared_query import PreparedQuery, QueryTemplate, ServiceQuery
 from lictor.model.service import ConnectProxyConfig, NodeService, ServiceConnect, Upstream
@@ -361,10 +362,11 @@ READS: dict[str, Read] = {
     "root": connect_ca.active_root,
     "gateway in": lambda v: gateways.gateway_services(v, "in"),
     "ingress web": lambda v: gateways.ingress_instances(v, "web"),
+    "ui gateway intentions": lambda v: ui.gateway_intentions(v, "in"),
     "ui gateway": lambda v: ui.gateway_services(v, "in", ["consul"], "dc1"),
     "intentions": intentions.intentions,
     "intention": lambda v: intentions.by_id(v, "i1"),
     **{f"intentions to {s}": _of(intentions.for_destination, s) for s in (*SERVICES, "*")},
     **{f"intentions from {s}": _of(intentions.for_source, s) for s in ("web", "api", "*")},
-    "topology": lambda v: ui.topology(v, "web", central.protocol_of(v, "web")),
+    "topology": lambda v: ui.topology(v, "web", central.protocol_of(v, "web"), DefaultPolicy(True)),
 }

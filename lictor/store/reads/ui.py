@@ -1,13 +1,16 @@
 """Reads for the web page: nodes with all they have, services in summary, topology, and an overview of the catalog."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from lictor.model.check import CRITICAL, PASSING, WARNING, Check, aggregate
+from lictor.model.config_entry.entry import WILDCARD
+from lictor.model.intention import DefaultPolicy, Intention, in_order
 from lictor.model.node import Node
 from lictor.model.service import CONNECT_PROXY, NodeService
-from lictor.store.reads import catalog, gateways, health
+from lictor.model.spiffe import ServiceId
+from lictor.store.reads import catalog, gateways, health, intentions
 from lictor.store.reads.health import CheckServiceNode
 from lictor.store.store import View
 
@@ -237,8 +240,8 @@ def gateway_services(view: View, gateway: str, domains: Iterable[str], datacente
     return summaries
 
 
-def topology(view: View, service: str, protocol: str) -> ServiceTopology:
-    """Who a service's proxies call and whose proxies call it, as their registrations say."""
+def topology(view: View, service: str, protocol: str, default: DefaultPolicy) -> ServiceTopology:
+    """Who a service's proxies call and whose proxies call it, as their registrations say, and whether they may."""
     view.saw("kind", CONNECT_PROXY)
     wanted = service.lower()
     upstreams: dict[str, None] = {}
@@ -252,10 +255,38 @@ def topology(view: View, service: str, protocol: str) -> ServiceTopology:
             modes.append(proxy.mode == TRANSPARENT)
         if wanted in [name.lower() for name in called]:
             downstreams[proxy.destination_service_name] = None
-    return ServiceTopology(protocol, bool(modes) and all(modes), _ends(view, upstreams), _ends(view, downstreams))
+    return ServiceTopology(
+        protocol,
+        bool(modes) and all(modes),
+        _ends(view, upstreams, lambda name: _decision(view, service, name, default)),
+        _ends(view, downstreams, lambda name: _decision(view, name, service, default)),
+    )
 
 
-def _ends(view: View, names: Iterable[str]) -> list[ServiceTopologySummary]:
+def _decision(view: View, source: str, destination: str, default: DefaultPolicy) -> IntentionDecision:
+    found = intentions.decision(view, ServiceId("", "", source), destination, default)
+    rule = found.rule
+    return IntentionDecision(
+        default_allow=default.allow,
+        allowed=found.allowed,
+        has_permissions=rule is not None and bool(rule.permissions),
+        external_source=rule.meta.get(EXTERNAL_SOURCE, "") if rule is not None else "",
+        has_exact=rule is not None and WILDCARD not in (rule.source_name, rule.destination_name),
+    )
+
+
+def gateway_intentions(view: View, gateway: str) -> list[Intention]:
+    """The intentions for connections to the services of a gateway, in the order in which they are considered."""
+    found: dict[tuple[str, str, str], Intention] = {}
+    for bound in gateways.gateway_services(view, gateway):
+        for one in intentions.for_destination(view, bound.service.name):
+            found[one.source_peer, one.source_name, one.destination_name] = one
+    return in_order(found.values())
+
+
+def _ends(
+    view: View, names: Iterable[str], decision: Callable[[str], IntentionDecision]
+) -> list[ServiceTopologySummary]:
     ends = []
     for name in sorted(names):
         one = _Collected(name)
@@ -264,7 +295,7 @@ def _ends(view: View, names: Iterable[str]) -> list[ServiceTopologySummary]:
         for row in health.connect(view, name, (), {}):
             if row.service.kind == CONNECT_PROXY:
                 one.add_proxy(row)
-        fields: dict[str, object] = one.fields() | {"source": REGISTRATION}
+        fields: dict[str, object] = one.fields() | {"source": REGISTRATION, "intention": decision(name)}
         ends.append(ServiceTopologySummary(**fields))  # type: ignore[arg-type]
     return ends
 
