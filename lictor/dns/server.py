@@ -12,12 +12,13 @@ import math
 import random
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Protocol
 
 from lictor.agent.confirmations import Confirmations
 from lictor.dns.freshness import STALE_FROM, Alone, Origin, fresh_enough, surely_fresh
 from lictor.dns.message import HEADER, QR, SERVFAIL, refusal
+from lictor.dns.newcomers import Newcomers
 from lictor.dns.recursors import Recursors
 from lictor.dns.responder import Forward, Reply, Responder, Turns, Unconfirmed, Uncovered, Wanted
 from lictor.dns.settings import DnsSettings
@@ -31,6 +32,7 @@ log = logging.getLogger("lictor.dns")
 
 MAX_RECURSIONS = 1024
 MAX_UNCONFIRMED = 4096  # requests that wait for the store to be confirmed
+MAX_UNHELD = 4096  # requests that wait for the store to hold what they look at
 PATIENCE = 3.0  # seconds for servers to answer: whoever asks gives up after 5
 LOOKS = 4  # times that an answer may look at something more
 LOOK_PERIOD = 1.0  # seconds between two looks at the store's age
@@ -63,6 +65,23 @@ class _Held:
             self.send(self.failure)
 
 
+class _Unheld:
+    """A request that waits until the store holds what its answer looks at; `looks` is how often that was more."""
+
+    __slots__ = ("begun", "data", "failure", "looks", "send", "sender", "tcp")
+
+    def __init__(
+        self, data: bytes, sender: str, send: Callable[[bytes], None], tcp: bool, failure: bytes, begun: float
+    ) -> None:
+        self.data = data
+        self.sender = sender
+        self.send = send
+        self.tcp = tcp
+        self.failure = failure
+        self.begun = begun
+        self.looks = 0
+
+
 class Partial(Protocol):
     """What fills a store that does not hold everything."""
 
@@ -87,7 +106,7 @@ class DnsServer:
     came from a store that is older than `STALE_FROM`. `partial` is there for a store that does not hold everything.
 
     Counters: `queries_udp`, `queries_tcp`, `hits` (answered from finished bytes), `rcodes` by code, `unsent`,
-    `refused_connections`, `recursions`, `unexpected`.
+    `refused_connections`, `recursions`, `unexpected`, `names_refused`.
     """
 
     def __init__(
@@ -114,6 +133,9 @@ class DnsServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._look: asyncio.TimerHandle | None = None
         self.held = 0
+        self.unheld = 0
+        self._holding: dict[tuple[Topic, ...], list[_Unheld]] = {}
+        self._newcomers = Newcomers(0.0)
         self.bound: list[tuple[str, int]] = []
         self.recursions = 0
         self.unexpected = 0
@@ -148,6 +170,7 @@ class DnsServer:
             "refused_connections": self.refused,
             "recursions": self.recursions,
             "unexpected": self.unexpected,
+            "names_refused": self._newcomers.refused,
             "cache_bytes": sum(c.size for c in responder.caches),
             "cache_evicted": sum(c.evicted for c in responder.caches),
         }
@@ -243,19 +266,21 @@ class DnsServer:
                 return True
             self.held += 1
             self._confirmations.ask(_Held(self, data, sender, send, tcp, reply.failure), consistent=False)
+        elif isinstance(reply, Uncovered):
+            begun = asyncio.get_running_loop().time()
+            self._hold(reply, _Unheld(data, sender, send, tcp, reply.failure, begun))
         elif reply is not None:
             if len(self._tasks) >= MAX_RECURSIONS:
                 send(reply.finish({}) if isinstance(reply, Wanted) else reply.failure)
                 return True
-            if isinstance(reply, Uncovered):
-                work = self._ask_servers(data, sender, reply, send, tcp)
-            else:
-                self.recursions += 1
-                work = self._ask_others(data, sender, reply, send, tcp)
-            task = asyncio.get_running_loop().create_task(work)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self.recursions += 1
+            self._spawn(self._ask_others(data, sender, reply, send, tcp))
         return reply is not None
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def ask(self, data: bytes, sender: str, tcp: bool) -> bytes:
         """The answer to a request that came by another way; empty where it deserves none."""
@@ -267,20 +292,85 @@ class DnsServer:
 
         return await answer if self._handle(data, sender, send, tcp) else b""
 
-    async def _ask_servers(
-        self, data: bytes, sender: str, reply: Uncovered, send: Callable[[bytes], None], tcp: bool
-    ) -> None:
-        """Have the store hold what the answer looks at, or a server answer."""
+    # -- names that the store does not hold ---------------------------------------------------------------------------
+
+    def _hold(self, reply: Uncovered, request: _Unheld) -> None:
+        """Have the store hold what a request's answer looks at: once for all that look at the same."""
+        waiting = self._holding.get(reply.seen)
+        if waiting is not None:
+            if self.unheld < MAX_UNHELD:
+                self.unheld += 1
+                waiting.append(request)
+            else:
+                self._give_up(request)
+        elif self.unheld >= MAX_UNHELD or (not request.looks and not self._newcomers.admit(reply.seen, request.begun)):
+            self._give_up(request)
+        else:
+            self.unheld += 1
+            self._holding[reply.seen] = [request]
+            self._spawn(self._hold_topics(reply.seen, request.begun + PATIENCE))
+
+    def _give_up(self, request: _Unheld) -> None:
+        self.responder.rcodes[SERVFAIL] += 1
+        request.send(request.failure)
+
+    async def _hold_topics(self, seen: tuple[Topic, ...], deadline: float) -> None:
+        assert self._partial is not None
+        answer: Callable[[_Unheld], None] = self._give_up
         try:
-            async with asyncio.timeout(PATIENCE):
-                found = await self._held(data, sender, reply, tcp)
-            self._pass_on(found, data, sender, send, tcp)
+            async with asyncio.timeout_at(deadline):
+                answer = self._look_again if await self._partial.cover(seen) else self._have_answered
         except (LictorError, TimeoutError) as error:
-            log.debug("no server answers a DNS request: %s", error)
-            self.responder.rcodes[SERVFAIL] += 1
-            send(reply.failure)
+            log.debug("no server answers for a DNS request: %s", error)
+        except Exception as fault:
+            answer = self._explain(fault)
+        finally:
+            waiting = self._holding.pop(seen)
+            self.unheld -= len(waiting)
+        for request in waiting:
+            answer(request)
+
+    def _explain(self, fault: Exception) -> Callable[[_Unheld], None]:
+        def answer(request: _Unheld) -> None:
+            self.unexpected += 1
+            log.error("no answer to a DNS request from %s", request.sender, exc_info=fault)
+            self._give_up(request)
+
+        return answer
+
+    def _look_again(self, request: _Unheld) -> None:
+        """The store holds what a request looked at: answer it, or hold what it looks at beside that."""
+        data, sender, send, tcp = request.data, request.sender, request.send, request.tcp
+        try:
+            reply = self.responder.respond(data, sender, tcp)
         except Exception:
             self._failed(data, sender, send)
+            return
+        request.looks += 1
+        if not isinstance(reply, Uncovered):
+            self._pass_on(reply, data, sender, send, tcp)
+        elif request.looks < LOOKS:
+            self._hold(reply, request)
+        else:
+            self._have_answered(request)
+
+    def _have_answered(self, request: _Unheld) -> None:
+        """What a request looks at cannot be held: a server is to answer it."""
+        if len(self._tasks) >= MAX_RECURSIONS:
+            self._give_up(request)
+        else:
+            self._spawn(self._ask_servers(request))
+
+    async def _ask_servers(self, request: _Unheld) -> None:
+        assert self._partial is not None
+        try:
+            async with asyncio.timeout_at(request.begun + PATIENCE):
+                request.send(await self._partial.resolve(request.data, request.sender, request.tcp))
+        except (LictorError, TimeoutError) as error:
+            log.debug("no server answers a DNS request: %s", error)
+            self._give_up(request)
+
+    # -- others that are asked ----------------------------------------------------------------------------------------
 
     def _failed(self, data: bytes, sender: str, send: Callable[[bytes], None]) -> bool:
         """One request that finds a fault of ours must not take the others with it."""
@@ -290,18 +380,6 @@ class DnsServer:
             return False
         send(refusal(data, SERVFAIL))
         return True
-
-    async def _held(self, data: bytes, sender: str, reply: Uncovered, tcp: bool) -> Reply:
-        partial, found = self._partial, reply
-        assert partial is not None
-        for _ in range(LOOKS):
-            if not await partial.cover(found.seen):
-                break
-            answer = self.responder.respond(data, sender, tcp)
-            if not isinstance(answer, Uncovered):
-                return answer
-            found = answer
-        return await partial.resolve(data, sender, tcp)
 
     async def _ask_others(
         self, data: bytes, sender: str, reply: Forward | Wanted, send: Callable[[bytes], None], tcp: bool
