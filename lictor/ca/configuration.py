@@ -43,6 +43,9 @@ _WORDS = {
 # Keys whose values are never told. `Params` of an auth method may hold any of its secrets.
 _SECRET = ("PrivateKey", "Token", "Params")
 
+# What says where a provider keeps what it keeps outside of the servers.
+_PLACES = ("Address", "Namespace", "IntermediatePKINamespace", "IntermediatePKIPath")
+
 
 class Common(msgspec.Struct, frozen=True):
     """What all providers go by. Lives are in seconds; `csr_rate` is in requests a second and `csr_concurrent` how many
@@ -88,6 +91,11 @@ def _shown(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _shown(item) for key, item in value.items() if _spell(str(key)) not in _SECRET}
     return [_shown(item) for item in value] if isinstance(value, list) else value
+
+
+def same_place(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether what a provider keeps outside of the servers is in the same place by both configurations."""
+    return all(config.get(key) == other.get(key) for key in _PLACES)
 
 
 def read_common(config: Mapping[str, Any]) -> Common:

@@ -15,10 +15,6 @@ def make_provider(kind: str, config: dict[str, Any], state: dict[str, Any], arou
         from lictor.ca.vault import VaultProvider
 
         return VaultProvider(config, state, around)
-    if kind == VAULT:
-        from lictor.ca.vault import VaultProvider
-
-        return VaultProvider(config, state, around)
     raise ProviderError(f'unknown CA provider "{kind}"')
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lictor.ca import certificates
-from lictor.ca.configuration import BUILTIN, DEFAULTS, Common, canonical, read_common
+from lictor.ca.configuration import BUILTIN, DEFAULTS, Common, canonical, read_common, same_place
 from lictor.ca.provider import Authority, Provider, ProviderError, Surroundings
 from lictor.ca.providers import make_provider, with_former_secrets
 from lictor.model.authorizer import Authorizer
@@ -286,7 +286,8 @@ class AuthorityKeeper:
         former, self._provider, self._common = self._provider, provider, common
         self._opened = self.configuration()
         if former is not None:
-            await former.close(remove=former.kind != kind)
+            elsewhere = former.kind != kind or not same_place(configuration.config, config)
+            await former.close(remove=elsewhere)
 
     async def _put_in_place(
         self, authority: Authority, configuration: CAConfiguration, common: Common, force: bool

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lictor.ca.configuration import DEFAULTS, Common, canonical, read_common, shown
+from lictor.ca.configuration import DEFAULTS, Common, canonical, read_common, same_place, shown
 from lictor.ca.provider import ProviderError
 
 
@@ -96,6 +96,12 @@ def test_secrets_are_not_shown() -> None:
         "LeafCertTTL": "72h",
     }
     assert shown(config) == {"AuthMethod": {"Type": "approle", "MountPath": "m"}, "LeafCertTTL": "72h"}
+
+
+def test_the_places_of_two_configurations() -> None:
+    one = {"Address": "a", "IntermediatePKIPath": "x", "LeafCertTTL": "24h"}
+    assert same_place(one, {**one, "LeafCertTTL": "48h", "RootPKIPath": "r"})
+    assert not same_place(one, {**one, "IntermediatePKIPath": "y"})
 
 
 @given(
