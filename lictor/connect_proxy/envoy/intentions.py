@@ -4,14 +4,13 @@ Rules come highest precedence first, and the first one for a source decides. Env
 who it is about, so that a rule for any source leaves out those that have one of their own. Where the default is to
 deny, the policies are what is allowed; where it is to allow, what is denied.
 
-Permissions look at requests: the first that matches decides, and where none does, the default. What allows with a JWT
-requirement allows only with the token; where the default is to allow, a request without it is denied. At a service that
-has no requests (`tcp`), permissions let nothing through.
+Permissions look at requests: the first that matches decides, and where none does, the default, as in
+`lictor.model.intention_request`. At a service that has no requests (`tcp`), permissions let nothing through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from envoy.config.rbac.v3 import rbac_pb2
@@ -40,7 +39,8 @@ def connection_rules(snapshot: ProxySnapshot) -> rbac_pb2.RBAC:
     """Who may connect, for a service whose requests cannot be looked at."""
     policies = _Policies(snapshot)
     for rule in policies.rules:
-        allows = not rule.permissions and rule.jwt is None and rule.action == ALLOW
+        needs_requests = rule.permissions or (rule.jwt is not None and rule.jwt.providers)
+        allows = rule.action == ALLOW and not needs_requests
         if allows != snapshot.default_allow:
             policies.add(rule, [rbac_pb2.Permission(any=True)])
     return policies.made()
@@ -49,17 +49,9 @@ def connection_rules(snapshot: ProxySnapshot) -> rbac_pb2.RBAC:
 def request_rules(snapshot: ProxySnapshot) -> rbac_pb2.RBAC:
     """Who may make which requests."""
     policies = _Policies(snapshot)
-    providers = {provider.name: provider.issuer for provider in snapshot.jwt_providers}
+    issuers = {provider.name: provider.issuer for provider in snapshot.jwt_providers}
     for rule in policies.rules:
-        if rule.permissions:
-            permissions = list(rule.permissions)
-        else:
-            permissions = [Permission(rule.action)]
-        conditions = (
-            _denied(permissions, rule.jwt, providers)
-            if snapshot.default_allow
-            else _allowed(permissions, rule.jwt, providers)
-        )
+        conditions = _deciding(_steps(rule, issuers), not snapshot.default_allow)
         if conditions:
             policies.add(rule, conditions)
     return policies.made()
@@ -96,41 +88,35 @@ class _Policies:
         return self._made
 
 
-def _allowed(
-    permissions: Sequence[Permission], whole: JWTRequirement | None, issuers: dict[str, str]
-) -> list[rbac_pb2.Permission]:
-    """What is allowed where the default is to deny: what an allowing permission matches, and no denying one before."""
-    found = []
-    denied: list[rbac_pb2.Permission] = []
-    for permission in permissions:
-        request = _request(permission.http)
-        if permission.action == ALLOW:
-            tokens = [_tokens(need, issuers) for need in (whole, permission.jwt) if need is not None]
-            found.append(_all([request, *tokens, *(_not(one) for one in denied)]))
-        else:
-            denied.append(request)
-    return found
+def _steps(rule: Rule, issuers: Mapping[str, str]) -> list[tuple[rbac_pb2.Permission, bool]]:
+    """Conditions, and whether a request is let through for which they are the first to hold.
 
-
-def _denied(
-    permissions: Sequence[Permission], whole: JWTRequirement | None, issuers: dict[str, str]
-) -> list[rbac_pb2.Permission]:
-    """What is denied where the default is to allow: what a denying permission matches, and no allowing one before, or
-    what an allowing one matches without the token that it asks for. Without any permission's word, the token of the
-    whole is needed all the same.
+    A permission with tokens refuses a request that has none of them, and is passed over by one whose tokens lack the
+    claims; the tokens of the rule itself are needed by all requests.
     """
+    steps = []
+    if rule.jwt is not None and rule.jwt.providers:
+        steps.append((_not(_tokens(rule.jwt, issuers)), False))
+    for permission in rule.permissions or (Permission(rule.action),):
+        request = _request(permission.http)
+        need = permission.jwt
+        if need is None or not need.providers:
+            steps.append((request, permission.action == ALLOW))
+            continue
+        steps.append((_all([request, _not(_tokens(need, issuers, claims=False))]), False))
+        steps.append((_all([request, _tokens(need, issuers)]), permission.action == ALLOW))
+    return steps
+
+
+def _deciding(steps: Sequence[tuple[rbac_pb2.Permission, bool]], wanted: bool) -> list[rbac_pb2.Permission]:
+    """The conditions of the steps that decide as wanted, each with those before it that decide otherwise left out."""
     found = []
     before: list[rbac_pb2.Permission] = []
-    for permission in permissions:
-        request = _request(permission.http)
-        if permission.action == ALLOW:
-            if permission.jwt is not None:
-                found.append(_all([request, _not(_tokens(permission.jwt, issuers)), *(_not(one) for one in before)]))
-            before.append(request)
+    for condition, decision in steps:
+        if decision == wanted:
+            found.append(_all([condition, *before]))
         else:
-            found.append(_all([request, *(_not(one) for one in before)]))
-    if whole is not None:
-        found.append(_not(_tokens(whole, issuers)))
+            before.append(_not(condition))
     return found
 
 
@@ -183,12 +169,12 @@ def _path(matcher: string_pb2.StringMatcher) -> rbac_pb2.Permission:
 
 
 def _header(header: PermissionHeader) -> rbac_pb2.Permission:
-    """A condition on a header; an inverted one holds where there is no such header, too."""
-    found = route_components_pb2.HeaderMatcher(name=header.name)
+    """A condition on a header; where it is missing, only the inverted condition that it be there holds."""
+    found = route_components_pb2.HeaderMatcher(name=header.name, invert_match=header.invert)
     if header.present:
         found.present_match = True
     elif header.regex:
-        found.string_match.CopyFrom(_regex(f"(?i){header.regex}" if header.ignore_case else header.regex))
+        found.string_match.CopyFrom(_regex(header.regex))
     else:
         for kind in ("exact", "prefix", "suffix", "contains"):
             value = getattr(header, kind)
@@ -196,11 +182,10 @@ def _header(header: PermissionHeader) -> rbac_pb2.Permission:
                 matcher = string_pb2.StringMatcher(**{kind: value}, ignore_case=header.ignore_case)
                 found.string_match.CopyFrom(matcher)
                 break
-    condition = rbac_pb2.Permission(header=found)
-    return _not(condition) if header.invert else condition
+    return rbac_pb2.Permission(header=found)
 
 
-def _tokens(requirement: JWTRequirement, issuers: dict[str, str]) -> rbac_pb2.Permission:
+def _tokens(requirement: JWTRequirement, issuers: Mapping[str, str], *, claims: bool = True) -> rbac_pb2.Permission:
     """A token of one of the providers, with all the claims that are asked for; where none is known, nothing will do."""
     found = []
     for provider in requirement.providers:
@@ -208,7 +193,8 @@ def _tokens(requirement: JWTRequirement, issuers: dict[str, str]) -> rbac_pb2.Pe
             continue
         space = payload_key(provider.name)
         parts = [_claim(space, ("iss",), issuers[provider.name])]
-        parts += [_claim(space, claim.path, claim.value) for claim in provider.verify_claims]
+        if claims:
+            parts += [_claim(space, claim.path, claim.value) for claim in provider.verify_claims]
         found.append(_all(parts))
     return _either(found) if found else _not(rbac_pb2.Permission(any=True))
 

@@ -57,10 +57,9 @@ def _permits(permission: Any, call: Call) -> bool:
 
 def _header(matcher: Any, call: Call) -> bool:
     value = {":method": call.method, **call.headers}.get(matcher.name.lower())
-    assert not matcher.invert_match
     if matcher.WhichOneof("header_match_specifier") == "present_match":
-        return (value is not None) == bool(matcher.present_match)
-    return value is not None and _text(matcher.string_match, value)
+        return ((value is not None) == bool(matcher.present_match)) != bool(matcher.invert_match)
+    return value is not None and _text(matcher.string_match, value) != bool(matcher.invert_match)
 
 
 def _metadata(matcher: Any, call: Call) -> bool:

@@ -18,16 +18,17 @@ from lictor.model.config_entry.intentions import (
     PermissionHeader,
 )
 from lictor.model.intention import DefaultPolicy, Intention, decide, in_order
+from lictor.model.intention_request import HttpRequest, decide_request
 from lictor.model.spiffe import ServiceId
 from tests.connect_proxy.envoy.rbac import Call, allows
-from tests.connect_proxy.envoy.snapshots import DOMAIN, ISSUER, PLAIN, changed
+from tests.connect_proxy.envoy.snapshots import DOMAIN, ISSUER, PLAIN, REMOTE, changed
 
 API = service_uri(DOMAIN, "dc1", "api")
 
 
 def called(*rules: Rule, default_allow: bool = False) -> ProxySnapshot:
     """A proxy with intentions for its service."""
-    return changed(PLAIN, protocol="http", rules=rules, default_allow=default_allow, jwt_providers=(ISSUER,))
+    return changed(PLAIN, protocol="http", rules=rules, default_allow=default_allow, jwt_providers=(ISSUER, REMOTE))
 
 
 ENDS = [("api", "web", 9), ("*", "web", 8), ("api", "*", 6), ("*", "*", 5)]
@@ -106,50 +107,66 @@ def test_the_first_permission_that_matches_decides_and_else_the_default(call: Ca
         assert allows(rules, call) == wanted, f"default allow: {default_allow}"
 
 
-@pytest.mark.parametrize(
-    ("header", "value", "matches"),
-    [
-        (PermissionHeader("x", present=True), "", True),
-        (PermissionHeader("x", present=True), None, False),
-        (PermissionHeader("x", suffix="b"), "ab", True),
-        (PermissionHeader("x", contains="B", ignore_case=True), "abc", True),
-        (PermissionHeader("x", regex="A.c", ignore_case=True), "abc", True),
-        (PermissionHeader("x", regex="b"), "abc", False),
-        (PermissionHeader("x", exact="a", invert=True), "b", True),
-        (PermissionHeader("x", exact="a", invert=True), "a", False),
-        (PermissionHeader("x", exact="a", invert=True), None, True),
-        (PermissionHeader("x", present=True, invert=True), None, True),
-    ],
+HEADERS = (
+    PermissionHeader("x", present=True),
+    PermissionHeader("x", present=True, invert=True),
+    PermissionHeader("x", exact="a"),
+    PermissionHeader("x", exact="a", invert=True),
+    PermissionHeader("x", prefix="B", ignore_case=True),
+    PermissionHeader("x", suffix="c"),
+    PermissionHeader("x", contains="B", ignore_case=True),
+    PermissionHeader("x", regex="a.c"),
+    PermissionHeader("x", regex="b", invert=True),
 )
-def test_headers_are_matched_in_every_way(header: PermissionHeader, value: str | None, matches: bool) -> None:
-    rules = request_rules(called(Rule("api", permissions=(Permission("allow", http(header=(header,))),))))
-    assert allows(rules, Call(API, headers={} if value is None else {"x": value})) == matches
 
 
-TOKEN = {"okta": {"iss": "https://issuer.example", "perms": {"role": "admin"}, "groups": ["a", "b"]}}
-NEEDED = JWTRequirement((JWTRequirementProvider("okta", (JWTClaim(("perms", "role"), "admin"),)),))
-GROUP = JWTRequirement((JWTRequirementProvider("okta", (JWTClaim(("groups",), "b"),)),))
-UNKNOWN = JWTRequirement((JWTRequirementProvider("nobody"),))
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("value", [None, "", "a", "A", "abc", "bca", "c"])
+def test_headers_are_matched_as_the_decision_says(header: PermissionHeader, value: str | None) -> None:
+    permissions = (Permission("allow", http(header=(header,))),)
+    request = HttpRequest("GET", "/", {} if value is None else {"x": value})
+    check(Intention(source_name="api", destination_name="web", permissions=permissions), request)
 
 
-@pytest.mark.parametrize("default_allow", [True, False])
-@pytest.mark.parametrize(
-    ("requirement", "tokens", "let"),
-    [
-        (NEEDED, TOKEN, True),
-        (GROUP, TOKEN, True),
-        (NEEDED, {}, False),
-        (NEEDED, {"okta": {"iss": "https://issuer.example", "perms": {"role": "guest"}}}, False),
-        (GROUP, {"okta": {"iss": "https://issuer.example", "groups": ["a"]}}, False),
-        (NEEDED, {"okta": {"iss": "https://another.example", "perms": {"role": "admin"}}}, False),
-        (NEEDED, {"remote": TOKEN["okta"]}, False),
-        (UNKNOWN, TOKEN, False),
-    ],
+TOKENS: tuple[dict[str, dict[str, object]], ...] = (
+    {},
+    {"okta": {"iss": "https://issuer.example"}},
+    {"okta": {"iss": "https://issuer.example", "perms": {"role": "admin"}, "groups": ["a", "b"]}},
+    {"remote": {"iss": "https://remote.example", "perms": {"role": "admin"}}},
 )
-def test_what_allows_with_a_token_allows_only_with_the_token(
-    requirement: JWTRequirement, tokens: dict[str, dict[str, object]], let: bool, default_allow: bool
+NEEDS = (
+    None,
+    JWTRequirement((JWTRequirementProvider("okta"),)),
+    JWTRequirement((JWTRequirementProvider("okta", (JWTClaim(("perms", "role"), "admin"),)),)),
+    JWTRequirement((JWTRequirementProvider("okta", (JWTClaim(("groups",), "b"),)),)),
+    JWTRequirement((JWTRequirementProvider("okta", (JWTClaim(("groups",), "c"),)), JWTRequirementProvider("remote"))),
+    JWTRequirement((JWTRequirementProvider("nobody"),)),
+)
+
+
+@pytest.mark.parametrize("whole", NEEDS)
+@pytest.mark.parametrize("one", NEEDS)
+@pytest.mark.parametrize("action", ["allow", "deny"])
+def test_tokens_are_asked_for_as_the_decision_says(
+    whole: JWTRequirement | None, one: JWTRequirement | None, action: str
 ) -> None:
-    permission = Permission("allow", http(path_prefix="/"), requirement)
-    for rule in (Rule("api", permissions=(permission,)), Rule("api", "allow", jwt=requirement)):
-        rules = request_rules(called(rule, default_allow=default_allow))
-        assert allows(rules, Call(API, tokens=tokens)) == let
+    permissions = (
+        Permission(action, http(path_prefix="/a"), one),
+        Permission("deny" if action == "allow" else "allow", http(path_prefix="/a/b")),
+        Permission("allow", http(path_exact="/c"), NEEDS[1]),
+    )
+    intention = Intention(source_name="api", destination_name="web", permissions=permissions, jwt=whole)
+    for path, tokens in itertools.product(("/a", "/a/b", "/c", "/d"), TOKENS):
+        check(intention, HttpRequest("GET", path, tokens=tokens))
+
+
+def check(intention: Intention, request: HttpRequest) -> None:
+    """What Envoy does with a request is what the decision on it is."""
+    rule = Rule(intention.source_name, intention.action, intention.permissions, intention.jwt)
+    call = Call(
+        API, request.path, request.method, dict(request.headers), {k: dict(v) for k, v in request.tokens.items()}
+    )
+    for allow in (True, False):
+        wanted = decide_request(intention, request, DefaultPolicy(allow)).allowed
+        rules = request_rules(called(rule, default_allow=allow))
+        assert allows(rules, call) == wanted, f"default allow: {allow}, {request}"
