@@ -233,7 +233,11 @@ def _envoy(files: Files, service: int, bulk: int) -> Pair:
         {up: inside, bulk_up: bulk_inside}, down=None, up=_tls(files, "client", files.uri("web")), rbac=""
     )
     made = []
-    for number, (config, ready) in enumerate(((server, functools.partial(_open, inside)), (client, _answers(up)))):
+    sides: list[tuple[Any, Callable[[], bool]]] = [
+        (server, functools.partial(_open, inside)),
+        (client, _answers(up)),
+    ]
+    for number, (config, ready) in enumerate(sides):
         folder = tempfile.mkdtemp(prefix="bench-mesh-")
         path = Path(folder) / "envoy.json"
         path.write_text(json.dumps(config))
@@ -352,13 +356,12 @@ def _many(agent: Agent) -> None:
     ports = free_ports(2 * SIDECARS)
     for number in range(SIDECARS):
         proxy = {
-            "Launch": "builtin",
             "Upstreams": [{"DestinationName": "web", "LocalBindPort": ports[SIDECARS + number]}],
         }
         side = {"Port": ports[number], "Proxy": proxy, "Checks": [{"Name": "a", "AliasService": f"many{number}"}]}
         body = {"Name": f"many{number}", "Port": 9, "Connect": {"SidecarService": side}}
         agent.put("/v1/agent/service/register", json.dumps(body).encode())
-    command = [sys.executable, "-m", "lictor", "connect", "proxy", "-node", f"-http-addr={agent.url}"]
+    command = [sys.executable, "-m", "lictor", "connect", "proxy", "-node", "-undeclared", f"-http-addr={agent.url}"]
     (admin,) = free_ports(1)
     command += ["-log-level=error", f"-admin-bind=127.0.0.1:{admin}"]
     peer = Peer("node", command, _answers_ready(admin), tempfile.mkdtemp(prefix="bench-mesh-"))

@@ -22,6 +22,7 @@ from lictor.model.spiffe import BadSpiffeId, ServiceId, parse_spiffe_id
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
 REMEMBERED = 1024  # certificates that were read
+SESSIONS = 512  # TLS sessions that a listener remembers; one takes 1 to 11 KB
 URI = "URI"
 
 
@@ -53,7 +54,15 @@ class Identity:
         if self._server is None:
             self._server = self._context(ssl.PROTOCOL_TLS_SERVER)
             self._server.num_tickets = 1
+            # Sessions are remembered here and a ticket is but their name: to read a ticket with a session in it, with
+            # the peer's certificate, costs more than the rest of a handshake.
+            self._server.options |= ssl.OP_NO_TICKET
         return self._server
+
+    def forget_sessions(self) -> None:
+        """Begin with full handshakes again, if there are too many sessions: there is no other bound to their memory."""
+        if self._server is not None and self._server.session_stats()["number"] >= SESSIONS:
+            self._server = None
 
     @property
     def client(self) -> ssl.SSLContext:

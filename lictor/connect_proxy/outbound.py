@@ -24,7 +24,7 @@ MOST_TRIES = 8  # endpoints that are tried for one connection
 
 
 class OutboundListener(Listener):
-    """The listener of one upstream. `identity` is None until the own certificate is there."""
+    """The listener of one upstream."""
 
     direction = "outbound"
 
@@ -34,7 +34,7 @@ class OutboundListener(Listener):
         deadlines: Deadlines,
         service: str,
         settings: OutboundSettings,
-        identity: Identity | None,
+        identity: Identity,
         endpoints: Endpoints,
         log: Logger,
         access: AccessLog,
@@ -117,7 +117,7 @@ class Outbound(Passage):
             self._tell("")
 
     def noted(self, end: SecureEnd) -> None:
-        if not end.tls.session_reused and self.endpoint is not None and self.endpoint.session is None:
+        if not end.tls.session_reused:
             self._keep_session()
 
     def failed(self, end: End, reason: str) -> None:
@@ -145,9 +145,6 @@ class Outbound(Passage):
     async def _reach(self) -> None:
         host = self.host
         identity = host.identity
-        if identity is None:
-            self._give_up("identity", "this proxy has no certificate yet")
-            return
         tried: list[Endpoint] = []
         why = "no endpoint is passing"
         endpoints = host.endpoints
@@ -219,7 +216,7 @@ class Outbound(Passage):
     def _keep_session(self) -> None:
         """Remember the session, for the next connection to the endpoint."""
         secure, endpoint, identity = self.secure, self.endpoint, self.host.identity
-        if secure is None or endpoint is None or identity is None or self.state is State.OPENING:
+        if secure is None or endpoint is None or self.state is State.OPENING:
             return
         tls = secure.tls
         if tls.context is not identity.client or (tls.session_reused and endpoint.session is not None):

@@ -198,11 +198,13 @@ class Passage:
         self._look_closed()
 
     def _settle(self) -> None:
-        assert self.plain is not None and self.secure is not None
-        if self.state is State.JOINED and self.plain.ended and self.secure.ended:
+        plain, secure = self.plain, self.secure
+        if self.state is not State.JOINED or plain is None or secure is None:
+            return
+        if plain.ended and secure.ended:
             self._close("", "")
-            self.plain.close()
-            self.secure.close()
+            plain.close()
+            secure.close()
             self._look_closed()
 
     def _look_closed(self) -> None:
@@ -211,3 +213,8 @@ class Passage:
             self.host.deadlines.clear(self)
             self.host.passages.discard(self)
             self.host.closed(self)
+            # What refers to itself would wait for the collector, and TLS is large.
+            for end in (self.plain, self.secure):
+                if end is not None:
+                    end.other = None
+            self.plain = self.secure = None

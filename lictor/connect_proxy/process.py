@@ -5,6 +5,7 @@ at once. A successor that takes over the listeners (`handover`) lets live connec
 """
 
 import asyncio
+import gc
 import math
 import random
 import resource
@@ -29,6 +30,7 @@ from lictor.connect_proxy.sidecar import World
 from lictor.connect_proxy.source import Source
 
 ADMIN = "admin:"
+GARBAGE = (10_000, 20, 50)  # how seldom the collector looks
 READY_PATIENCE = 20.0  # seconds after which a successor lets the former process go even if not all of it serves
 READY_LOOK = 0.05
 LAST_PATIENCE = 30.0  # seconds that live connections have once a process that was followed is told to end
@@ -109,6 +111,9 @@ class Process:
             self._served = Node(world, undeclared=wanted.undeclared)
         else:
             self._served = Registered(world, wanted.proxy_id)
+        # What there is now stays; connections make no garbage that refers to itself, so that there is little to find.
+        gc.freeze()
+        gc.set_threshold(*GARBAGE)
         registering = self._register(source)
         handover = Handover(wanted.handover, self._sockets, self._dismiss, self._log) if wanted.handover else None
         try:

@@ -70,6 +70,7 @@ class Sidecar:
         self.outbound: dict[str, OutboundListener] = {}
         self.draining: set[Listener] = set()
         self.closed = False
+        self._kept: dict[str, socket.socket] = {}  # sockets of upstreams that another is about to have
         self._report = report
         self._access = AccessLog(AccessLogs())
         self._retry: asyncio.TimerHandle | None = None
@@ -141,6 +142,8 @@ class Sidecar:
         for watch in (self._roots, self._leaf, self._rules, *(watch for watch, _ in self._upstreams.values())):
             if watch is not None:
                 source.release(watch, self)
+        for sock in self._kept.values():
+            sock.close()
         self._access.close()
 
     # -- what has changed --------------------------------------------------------------------------------------------
@@ -221,20 +224,28 @@ class Sidecar:
                 listener.endpoints.ejection = settings.ejection
             else:
                 # The same address leads to another service: its socket stays open all the while.
-                self._hand_on(listener)
+                if listener.sock is not None:
+                    self._kept[address] = listener.sock.dup()
                 self._leave(self.outbound.pop(address), keep_path=True)
+        for address in [address for address in self._kept if address not in wanted]:
+            self._kept.pop(address).close()
         for address, settings in wanted.items():
             if address not in self.outbound:
                 self._open_outbound(address, settings)
 
     def _open_outbound(self, address: str, settings: OutboundSettings) -> None:
+        endpoints = self._endpoints(settings)
+        watch = self._upstreams[settings.key][0]
+        # Until it is known where connections go, and as whom, they are better refused, or left to a former process.
+        if self.identity is None or (watch.value is None and not watch.gone):
+            return
         listener = OutboundListener(
             self.world.loop,
             self.world.deadlines,
             self.settings.service,
             settings,
             self.identity,
-            self._endpoints(settings),
+            endpoints,
             self.world.log,
             self._access,
         )
@@ -248,17 +259,13 @@ class Sidecar:
             return known[1]
         endpoints = Endpoints(self.world.chance, settings.ejection)
         source = self.world.source
-
-        def take() -> None:
-            endpoints.update(self._targets(settings, watch.value))
-
         watch: Watch[Any]
         if settings.kind == "prepared_query":
             watch = source.query(settings.name, settings.datacenter, self, self._take_all)
         else:
             watch = source.instances(settings.name, settings.datacenter, self, self._take_all)
         self._upstreams[settings.key] = (watch, endpoints)
-        take()
+        endpoints.update(self._targets(settings, watch.value))
         return endpoints
 
     def _take_all(self) -> None:
@@ -267,6 +274,7 @@ class Sidecar:
             known = self._upstreams.get(settings.key)
             if known is not None:
                 known[1].update(self._targets(settings, known[0].value))
+        self._settle()
 
     @staticmethod
     def _targets(settings: OutboundSettings, value: Any) -> tuple[Target, ...]:
@@ -280,7 +288,8 @@ class Sidecar:
 
     def _open(self, listener: Listener, mode: int) -> bool:
         try:
-            sock = self.world.listen(listener.address, mode)
+            kept = self._kept.pop(str(listener.address), None)
+            sock = kept if kept is not None else self.world.listen(listener.address, mode)
         except OSError as error:
             self.world.log.error(
                 "Cannot listen", service=self.settings.service, address=listener.address, error=error.strerror or error
