@@ -180,6 +180,10 @@ BODIES: dict[tuple[str, str], tuple[Any, ...]] = {
     ("PUT", "/v1/catalog/register"): (REGISTRATION,),
     ("PUT", "/v1/catalog/deregister"): ({"Node": "node2", "ServiceID": "cweb1", "CheckID": "cc1"},),
     ("PUT", "/v1/kv/*key"): ("value",),
+    ("PUT", "/v1/connect/ca/configuration"): (
+        {"Provider": "consul", "Config": {"LeafCertTTL": "72h", "PrivateKeyBits": 256, "CSRMaxPerSecond": 50}},
+        {"Provider": "consul", "Config": {"PrivateKey": "x", "RootCert": "x"}, "ModifyIndex": 1},
+    ),
     ("PUT", "/v1/session/create"): (
         {
             "LockDelay": "15s",

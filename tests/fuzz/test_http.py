@@ -53,6 +53,8 @@ WHOLE = (
     "/v1/connect/intentions/match?by=destination&name=web&name=db",
     "/v1/connect/intentions/match?by=source&name=web",
     "/v1/agent/connect/connections",
+    "/v1/connect/ca/roots",
+    "/v1/connect/ca/configuration",
 )
 # Words of Python's own errors, which no answer may hold.
 PYTHON = (
