@@ -36,6 +36,7 @@ from lictor.model.version import API_VERSION
 
 if TYPE_CHECKING:
     from lictor.agent.agent import Agent
+    from lictor.agent.leaves import Leaves
     from lictor.agent.metrics import Metrics, Sample
     from lictor.agent.replica import PartialReplica
 
@@ -114,6 +115,7 @@ def publish(agent: Agent) -> None:
     gauge("agent.services", lambda: len(agent.local.services))
     for status in (PASSING, WARNING, CRITICAL):
         gauge("agent.checks", _checks_with(agent, status), status=status)
+    _leaves(agent.metrics, agent.leaves)
     if agent.client is not None:
         _replica(agent.metrics, agent.client.replica)
     if agent.server is None:
@@ -141,6 +143,16 @@ def publish(agent: Agent) -> None:
     gauge("state.sessions", lambda: len(store.sessions), datacenter=dc)
     for role, name in (("consul", "members.servers"), ("node", "members.clients")):
         gauge(name, _members_with(agent, role), datacenter=dc)
+
+
+def _leaves(metrics: Metrics, leaves: Leaves) -> None:
+    """The identities that an agent holds; Lictor's own names."""
+    gauge = metrics.gauge_of
+    gauge("leaf_certs.held", lambda: len(leaves.states()))
+    gauge("leaf_certs.expired", lambda: sum(1 for state, _ in leaves.states().values() if state == "expired"))
+    gauge("leaf_certs.signed", lambda: leaves.signed)
+    gauge("leaf_certs.failed", lambda: leaves.failed)
+    gauge("leaf_certs.failing", lambda: float(bool(leaves.trouble)))
 
 
 def _replica(metrics: Metrics, replica: PartialReplica) -> None:

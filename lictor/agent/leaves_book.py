@@ -159,6 +159,7 @@ class Book:
         self._renewals: deque[Life] = deque()
         self._dropped: list[str] = []
         self._signing = 0
+        self._index = 0  # the highest that a leaf has
         self._look_at = -math.inf  # when lives may have become due
         self._pause_until = -math.inf
         self._busy = False  # whether the last failure was that there is too much to sign
@@ -234,15 +235,14 @@ class Book:
         return look
 
     def signed(self, leaf: Leaf, now: Now) -> Leaf:
-        """A leaf was signed. Returns it as it is held: its index is always above the last one's."""
+        """A leaf was signed. Returns it as it is held: with an index above that of every other one."""
         self._failures = 0
         self._signing -= 1
         life = self._lives.get(leaf.service)
         if life is None:
             return leaf
-        if life.leaf is not None:
-            index = max(leaf.modify_index, life.leaf.modify_index + 1)
-            leaf = msgspec.structs.replace(leaf, modify_index=index)
+        index = self._index = max(leaf.modify_index, self._index + 1)
+        leaf = msgspec.structs.replace(leaf, create_index=index, modify_index=index)
         life.signing = False
         life.failures, life.retry_at = 0, -math.inf
         self._hold(life, leaf, now)
@@ -298,6 +298,7 @@ class Book:
 
     def _hold(self, life: Life, leaf: Leaf, now: Now) -> None:
         life.leaf = leaf
+        self._index = max(self._index, leaf.modify_index)
         span = max(0.0, leaf.valid_before - leaf.valid_after)
         part = RENEW_FROM + (RENEW_TO - RENEW_FROM) * self._chance()
         life.renew_wall = leaf.valid_after + part * span

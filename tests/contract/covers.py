@@ -112,6 +112,7 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
         "GET /v1/connect/ca/configuration",
         "PUT /v1/connect/ca/configuration",
         "GET /v1/agent/connect/ca/roots",
+        "GET /v1/agent/connect/ca/leaf/:service",
     ),
     "Intentions": (
         "GET /v1/connect/intentions",
@@ -121,6 +122,7 @@ ENDPOINTS: dict[str, tuple[str, ...]] = {
         "DELETE /v1/connect/intentions/exact",
         "GET /v1/connect/intentions/match",
         "GET /v1/connect/intentions/check",
+        "POST /v1/agent/connect/authorize",
         "GET /v1/connect/intentions/:id",
         "PUT /v1/connect/intentions/:id",
         "DELETE /v1/connect/intentions/:id",

@@ -30,6 +30,7 @@ _CIRCLE = re.compile(r"(detected circular resolver redirect: )\[[^\]]*\]")
 # Certificates and keys, and what tells them apart.
 _PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 _FINGERPRINT = re.compile(r"\b([0-9a-f]{2}:){15,}[0-9a-f]{2}\b")
+_SERIAL = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2})*$")
 _INDEX_IN_TEXT = re.compile(r"(current modify index) \d+")
 _INDEX_KEYS = ("CreateIndex", "ModifyIndex", "Index", "SnapshotIndex")
 _CLOCK_KEYS = ("LTime",)
@@ -128,6 +129,8 @@ class Normaliser:
             return "<hash>"
         if key == "Hash" and _BASE64_HASH.match(value):
             return "<hash>"
+        if key == "SerialNumber" and _SERIAL.match(value):
+            return "<serial>"
         if value.isdigit() and int(value) in self._port_numbers:
             return self._port_numbers[int(value)]
         return self.text(value)
