@@ -18,11 +18,14 @@ REAL_PROCESSES = (
     "tests/cli/",
     "tests/clients/",
     "tests/client/",
+    "tests/ca/",
     "tests/cluster/",
+    "tests/connect_proxy/",
     "tests/contract/",
     "tests/gossip/",
     "tests/http/test_three_servers",
     "tests/jepsen/test_real",
+    "tests/mesh/",
 )
 
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

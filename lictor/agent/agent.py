@@ -402,6 +402,7 @@ class Agent:
             lambda: self.config, self.local, self.files, self._remote_health, self.anti_entropy.trigger
         )
         self._closing.append(self.registry.close)
+        self.anti_entropy.on_adopted = self.registry.adopt
         self.pools.open()
         self._closing.append(self.pools.close)
         if self.server is not None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from lictor.agent.local import Change, LocalState
 from lictor.agent.logs import logger
-from lictor.model.check import SERF_HEALTH
+from lictor.model.check import SERF_HEALTH, Check
 from lictor.model.command import Command, Deregister
 from lictor.model.errors import LictorError, NoLeader
 from lictor.model.node import Node
@@ -58,6 +58,7 @@ class AntiEntropy:
         hold: Callable[[], Awaitable[None]] = _held,
         nodes: Callable[[], int] | None = None,
     ) -> None:
+        self.on_adopted: Callable[[list[Check]], None] = lambda checks: None
         self._hold = hold
         self._nodes = nodes or (lambda: len(store.nodes))
         self._local = local
@@ -137,13 +138,15 @@ class AntiEntropy:
         answer = self._store.read(catalog.node_services, name)
         checks = self._store.read(health.checks_of_node, name)
         found = answer.value
-        self._local.compare(
+        adopted = self._local.compare(
             found.node if found is not None else None,
             found.services if found is not None else {},
             {c.check_id: c for c in checks.value},
             keep_services=SERVER_SERVICES,
             keep_checks=SERVER_CHECKS,
         )
+        if adopted:
+            self.on_adopted(adopted)
 
     async def _send(self) -> bool:
         changes = self._local.pending()

@@ -8,6 +8,10 @@ How it works: every service and check is an entry with a version, which grows wh
 must learn. What the catalog has not confirmed stands in a set of its own, so that finding what to send costs as much as
 there is to send, not as much as there is. What was removed stays as a deleted entry until the catalog has removed it.
 A change of a check's output alone may be shown here before it is worth sending: `update_check` is told which.
+
+A check that was there before the agent's last stop starts critical, and is *unproven* until its first result. Where the
+catalog still counts this node as alive when the two are first compared, the agent was away for a moment only: then what
+the catalog says of an unproven check stands until that result, and nobody who uses the service notices the restart.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from lictor.agent.registration import CheckRegistration, ServiceRegistration
-from lictor.model.check import Check
+from lictor.model.check import PASSING, SERF_HEALTH, Check
 from lictor.model.command import Command, Deregister, Register
 from lictor.model.errors import Refused
 from lictor.model.node import Node
@@ -26,6 +30,8 @@ from lictor.model.service import NodeService
 from lictor.store.watch import Topic
 
 Row = TypeVar("Row", NodeService, Check)
+
+ALIAS, TTL = "alias", "ttl"  # types of checks
 
 
 class _Entry(Generic[Row]):
@@ -81,6 +87,7 @@ class LocalState:
         self._node_version = 1
         self._node_synced = 0
         self._version = 1
+        self._unproven: set[str] = set()
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -192,6 +199,8 @@ class LocalState:
         if entry is None or entry.deleted:
             return False
         row = entry.row
+        if row.type != ALIAS:  # what an alias shows of unproven checks proves nothing
+            self._unproven.discard(check_id)
         send = row.status != status or (worth_sending and (row.output != output or entry.deferred))
         if row.status == status and row.output == output and not send:
             return False
@@ -223,6 +232,10 @@ class LocalState:
         entry.deleted = True
         self._changed_check(check_id, entry)
         return True
+
+    def begin_unproven(self) -> None:
+        """What there is now was there before the agent's last stop: all but TTL checks are unproven."""
+        self._unproven = {i for i, entry in self._checks.items() if entry.row.type not in ("", TTL)}
 
     def node_changed(self) -> None:
         """The node's own address, meta or tagged addresses are different now."""
@@ -265,8 +278,9 @@ class LocalState:
         *,
         keep_services: frozenset[str],
         keep_checks: frozenset[str],
-    ) -> None:
-        """Compare with the whole of what the catalog has of this node; what differs is out of sync from now on.
+    ) -> list[Check]:
+        """Compare with the whole of what the catalog has of this node; what differs is out of sync from now on. Returns
+        the checks that have taken over what the catalog says of them.
 
         Services and checks that the catalog has and the node does not are to be removed, but for those to keep, which
         the servers put there themselves. A service with `enable_tag_override` takes over the catalog's tags.
@@ -291,10 +305,29 @@ class LocalState:
             if check_id not in self._checks and check_id not in keep_checks:
                 self._checks[check_id] = lost = _Entry(remote_check, "", self._next_version())
                 lost.deleted = True
+        adopted = self._adopt(checks)
         for service_id, entry in list(self._services.items()):
             self._judge_service(service_id, entry, services.get(service_id))
         for check_id, found in list(self._checks.items()):
             self._judge_check(check_id, found, checks.get(check_id))
+        return adopted
+
+    def _adopt(self, checks: Mapping[str, Check]) -> list[Check]:
+        unproven, self._unproven = self._unproven, set()
+        alive = checks.get(SERF_HEALTH)
+        if alive is None or alive.status != PASSING:
+            return []
+        adopted = []
+        for check_id in sorted(unproven):
+            entry, remote = self._checks.get(check_id), checks.get(check_id)
+            if entry is None or entry.deleted or remote is None:
+                continue
+            row = msgspec.structs.replace(entry.row, status=remote.status, output=remote.output)
+            if row != entry.row and row == _bare_check(remote, output=True):
+                entry.row = row
+                self._told_check(row)
+                adopted.append(row)
+        return adopted
 
     def _judge_service(self, service_id: str, entry: _Entry[NodeService], remote: NodeService | None) -> None:
         if entry.deleted and remote is None:

@@ -17,6 +17,7 @@ import msgspec
 from lictor.agent.checks.alias import AliasedCheck, RemoteHealth
 from lictor.agent.checks.build import CheckSettings, build
 from lictor.agent.checks.connection import TlsSettings
+from lictor.agent.checks.result import Result
 from lictor.agent.checks.runner import CheckRunner
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.local import LocalState
@@ -389,6 +390,12 @@ class Registry:
         await self.apply_definitions(services, checks)
         for check in self._files.checks():
             self._load_check(check)
+        self._local.begin_unproven()
+
+    def adopt(self, checks: Iterable[Check]) -> None:
+        """These checks go on from what the catalog says of them."""
+        for check in checks:
+            self.runner.adopt(check.check_id, Result(check.status, check.output))
 
     def _load_check(self, saved: CheckRegistration) -> None:
         check_id, service_id = saved.check.check_id, saved.check.service_id

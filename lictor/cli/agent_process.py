@@ -358,7 +358,8 @@ class _Process:
         if self.watches is not None:
             await self.watches.close()
         if self.agent.launcher is not None:
-            await self.agent.launcher.close(stop=self.agent.has_left)
+            # A signal is how agents are restarted, also where it makes them leave: their proxies go on.
+            await self.agent.launcher.close(stop=self.agent.has_left and self.leaving is None)
         if self.remote is not None:
             for part in self.remote:
                 await part.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,3 +143,40 @@ def test_the_configuration_goes_before_what_was_registered(agent: Process) -> No
     agent.start()
     assert agent.get("/v1/agent/services") == {}
     eventually(lambda: "web" not in agent.get("/v1/catalog/services"), "the catalog has it no more")
+
+
+def test_services_that_are_well_do_not_notice_that_their_agent_restarts(agent: Process) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        port = service.getsockname()[1]
+        agent.start()
+        sidecar = {"Port": port, "Checks": [{"Name": "aliased", "AliasService": "web"}]}
+        check = {"Name": "answers", "TCP": f"127.0.0.1:{port}", "Interval": "2s"}
+        agent.put(
+            "/v1/agent/service/register",
+            {"Name": "web", "Port": port, "Check": check, "Connect": {"SidecarService": sidecar}},
+        )
+
+        def passing() -> list[tuple[str, int]]:
+            """The checks that pass, with the index at which each last changed; none where any does not."""
+            rows = agent.get("/v1/health/service/web") + agent.get("/v1/health/connect/web")
+            checks = [check for row in rows for check in row["Checks"]]
+            well = len(rows) == 2 and all(check["Status"] == "passing" for check in checks)
+            return [(check["CheckID"], check["ModifyIndex"]) for check in checks] if well else []
+
+        before = eventually(passing, "service and sidecar are well")
+        agent.kill()
+        service.settimeout(PATIENCE)
+        while service_has_been_asked(service):
+            pass
+        agent.start()
+        for _ in range(2):  # the checks have run again
+            service.accept()[0].close()
+        assert passing() == before
+
+
+def service_has_been_asked(service: socket.socket) -> bool:
+    """Take a connection that waits, if there is one."""
+    readable, _, _ = select.select([service], [], [], 0)
+    if readable:
+        service.accept()[0].close()
+    return bool(readable)

@@ -346,3 +346,58 @@ def test_after_anything_the_catalog_is_as_the_node_is(world: World, seed: int) -
     assert world.in_catalog() == (world.local.services, world.local.checks)
     world.compare()
     assert world.local.pending() == []
+
+
+def restarted(world: World) -> World:
+    """The same catalog, and an agent that has just read what it had registered."""
+    world.local = LocalState(lambda: world.node, world._tell)
+    world.service("web")
+    row = Check(node="n1", check_id="web", name="web", status=CRITICAL, service_id="web", type="tcp")
+    world.local.put_check(CheckRegistration(row, CheckDefinition(), ""))
+    world.local.begin_unproven()
+    return world
+
+
+def before_the_restart(serf: str) -> World:
+    world = World()
+    world.service("web")
+    row = Check(node="n1", check_id="web", name="web", status=PASSING, output="well", service_id="web", type="tcp")
+    world.local.put_check(CheckRegistration(row, CheckDefinition(), ""))
+    world.sync()
+    health_of_node = Check(node="n1", check_id="serfHealth", name="Serf Health Status", status=serf)
+    commands.apply(world.store, Register(NODE, None, (health_of_node,), True), 0.0)
+    return world
+
+
+def test_after_a_moment_away_the_catalog_is_believed_until_a_check_has_a_result() -> None:
+    world = restarted(before_the_restart(PASSING))
+    world.compare()
+    assert world.local.pending() == [], "nobody notices"
+    check = world.local.check("web")
+    assert check is not None and (check.status, check.output) == (PASSING, "well")
+    assert world.local.update_check("web", CRITICAL, "gone")
+    assert len(world.local.pending()) == 1
+
+
+def test_a_check_that_has_a_result_is_what_that_says() -> None:
+    world = restarted(before_the_restart(PASSING))
+    world.local.update_check("web", CRITICAL, "gone", worth_sending=False)
+    world.compare()
+    [change] = world.local.pending()
+    assert isinstance(change.command, Register) and change.command.checks[0].status == CRITICAL
+
+
+def test_a_node_that_counted_as_gone_proves_its_checks_anew() -> None:
+    world = restarted(before_the_restart(CRITICAL))
+    world.compare()
+    [change] = world.local.pending()
+    assert isinstance(change.command, Register) and change.command.checks[0].status == CRITICAL
+
+
+def test_the_catalog_is_believed_once() -> None:
+    world = restarted(before_the_restart(PASSING))
+    world.compare()
+    world.local.update_check("web", CRITICAL, "gone")
+    world.compare()
+    check = world.local.check("web")
+    assert check is not None and check.status == CRITICAL

@@ -196,6 +196,13 @@ class CheckRunner:
         """States of before a restart, for TTL checks that are going to be added; expired ones are passed over."""
         self._saved.update((state.check_id, state) for state in states)
 
+    def adopt(self, check_id: str, result: Result) -> None:
+        """Have a check go on from a result that others know already."""
+        held = self._held.get(check_id)
+        if held is not None:
+            held.state.restore(result, None)
+            self.local_changed(held.definition.service_id)
+
     async def close(self) -> None:
         """Stop everything: probes under way are cancelled, programs they started killed; nothing is notified after."""
         self._closed = True
