@@ -164,11 +164,6 @@ def in_order(intentions: Iterable[Intention]) -> list[Intention]:
     )
 
 
-def covers_source(intention: Intention, service: str) -> bool:
-    """Whether an intention is about connections from a service; `*` asks for those about all of them."""
-    return intention.source_name in (service, WILDCARD)
-
-
 def intentions_of(entry: ServiceIntentions, create_index: int = 0, modify_index: int = 0) -> list[Intention]:
     """The intentions that a config entry holds, in its order."""
     return [_intention(entry, source, create_index, modify_index) for source in entry.sources or ()]

@@ -2,6 +2,9 @@
 of `*` only; those for a source, and those by id, at all of them.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from lictor.model.config_entry.entry import WILDCARD
@@ -10,7 +13,6 @@ from lictor.model.intention import (
     Decision,
     DefaultPolicy,
     Intention,
-    covers_source,
     decide,
     in_order,
     intentions_of,
@@ -32,19 +34,24 @@ def _of(view: View, destination: str) -> list[Intention]:
     return _held(row) if row is not None else []
 
 
-def _all(view: View) -> list[Intention]:
+def _all(view: View, wanted: Callable[[Any], bool]) -> list[Intention]:
+    """The intentions of the entries that have a source which is wanted, as it is stored: of thousands of entries most
+    need not be read closer.
+    """
     view.saw("config", KIND)
-    return [one for row in view.store.config.by("kind", KIND).values() for one in _held(row)]
+    rows = view.store.config.by("kind", KIND).values()
+    return [one for row in rows if any(map(wanted, row.body.get("Sources") or ())) for one in _held(row)]
 
 
 def intentions(view: View) -> list[Intention]:
     """Every intention, in the order in which they are considered."""
-    return in_order(_all(view))
+    return in_order(_all(view, bool))
 
 
 def by_id(view: View, legacy_id: str) -> Intention | None:
     """The intention of an id."""
-    return next((one for one in _all(view) if one.id == legacy_id), None)
+    found = _all(view, lambda source: source.get("LegacyID") == legacy_id)
+    return next((one for one in found if one.id == legacy_id), None)
 
 
 def entry_meta(view: View, destination: str) -> dict[str, str] | None:
@@ -72,7 +79,9 @@ def for_destination(view: View, service: str) -> list[Intention]:
 
 def for_source(view: View, service: str) -> list[Intention]:
     """The intentions for connections from a service, in the order in which they are considered; for `*`, from any."""
-    return in_order(one for one in _all(view) if covers_source(one, service))
+    names = (service, WILDCARD)
+    found = _all(view, lambda source: source["Name"] in names)
+    return in_order(one for one in found if one.source_name in names)
 
 
 def decision(view: View, source: ServiceId, destination: str, default: DefaultPolicy) -> Decision:
