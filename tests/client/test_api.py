@@ -181,6 +181,12 @@ def test_sessions_transactions_events_queries_and_the_rest(client: Client) -> No
     assert server.leader
     assert client.operator.autopilot()["CleanupDeadServers"] is True
     assert client.operator.health().servers is not None
+    eventually(lambda: client.operator.authority()["Provider"] == "consul", "the mesh has its authority")
+    authority = client.operator.authority()
+    client.operator.set_authority({**authority, "Config": {**authority["Config"], "LeafCertTTL": "70h"}})
+    assert client.operator.authority()["Config"]["LeafCertTTL"] == "70h"
+    with pytest.raises(ServerError, match="could not atomically update"):
+        client.operator.set_authority(authority)
     assert [m.name for m in client.agent.members()] == ["n1"]
     assert client.agent.self()["Config"]["NodeName"] == "n1"
     eventually(lambda: [c.node for c in client.coordinate.nodes()], "a coordinate")

@@ -81,6 +81,18 @@ class Operator(Family[F]):
         """What autopilot knows of the servers' health, good or bad."""
         return get(path("operator", "autopilot", "health"), _health, frozenset({200, 429}), dc=dc)
 
+    @call
+    def authority(self, *, dc: str = "") -> Call[dict[str, Any]]:
+        """The configuration of the mesh's certificate authority, as the API writes it, without its secrets."""
+        return get(path("connect", "ca", "configuration"), _object, dc=dc)
+
+    @call
+    def set_authority(self, configuration: Mapping[str, Any], *, dc: str = "") -> Call[None]:
+        """Configure the mesh's authority anew, as the API writes it; with a `ModifyIndex` in it only while it has
+        that.
+        """
+        return put(path("connect", "ca", "configuration"), nothing, dict(configuration), dc=dc)
+
 
 def _set(reply: Any) -> bool:
     return reply.body.strip() in (b"", b"true")
