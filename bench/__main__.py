@@ -16,6 +16,7 @@ BENCHMARKS = (
     "cluster",
     "failover",
     "client_agents",
+    "detection",
     "mesh",
     "scale",
     "followers",

@@ -24,13 +24,13 @@ IDLE = 30.0  # seconds for which nobody asks
 class Client(Peer):
     """A client agent beside a server."""
 
-    def __init__(self, name: str, program: list[str], server_lan: int, node: str) -> None:
+    def __init__(self, name: str, program: list[str], server_lan: int, node: str, *flags: str) -> None:
         self.http, self.dns, lan = free_ports(3)
         self.url = f"http://127.0.0.1:{self.http}"
         folder = tempfile.mkdtemp(prefix="bench-")
         command = [*program, "agent", f"-data-dir={folder}/data", f"-node={node}", "-bind=127.0.0.1"]
         command += ["-client=127.0.0.1", "-log-level=warn", f"-retry-join=127.0.0.1:{server_lan}"]
-        command += [f"-http-port={self.http}", f"-dns-port={self.dns}", f"-serf-lan-port={lan}"]
+        command += [f"-http-port={self.http}", f"-dns-port={self.dns}", f"-serf-lan-port={lan}", *flags]
         super().__init__(name, command, http_ready(self.url + "/v1/catalog/nodes"), folder)
 
 
@@ -53,15 +53,20 @@ class Datacenter:
             peer.close()
 
 
-def datacenters() -> list[Datacenter]:
-    """This program's, and the reference's where it is installed."""
-    found = [Datacenter("lictor", [sys.executable, "-m", "lictor"])]
+def programs() -> list[tuple[str, list[str]]]:
+    """How this program is run, and the reference where it is installed, by their names."""
+    found = [("lictor", [sys.executable, "-m", "lictor"])]
     reference = os.environ.get("LICTOR_REFERENCE_CONSUL") or shutil.which("consul")
     if reference:
-        found.append(Datacenter("consul", [reference]))
+        found.append(("consul", [reference]))
     else:
         print("consul: not installed (LICTOR_REFERENCE_CONSUL), left out")
     return found
+
+
+def datacenters() -> list[Datacenter]:
+    """This program's, and the reference's where it is installed."""
+    return [Datacenter(name, program) for name, program in programs()]
 
 
 def _ports(udp: socket.socket) -> set[int]:

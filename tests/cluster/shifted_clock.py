@@ -37,7 +37,7 @@ def shift_clock(file: Path) -> None:
         return clock() + float(SECONDS.unpack(mapped[: SECONDS.size])[0])
 
     def shifted_ns() -> int:
-        return clock_ns() + round(1e9 * SECONDS.unpack(mapped[: SECONDS.size])[0])
+        return clock_ns() + int(1e9 * float(SECONDS.unpack(mapped[: SECONDS.size])[0]))
 
     time.time, time.time_ns = shifted, shifted_ns
 

@@ -50,6 +50,7 @@ class Counts(msgspec.Struct):
     writes: int = 0
     unknown: int = 0
     reads: int = 0
+    replica_reads: int = 0
     locks: int = 0
     expired: int = 0
     undecided: int = 0

@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -129,7 +129,7 @@ class Cluster:
         loop: SimLoop,
         chance: random.Random,
         note: Callable[[str], None],
-        fail: Callable[[str], Any],
+        fail: Callable[[str], NoReturn],
         settings: RaftSettings,
         autopilot: AutopilotConfig,
     ) -> None:

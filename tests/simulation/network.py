@@ -226,7 +226,13 @@ class Connection:
         """One end is gone."""
         if silently:
             self.numb = True
+            self.network.loop.later(self.patience, self._unheard)
         else:
+            self.break_off()
+
+    def _unheard(self) -> None:
+        """Nothing has come for long: who has a stream open misses the signs of life."""
+        if self.dialler.streams_over(self) or self.listener.streams_over(self):
             self.break_off()
 
 
@@ -345,6 +351,10 @@ class SimTransport:
         opens = loop.now + 2 * network.delay()
         connection = self._dialled[address] = Connection(network, self, listener, opens)
         return connection
+
+    def streams_over(self, connection: Connection) -> bool:
+        """Whether a stream that this process has asked for comes over a connection."""
+        return any(used is connection and isinstance(asked, _Stream) for used, asked in self._asked.values())
 
     def lost(self, connection: Connection) -> None:
         """A connection broke."""

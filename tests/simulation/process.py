@@ -17,6 +17,7 @@ from lictor.server.formation import Formation
 from lictor.server.formation_settings import FormationSettings
 from lictor.server.leadership import Leadership
 from lictor.server.server import Server
+from lictor.server.subscriptions import Subscriptions
 from lictor.store.store import Store
 from tests.simulation.checks import WatchedMachine
 from tests.simulation.disk import Worker
@@ -54,6 +55,7 @@ class Process:
         self.replica: Replica
         self.formation: Formation
         self.leadership: Leadership
+        self.subscriptions: Subscriptions
         self.watched: WatchedMachine
         self._requests: dict[int, asyncio.Future[tuple[Any, int]]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -71,6 +73,8 @@ class Process:
             return self.replica
 
         self.server = Server(store, agreement, clock=host.wall_clock)
+        chance = random.Random(self.owner.name)  # of its own, so that a seed goes on as it did without
+        self.subscriptions = Subscriptions(self.server, self.transport, DATACENTER, chance)
         self.formation = Formation(
             self.replica,
             self.transport,
@@ -144,6 +148,7 @@ class Process:
 
     async def stop(self) -> None:
         """End in order, as on SIGTERM."""
+        await self.subscriptions.close()
         await self.leadership.close()
         await self.formation.close()
         await self.server.close()

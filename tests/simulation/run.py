@@ -26,6 +26,7 @@ from tests.simulation.checks import Counts, store_digest
 from tests.simulation.clients import NODE, Workload
 from tests.simulation.cluster import Cluster, Host
 from tests.simulation.faults import Faults
+from tests.simulation.followers import followers
 from tests.simulation.loop import Broken, SimLoop, Stuck, run
 from tests.simulation.process import Lost, Process, Unavailable
 
@@ -60,7 +61,10 @@ class Simulation:
         self.cluster.expect = chance.choice((1, chance.randint(count // 2 + 1, count), count))
         self.faults = Faults(self.cluster, random.Random(chance.getrandbits(32)))
         self.workload = Workload(self.cluster, random.Random(chance.getrandbits(32)))
-        self.cluster.observer.newly = self.workload.applied
+        own = random.Random(f"followers of {seed}")
+        self.followers, self.cluster.observer.newly = followers(
+            self.cluster, own.choice((0, 0, 1, 3)), own, self.workload.applied
+        )
 
     def run(self) -> Result:
         """Run it."""
@@ -79,6 +83,7 @@ class Simulation:
         counts.applied = self.cluster.observer.length
         counts.snapshots = self.cluster.observer.images
         counts.loads = self.cluster.observer.loaded
+        counts.replica_reads = sum(follower.reads for follower in self.followers)
         return Result(self.seed, counts, self._hasher.hexdigest(), error)
 
     def _note(self, what: str) -> None:
@@ -101,6 +106,7 @@ class Simulation:
             await self._form()
         await self._fill()
         clients = asyncio.ensure_future(self.workload.run(self.chance.choice((2, 5, 8))))
+        following = asyncio.gather(*(follower.live() for follower in self.followers))
         faults = asyncio.ensure_future(self.faults.run())
         await asyncio.sleep(self.seconds)
         self._note("healing")
@@ -113,6 +119,11 @@ class Simulation:
         await clients
         await self._gather()
         await self._answered()
+        await self._rest("all servers at the same place", self._together)
+        for follower in self.followers:
+            follower.done = True
+        await self._rest("the followers to have everything", following.done)
+        following.result()
         await self._rest("all servers at the same place", self._together)
         self._judge()
 
