@@ -109,8 +109,11 @@ def test_a_token_is_asked_for(pair: Pair) -> None:
         "jwt-provider", "mine", Issuer="https://issuer.example", JSONWebKeySet={"Local": {"JWKS": keys}}
     )
     need = {"Providers": [{"Name": "mine", "VerifyClaims": [{"Path": ["role"], "Value": "admin"}]}]}
-    permission = {"Action": "allow", "HTTP": {"PathPrefix": "/"}, "JWT": need}
-    pair.agent.intend("server", {"Name": "client", "Permissions": [permission]}, {"Name": "*", "Action": "deny"})
+    permissions = [
+        {"Action": "allow", "HTTP": {"PathPrefix": "/"}, "JWT": need},
+        {"Action": "deny", "HTTP": {"PathPrefix": "/"}},
+    ]
+    pair.agent.intend("server", {"Name": "client", "Permissions": permissions})
     settles(pair.status, 403, "a request without a token is refused")
     for role, status in (("guest", 403), ("admin", 200)):
         bearing = partial(pair.status, headers={"Authorization": f"Bearer {token(role)}"})
