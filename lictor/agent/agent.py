@@ -402,6 +402,8 @@ class Agent:
             lambda: self.config, self.local, self.files, self._remote_health, self.anti_entropy.trigger
         )
         self._closing.append(self.registry.close)
+        if self.client is not None:
+            self.client.replica.on_leader = self.anti_entropy.servers_up
         self.anti_entropy.on_adopted = self.registry.adopt
         self.pools.open()
         self._closing.append(self.pools.close)

@@ -22,6 +22,7 @@ from lictor.store.store import Store
 INTERVAL = 60.0  # seconds, for up to SCALE_FROM nodes
 SCALE_FROM = 128
 RETRY = 15.0
+SERVERS_UP = 3.0  # seconds within which it is tried again once servers answer, longer in a large cluster
 AT_ONCE = 128  # changes that are under way together
 
 log = logger("agent")
@@ -69,6 +70,8 @@ class AntiEntropy:
         self._whole = True
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
+        self._good = True  # as it went last time
+        self._soon: asyncio.TimerHandle | None = None
         self.failures = 0
 
     def start(self) -> None:
@@ -84,6 +87,16 @@ class AntiEntropy:
         self._whole = True
         self._wake.set()
 
+    def servers_up(self) -> None:
+        """Servers answer again: what has failed meanwhile is tried again, by each agent at a moment of its own."""
+        if not self._good and self._soon is None:
+            seconds = random.uniform(0, scaled(SERVERS_UP, self._nodes()))
+            self._soon = asyncio.get_running_loop().call_later(seconds, self._try_again)
+
+    def _try_again(self) -> None:
+        self._soon = None
+        self.compare_soon()
+
     async def sync(self) -> bool:
         """Send what is pending now. Returns whether all of it arrived."""
         async with self._lock:
@@ -96,6 +109,8 @@ class AntiEntropy:
 
     async def close(self) -> None:
         """Stop."""
+        if self._soon is not None:
+            self._soon.cancel()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -128,6 +143,7 @@ class AntiEntropy:
             await self._hold()
         except LictorError as error:
             self.failures += 1
+            self._good = False
             log.warn("could not compare this node with the catalog", error=str(error))
             return False
         self._compare()
@@ -149,6 +165,10 @@ class AntiEntropy:
             self.on_adopted(adopted)
 
     async def _send(self) -> bool:
+        self._good = good = await self._send_changes()
+        return good
+
+    async def _send_changes(self) -> bool:
         changes = self._local.pending()
         good = True
         for start in range(0, len(changes), AT_ONCE):

@@ -58,7 +58,8 @@ class PartialReplica:
 
     `pick_server` names the server to follow, host:port, or nothing; `failed` is told of one that did not answer.
     `datacenter` is that of the servers, where it is to be checked; `ttl` and `patience` are in seconds. For one topic
-    servers are asked at most `rate` times a second, after `burst` times at once.
+    servers are asked at most `rate` times a second, after `burst` times at once. Whoever runs it may set `on_leader`,
+    which is told when there is a leader again.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class PartialReplica:
     ) -> None:
         self.server = ""
         self.knows_leader = False
+        self.on_leader: Callable[[], None] = _nobody
         self.streams = 0
         self.pieces = 0
         self.misses = 0
@@ -379,7 +381,7 @@ class PartialReplica:
         news = self._held.apply(data, piece)
         self.pieces += 1
         now = self._loop.time()
-        self.knows_leader = piece.state.leader
+        found, self.knows_leader = piece.state.leader and not self.knows_leader, piece.state.leader
         if piece.state.whole and piece.state.age is not None:
             self._current_at = max(self._current_at, now - piece.state.age)
         for holding in news.begun:
@@ -394,6 +396,8 @@ class PartialReplica:
             for reached, index in self._reaching.items():
                 if index <= self._held.index and not reached.done():
                     reached.set_result(None)
+        if found:
+            self.on_leader()
         return piece
 
     def _is_refused(self, holding: Holding, reason: str) -> None:
@@ -513,3 +517,7 @@ class PartialReplica:
     def _let_go(self, holding: Holding) -> None:
         self.dropped += 1
         self._forget(holding)
+
+
+def _nobody() -> None:
+    pass

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from lictor.agent.anti_entropy import INTERVAL, AntiEntropy, scaled
+from lictor.agent.anti_entropy import INTERVAL, SERVERS_UP, AntiEntropy, scaled
 from lictor.agent.local import LocalState
 from lictor.agent.registration import ServiceRegistration
 from lictor.model.command import Command, Register
@@ -12,6 +12,7 @@ from lictor.model.service import NodeService
 from lictor.store import commands
 from lictor.store.store import Store
 from tests.patience import soon
+from tests.simulation.loop import SimLoop
 
 NODE = Node("", "n1", "127.0.0.1", "dc1")
 
@@ -111,6 +112,32 @@ async def test_without_a_leader_all_of_it_waits() -> None:
     servers.error = None
     assert await anti_entropy.sync()
     assert servers.services() == {"a", "b"}
+
+
+def test_what_failed_is_tried_again_as_soon_as_servers_answer() -> None:
+    async def scenario() -> None:
+        local, servers, anti_entropy = build()
+        anti_entropy.start()
+        await asyncio.sleep(1.0)
+        anti_entropy.servers_up()
+        servers.error = NoLeader()
+        put(local, "a")
+        anti_entropy.trigger()
+        await asyncio.sleep(1.0)
+        assert anti_entropy.failures == 1
+        servers.error = None
+        await asyncio.sleep(SERVERS_UP)
+        assert servers.services() == set(), "nobody has said that servers answer"
+        anti_entropy.servers_up()
+        await asyncio.sleep(SERVERS_UP + 0.01)
+        assert servers.services() == {"a"}
+        await anti_entropy.close()
+
+    loop = SimLoop()  # type: ignore[abstract]
+    try:
+        loop.run_until_complete(scenario())
+    finally:
+        loop.close()
 
 
 def test_the_interval_grows_with_the_cluster() -> None:
