@@ -55,7 +55,7 @@ class AccessLog:
         if self._json is not None:
             line = json.dumps({key: _filled(value, facts) for key, value in self._json.items()})
         elif self._text:
-            line = _filled(self._text, facts).replace("\n", " ")
+            line = _filled(self._text, facts).rstrip("\n").replace("\n", " ")
         else:
             line = json.dumps({name.lower(): value for name, value in facts.items()})
         try:

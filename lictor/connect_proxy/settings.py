@@ -134,7 +134,7 @@ class _Config:
         if value is None:
             return default
         try:
-            found = parse_duration(value) / SECOND if isinstance(value, str) else int(value) / SECOND
+            found = parse_duration(value) if isinstance(value, str) else int(value) / SECOND
         except (TypeError, ValueError, OverflowError):
             found = -1.0
         if found < 0:

@@ -55,7 +55,12 @@ class World:
         """Have a coroutine run to its end."""
         task = self.loop.create_task(work)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("Something in the background has failed", error=error, exc_info=error)
 
 
 class Sidecar:

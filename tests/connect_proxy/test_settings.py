@@ -1,0 +1,143 @@
+"""What a proxy block means: Consul's keys, their defaults, and what is passed over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from lictor.connect_proxy.records import ProxyService
+from lictor.connect_proxy.settings import (
+    Address,
+    Ejection,
+    InboundSettings,
+    OutboundSettings,
+    Problems,
+    SidecarSettings,
+    sidecar_settings,
+)
+
+
+def settings(proxy: dict[str, Any], **service: Any) -> tuple[SidecarSettings, list[str]]:
+    """What a registration means, and what is wrong with it."""
+    row = {"ID": "web-sidecar-proxy", "Kind": "connect-proxy", "Service": "web-sidecar-proxy", "Port": 21000}
+    block = {"DestinationServiceName": "web", "LocalServicePort": 8080, **proxy}
+    problems = Problems()
+    found = sidecar_settings(msgspec.convert({**row, **service, "Proxy": block}, ProxyService), problems)
+    return found, problems.found
+
+
+def test_a_plain_sidecar_has_consuls_defaults() -> None:
+    found, problems = settings({"Upstreams": [{"DestinationName": "db", "LocalBindPort": 9191}]})
+    assert not problems
+    assert found.service == "web"
+    assert found.inbound == InboundSettings(
+        bind=Address("0.0.0.0", 21000),
+        target=Address("127.0.0.1", 8080),
+        connect_timeout=1.0,
+        handshake_timeout=10.0,
+    )
+    assert found.outbound == (OutboundSettings(bind=Address("127.0.0.1", 9191), name="db", connect_timeout=10.0),)
+
+
+def test_every_key_is_read() -> None:
+    found, problems = settings(
+        {
+            "Config": {
+                "bind_address": "10.0.0.1",
+                "bind_port": "22000",
+                "local_service_address": "127.0.0.2:81",
+                "local_connect_timeout_ms": 500,
+                "handshake_timeout_ms": "2500",
+                "max_inbound_connections": 7,
+                "proxy_protocol": "v2",
+                "accept_proxy_protocol": True,
+                "idle_timeout_ms": 0,
+                "drain_timeout_ms": 1500,
+            },
+            "Upstreams": [
+                {
+                    "DestinationName": "q",
+                    "DestinationType": "prepared_query",
+                    "Datacenter": "dc2",
+                    "LocalBindSocketPath": "/run/q.sock",
+                    "LocalBindSocketMode": "0660",
+                    "Config": {
+                        "connect_timeout_ms": 3000,
+                        "limits": {"max_connections": 9},
+                        "passive_health_check": {
+                            "interval": "30s",
+                            "max_failures": 3,
+                            "base_ejection_time": "1m",
+                            "max_ejection_percent": 40,
+                        },
+                    },
+                }
+            ],
+        }
+    )
+    assert not problems
+    assert found.drain_timeout == 1.5
+    assert found.inbound == InboundSettings(
+        bind=Address("10.0.0.1", 22000),
+        target=Address("127.0.0.2", 81),
+        connect_timeout=0.5,
+        handshake_timeout=2.5,
+        max_connections=7,
+        proxy_protocol="v2",
+        accept_proxy_protocol=True,
+        idle_timeout=0.0,
+    )
+    assert found.outbound == (
+        OutboundSettings(
+            bind=Address(path="/run/q.sock"),
+            name="q",
+            kind="prepared_query",
+            datacenter="dc2",
+            mode=0o660,
+            connect_timeout=3.0,
+            max_connections=9,
+            ejection=Ejection(30.0, 3, 60.0, 40),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("local_connect_timeout_ms", "soon"),
+        ("handshake_timeout_ms", -1),
+        ("max_inbound_connections", True),
+        ("proxy_protocol", "v3"),
+        ("accept_proxy_protocol", "perhaps"),
+        ("bind_port", 70000),
+        ("local_service_address", "nowhere:x"),
+    ],
+)
+def test_what_cannot_be_read_is_told_and_its_default_holds(key: str, value: object) -> None:
+    plain, _ = settings({})
+    found, problems = settings({"Config": {key: value}})
+    assert len(problems) == 1
+    assert key in problems[0]
+    assert found == plain
+
+
+def test_a_service_behind_a_socket() -> None:
+    found, _ = settings({"LocalServicePort": 0, "LocalServiceSocketPath": "/run/web.sock"})
+    assert found.inbound is not None
+    assert found.inbound.target == Address(path="/run/web.sock")
+
+
+def test_upstreams_that_are_no_listeners_are_left_out() -> None:
+    found, problems = settings(
+        {
+            "Upstreams": [
+                {"DestinationName": "*", "CentrallyConfigured": True},
+                {"DestinationName": "far", "DestinationPeer": "east", "LocalBindPort": 1},
+                {"DestinationName": "nowhere"},
+            ]
+        }
+    )
+    assert not found.outbound
+    assert len(problems) == 2
