@@ -4,6 +4,7 @@ Keys are written as Consul's API has them (`RootPKIPath`) or as its files have t
 not the provider's are left to whom they concern. What is secret never appears in a message, nor in a record's repr.
 """
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -115,6 +116,23 @@ def vault_settings(raw: Mapping[str, Any]) -> VaultSettings:
     if bool(settings.cert_file) != bool(settings.key_file):
         raise ProviderError("CertFile and KeyFile of the Vault CA go together: give both or neither")
     return settings
+
+
+def careless(settings: VaultSettings) -> list[str]:
+    """What an operator should know of a configuration that works, and lets others read or be what they should not."""
+    found, parts = [], urlsplit(settings.address)
+    if parts.scheme == "http" and not _is_here(parts.hostname or ""):
+        found.append(f"the token for Vault is sent to {settings.address} in plain text: use https")
+    if settings.tls_skip_verify:
+        found.append("with TLSSkipVerify whoever answers in Vault's place gets its token and signs: use CAFile")
+    return found
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def keep_secrets(config: Mapping[str, Any], former: Mapping[str, Any]) -> dict[str, Any]:

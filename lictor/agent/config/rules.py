@@ -303,6 +303,14 @@ def _mesh(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
         read_common(canonical({**CA_DEFAULTS, **canonical(connect.ca_config)}))
     except ProviderError as error:
         report(("connect", "ca_config"), f"error configuring provider: {error}")
+        return
+    if connect.enabled and config.server and connect.ca_provider == VAULT:
+        from lictor.ca.vault_settings import careless, vault_settings  # few agents need it, and all start with this
+
+        try:
+            warnings += [f"connect.ca_config: {text}" for text in careless(vault_settings(connect.ca_config))]
+        except ProviderError as error:
+            report(("connect", "ca_config"), f"error configuring provider: {error}")
 
 
 def _encryption(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
