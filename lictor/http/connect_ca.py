@@ -28,12 +28,13 @@ MAX_DEPTH = 16  # levels of nesting that a provider's configuration may have
 
 
 class ConfigurationBody(msgspec.Struct, frozen=True, rename="pascal", forbid_unknown_fields=True):
-    """The body that configures the authority."""
+    """The body that configures the authority. `NewRoot`, which is Lictor's own, has another root made in any case."""
 
     provider: str = ""
     config: dict[str, Any] | None = None
     state: dict[str, str] | None = None
     force_without_cross_signing: bool = False
+    new_root: bool = False
     create_index: int = 0
     modify_index: int = 0
 
@@ -134,7 +135,7 @@ async def set_configuration(api: Api, request: Request) -> Any:
     if leadership is None:
         raise NoLeader
     await leadership.connect_ca.change(
-        CAChange(given.provider, config, given.force_without_cross_signing, given.modify_index)
+        CAChange(given.provider, config, given.force_without_cross_signing, given.modify_index, given.new_root)
     )
     return Reply()
 

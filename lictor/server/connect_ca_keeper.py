@@ -244,13 +244,15 @@ class AuthorityKeeper:
             config = canonical(given.config)
             if given.provider == configuration.provider:
                 config = with_former_secrets(given.provider, config, configuration.config)
-            if (given.provider, config, given.force) == (
+            state = configuration.state if given.provider == configuration.provider else {}
+            if given.new_root:
+                state = _for_new_root(given.provider, config)
+            elif (given.provider, config, given.force) == (
                 configuration.provider,
                 configuration.config,
                 configuration.force_without_cross_signing,
             ):
                 return
-            state = configuration.state if given.provider == configuration.provider else {}
             await self._change(configuration, given.provider, config, state, force=given.force)
 
     async def _change(
@@ -322,6 +324,15 @@ class AuthorityKeeper:
             raise done
         if not done:
             raise Refused("could not atomically update roots and config: try again")
+
+
+def _for_new_root(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The state with which a provider makes another root. Raises `Refused` where that is not its to make."""
+    if kind != BUILTIN:
+        raise Refused("only the built-in provider makes another root when told to: have one made where this one's is")
+    if "RootCert" in config or "PrivateKey" in config:
+        raise Refused("either RootCert and PrivateKey are given, or another root is made: take them out of Config")
+    return {}
 
 
 def _kept(kind: str, config: dict[str, Any]) -> dict[str, Any]:

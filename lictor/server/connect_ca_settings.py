@@ -20,10 +20,11 @@ NO_MESH = CASettings(enabled=False)
 
 class CAChange(msgspec.Struct, frozen=True):
     """Another configuration. With `modify_index` it counts only if the present one still has that; `force` has a root
-    put in place that the former one did not sign.
+    put in place that the former one did not sign. `new_root` has the provider make another root whatever it has.
     """
 
     provider: str
     config: dict[str, Any]
     force: bool = False
     modify_index: int = 0
+    new_root: bool = False

@@ -28,8 +28,8 @@ MISSING: tuple[tuple[str, str], ...] = (
         "what was read can be put back without them. `ModifyIndex` in a `PUT` is a condition, and one that does not "
         "hold is an error; in the reference nothing happens. Another `PrivateKeyType` or `PrivateKeyBits` means "
         "another root; the reference keeps the one it has. A root that the built-in provider made is replaced before "
-        "it ends. Serial numbers are random. `State` of the configuration has `Trouble` while the authority cannot do "
-        "its work.",
+        "it ends, and `NewRoot` has another one made. Serial numbers are random. `State` of the configuration has "
+        "`Trouble` while the authority cannot do its work.",
     ),
     (
         "Intentions",

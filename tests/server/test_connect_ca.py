@@ -315,6 +315,27 @@ def test_the_same_configuration_and_other_lives_change_no_root() -> None:
     run_virtually(scenario())
 
 
+def test_another_root_is_made_when_told_to() -> None:
+    async def scenario() -> None:
+        group = three()
+        first = await made(group)
+        config = dict(configured(group.places["a"]).config)
+        await ca(group, "b").change(CAChange("consul", config, new_root=True))
+        second = root_of(group.places["c"])
+        assert second.signing_key_id != first.signing_key_id and second.key_bits == first.key_bits
+        assert certificates.signed_by(second.crosses[0], first.root)
+        assert configured(group.places["a"]).config == config
+        key = certificates.make_key()
+        with pytest.raises(Refused, match="take them out"):
+            await ca(group, "b").change(CAChange("consul", {**config, "PrivateKey": key}, new_root=True))
+        with pytest.raises(Refused, match="only the built-in provider"):
+            await ca(group, "b").change(CAChange("vault", config, new_root=True))
+        assert root_of(group.places["c"]) == second
+        await group.close()
+
+    run_virtually(scenario())
+
+
 def test_a_configuration_that_was_read_before_another_change_is_refused() -> None:
     async def scenario() -> None:
         group = three()
