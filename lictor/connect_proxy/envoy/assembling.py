@@ -13,9 +13,19 @@ import msgspec
 from lictor.connect_proxy.envoy.names import service_uri
 from lictor.connect_proxy.envoy.place import Place
 from lictor.connect_proxy.envoy.settings import known_protocol
-from lictor.connect_proxy.envoy.snapshot import Endpoint, Leaf, ProxySnapshot, Rule, Target, UpstreamNeeds
+from lictor.connect_proxy.envoy.snapshot import (
+    TRANSPARENT,
+    Endpoint,
+    Leaf,
+    ProxySnapshot,
+    Rule,
+    Target,
+    UpstreamNeeds,
+)
 from lictor.model.check import CRITICAL, PASSING
 from lictor.model.config_entry import read_entry
+from lictor.model.config_entry.entry import WILDCARD
+from lictor.model.config_entry.intentions import DENY
 from lictor.model.config_entry.jwt_provider import JWTProvider
 from lictor.model.config_entry.mesh import MESH, Mesh
 from lictor.model.errors import LictorError
@@ -62,7 +72,7 @@ def assemble(
         protocol=known_protocol(str((service.proxy.config or {}).get("protocol") or protocol_of(view, name))),
         default_allow=place.default_allow,
         rules=rules,
-        upstreams=tuple(_upstreams(view, service.proxy.upstreams, domain, place)),
+        upstreams=tuple(_upstreams(view, (*service.proxy.upstreams, *_implied(view, service)), domain, place)),
         jwt_providers=tuple(_providers(view, rules)),
         mesh=_mesh(view),
     )
@@ -77,10 +87,30 @@ def _rule(one: Intention) -> Rule:
     return Rule(one.source_name, one.action, one.permissions, one.jwt)
 
 
+def _implied(view: View, service: NodeService) -> list[Upstream]:
+    """What a transparent proxy reaches without being told: the services that an intention lets it connect to. They are
+    of use where the catalog has virtual addresses for them.
+    """
+    proxy = service.proxy
+    if proxy.mode != TRANSPARENT:
+        return []
+    known = {one.destination_name for one in proxy.upstreams} | {proxy.destination_service_name, WILDCARD}
+    wanted = {
+        one.destination_name: None
+        for one in intentions.for_source(view, proxy.destination_service_name)
+        if one.action != DENY and one.destination_name not in known
+    }
+    rest = next((one for one in proxy.upstreams if one.destination_name == WILDCARD), None)
+    config = {key: value for key, value in (rest.config or {}).items() if key != "protocol"} if rest else {}
+    return [
+        Upstream(destination_name=name, config=config or None, centrally_configured=True) for name in sorted(wanted)
+    ]
+
+
 def _upstreams(view: View, upstreams: Iterable[Upstream], domain: str, place: Place) -> Iterable[UpstreamNeeds]:
     for upstream in upstreams:
         # What stands for all others (`*`) is no upstream; peers and other clusters have no place here yet.
-        if upstream.destination_name in ("", "*") or upstream.destination_peer:
+        if upstream.destination_name in ("", WILDCARD) or upstream.destination_peer:
             continue
         protocol = known_protocol(str((upstream.config or {}).get("protocol") or ""))
         if upstream.destination_type == PREPARED_QUERY:
