@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +12,7 @@ import pytest
 
 from tests.cluster.datacenter import Datacenter, datacenter_in
 from tests.cluster.servers import Server
-from tests.patience import eventually
+from tests.patience import eventually, settles
 
 SERVICES = 1000
 
@@ -72,6 +74,38 @@ def test_a_thousand_services_registered_at_once_by_an_agent_that_dies_are_all_th
     assert len(witness.get("/v1/catalog/node-services/busy")["Services"]) == SERVICES
     agent.end(signal.SIGTERM)
     eventually(lambda: not wanted & set(witness.get("/v1/catalog/services")), "when it leaves they go")
+
+
+def test_what_was_acknowledged_to_a_client_is_there_although_its_agent_dies_in_the_midst_of_it(
+    datacenter: Datacenter,
+) -> None:
+    agent, witness = datacenter.client("dying"), datacenter.clients[0]
+    done: set[str] = set()
+    counting = threading.Lock()
+
+    def register(number: int) -> None:
+        try:
+            agent.put("/v1/agent/service/register", {"Name": f"d{number}", "Port": number + 1})
+        except (OSError, http.client.HTTPException):
+            return  # nobody knows whether it was taken
+        with counting:
+            done.add(f"d{number}")
+            if len(done) == SERVICES // 4:
+                agent.kill()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(register, range(SERVICES)))
+    assert SERVICES // 4 <= len(done) < SERVICES // 2
+    agent.start()
+    there = set(agent.get("/v1/agent/services"))
+    assert done <= there, "what was acknowledged is on its disk"
+
+    def catalog() -> set[str]:
+        return {row["Service"] for row in witness.get("/v1/catalog/node-services/dying")["Services"]}
+
+    settles(catalog, there, "the catalog has what the agent has")
+    agent.end(signal.SIGTERM)
+    eventually(lambda: not there & set(witness.get("/v1/catalog/services")), "when it leaves they go")
 
 
 def test_an_address_that_another_node_takes_over_is_that_nodes(datacenter: Datacenter) -> None:

@@ -55,6 +55,7 @@ class Node:
         self.scheduled: float | None = None
         self.sent = 0
         self.sent_bytes = 0
+        self.exchanged_bytes = 0
         self.group = 0
 
 
@@ -255,7 +256,7 @@ class Simulation:
         if other is None or not self._reaches(node, other) or self._stream_fails():
             return
         mine = node.serf.swim.local_state(effect.join)
-        node.sent_bytes += len(mine)
+        node.exchanged_bytes += len(mine)
 
         def merge(into: Node, data: bytes) -> None:
             message = StreamReader(self._plain, labelled=False).feed(data)
@@ -269,7 +270,7 @@ class Simulation:
 
         def arrived() -> None:
             theirs = other.serf.swim.local_state(effect.join)
-            other.sent_bytes += len(theirs)
+            other.exchanged_bytes += len(theirs)
             merge(other, mine)
             self.at(self.now + self._trip(), lambda: self._when_running(node, lambda: back(theirs)))
 
@@ -324,8 +325,9 @@ def main() -> None:
     simulation.run(asked.seconds)
     sent = sum(n.sent for n in simulation.nodes.values()) / asked.nodes / asked.seconds
     size = sum(n.sent_bytes for n in simulation.nodes.values()) / asked.nodes / asked.seconds
+    exchanged = sum(n.exchanged_bytes for n in simulation.nodes.values()) / asked.nodes / asked.seconds
     print(
-        f"at rest: {sent:.2f} packets and {size:.0f} bytes a node and second, "
+        f"at rest: {sent:.2f} packets of {size:.0f} bytes and {exchanged:.0f} bytes of exchanges a node and second, "
         f"{len(simulation.failures())} failures told"
     )
     crashed = [f"n{i}" for i in range(asked.crashes)]
