@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lictor.model.config_entry import check_graph, read_entry
+from lictor.model.config_entry import check_graph, check_permissions, read_entry
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.store.store import ConfigRow, Setting, Store
 
@@ -12,8 +12,15 @@ GRAPH_KINDS = frozenset(
 )
 
 
+# The kinds that say which protocol a service speaks, and that of the entries which may need one with requests.
+PROTOCOL_KINDS = ("service-defaults", "proxy-defaults")
+INTENTIONS = "service-intentions"
+
+
 def _refuse_misfit(store: Store, kind: str, name: str, body: dict[str, Any] | None) -> None:
     """Raise where the entries would not go together after an entry is put, or with None deleted."""
+    if kind == INTENTIONS or kind in PROTOCOL_KINDS:
+        _refuse_needless_permissions(store, kind, name, body)
     if kind not in GRAPH_KINDS:
         return
     entries = {key: read_entry(row.body) for key, row in store.config.rows.items() if row.kind in GRAPH_KINDS}
@@ -22,6 +29,28 @@ def _refuse_misfit(store: Store, kind: str, name: str, body: dict[str, Any] | No
     else:
         entries[kind, name] = read_entry(body)
     check_graph(kind, name, entries)
+
+
+def _refuse_needless_permissions(store: Store, kind: str, name: str, body: dict[str, Any] | None) -> None:
+    """Raise where intentions would have permissions for requests that their destination does not have. There may be
+    thousands of such entries: only those that the change is about are looked at.
+    """
+
+    def after(key: tuple[str, str]) -> dict[str, Any] | None:
+        if key == (kind, name):
+            return body
+        row = store.config.get(key)
+        return row.body if row is not None else None
+
+    destinations = [name]
+    if kind == "proxy-defaults":
+        destinations = sorted(row.name for row in store.config.by("kind", INTENTIONS).values())
+    for destination in destinations:
+        intentions = after((INTENTIONS, destination))
+        if intentions is None or not any(source.get("Permissions") for source in intentions.get("Sources") or ()):
+            continue
+        speaking = {key: after(key) for key in ((PROTOCOL_KINDS[0], destination), (PROTOCOL_KINDS[1], "global"))}
+        check_permissions(destination, {key: read_entry(found) for key, found in speaking.items() if found is not None})
 
 
 def put_config(store: Store, kind: str, name: str, body: dict[str, Any]) -> bool:

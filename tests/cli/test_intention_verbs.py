@@ -34,10 +34,16 @@ def intention(cli: CommandLine, *args: str, stdin: bytes = b"") -> Outcome:
     return here("intention", *args, env=cli.env, stdin=stdin)
 
 
-def edited(mesh: Server, *sources: dict[str, object]) -> None:
+def edited(mesh: Server, *sources: dict[str, object], **more: object) -> None:
     """An entry for "db" that was written as one."""
-    entry = {"Kind": "service-intentions", "Name": "db", "Sources": list(sources)}
-    assert mesh.api.put("/v1/config", entry).status == 200
+    entry = {"Kind": "service-intentions", "Name": "db", "Sources": list(sources), **more}
+    answer = mesh.api.put("/v1/config", entry)
+    assert answer.status == 200, answer.text
+
+
+def speaks_http(mesh: Server) -> None:
+    """Requests to "db" can be looked at."""
+    assert mesh.api.put("/v1/config", {"Kind": "service-defaults", "Name": "db", "Protocol": "http"}).status == 200
 
 
 def connected(mesh: Server, **callers: int) -> None:
@@ -53,6 +59,7 @@ def connected(mesh: Server, **callers: int) -> None:
 def test_all_are_listed_in_the_order_in_which_they_are_considered(cli: CommandLine, mesh: Server) -> None:
     assert intention(cli, "list") == Outcome(2, "", "There are no intentions.\n")
     permission = {"Action": "allow", "HTTP": {"PathPrefix": "/"}}
+    speaks_http(mesh)
     edited(mesh, {"Name": "*", "Action": "deny"}, {"Name": "web", "Permissions": [permission]})
     done = intention(cli, "list")
     assert [line.split() for line in done.out.splitlines()] == [
@@ -142,12 +149,13 @@ def test_a_dry_run_tells_what_would_be_cut_and_changes_nothing(cli: CommandLine,
     assert "There is none between just these two: nothing would change." in unchanged
 
 
-def test_explain_says_where_requests_cannot_be_looked_into(cli: CommandLine, mesh: Server) -> None:
-    edited(mesh, {"Name": "web", "Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]})
+def test_explain_says_who_looks_into_requests(cli: CommandLine, mesh: Server) -> None:
+    edited(mesh, {"Name": "web", "Action": "allow"}, JWT={"Providers": [{"Name": "okta"}]})
     done = intention(cli, "explain", "web", "db")
     assert done.code == 1
     assert "The protocol of db is tcp" in done.out
-    mesh.api.put("/v1/config", {"Kind": "service-defaults", "Name": "db", "Protocol": "http"})
+    speaks_http(mesh)
+    edited(mesh, {"Name": "web", "Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]})
     assert "The first permission that matches a request decides" in intention(cli, "explain", "web", "db").out
 
 

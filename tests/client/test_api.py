@@ -61,6 +61,7 @@ def test_intentions(client: Client) -> None:
     assert [row.source_name for row in calls.list(filter="Action == deny")] == ["*"]
     assert (calls.check("web", "db"), calls.check("api", "db")) == (True, False)
     permissions = [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]
+    assert client.config.put({"Kind": "service-defaults", "Name": "db", "Protocol": "http"})
     assert calls.put("web", "db", permissions=permissions)
     row = calls.get("web", "db")
     assert row is not None
@@ -70,6 +71,7 @@ def test_intentions(client: Client) -> None:
     assert calls.delete("web", "db")
     assert calls.delete("*", "db")
     assert calls.get("web", "db") is None
+    client.config.delete("service-defaults", "db")
     with pytest.raises(ServerError, match="Action must be set"):
         calls.put("web", "db")
 

@@ -652,6 +652,7 @@ def test_intentions(c: Any, either: Server, name: str) -> None:
     assert [one["SourceName"] for one in c.connect.intentions.match("destination", name)[name]] == ["web", "*"]
     assert (c.connect.intentions.check("web", name), c.connect.intentions.check("other", name)) == (True, False)
     permissions = [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]
+    assert c.config.set("service-defaults", name, {"Protocol": "http"}) is True
     assert c.connect.intentions.upsert("web", name, permissions=permissions) is True
     assert c.connect.intentions.read("web", name)["Permissions"] == permissions
     assert c.connect.intentions.check("web", name) is False

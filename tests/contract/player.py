@@ -138,8 +138,6 @@ def sweep(server: Server) -> None:
     for kind in CONFIG_KINDS:
         for entry in _items(api.get(f"/v1/config/{kind}")):
             api.delete(f"/v1/config/{kind}/{entry['Name']}")
-    for intention in _items(api.get("/v1/connect/intentions")):
-        api.delete(f"/v1/connect/intentions/{intention['ID']}")
 
 
 # In the order in which they can be deleted: what refers to others comes before those.

@@ -198,6 +198,7 @@ def test_layer_7_permissions_deny_a_connection_that_nobody_looks_into(api: Api, 
     """As they do where a native program asks to authorize one."""
     ends = f"source=web&destination={name}"
     permissions = [{"Action": "allow", "HTTP": {"PathPrefix": "/", "Methods": ["GET"]}}]
+    api.put("/v1/config", {"Kind": "service-defaults", "Name": name, "Protocol": "http"})
     assert api.put(f"/v1/connect/intentions/exact?{ends}", {"Permissions": permissions}).json() is True
     assert api.get(f"/v1/connect/intentions/check?{ends}").json() == {"Allowed": False}
     assert api.get(f"/v1/connect/intentions/exact?{ends}").json()["Permissions"] == permissions

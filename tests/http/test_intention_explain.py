@@ -101,9 +101,10 @@ async def test_what_would_change_nothing_says_so(mesh: Door) -> None:
 
 
 async def test_layer_7_is_a_verdict_of_its_own(mesh: Door) -> None:
+    assert (await mesh.put("/v1/config", {"Kind": "service-defaults", "Name": "db", "Protocol": "grpc"}))[0] == 200
     await put(mesh, "web", "db", {"Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]})
     found = await explain(mesh, "web", "db")
-    assert (found["Verdict"], found["Allowed"], found["Protocol"]) == ("needs layer 7", False, "tcp")
+    assert (found["Verdict"], found["Allowed"], found["Protocol"]) == ("needs layer 7", False, "grpc")
 
 
 async def test_connections_are_shown_until_the_proxy_goes(mesh: Door) -> None:

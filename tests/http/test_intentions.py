@@ -55,7 +55,13 @@ async def test_an_intention_by_its_ends(door: Door) -> None:
     assert await door.json("/v1/config/service-intentions") == []
 
 
+async def speaks_http(door: Door, service: str) -> None:
+    body = {"Kind": "service-defaults", "Name": service, "Protocol": "http"}
+    assert await door.put("/v1/config", body) == (200, b"true")
+
+
 async def test_a_config_entry_is_seen_as_intentions(door: Door) -> None:
+    await speaks_http(door, "db")
     permissions = [{"Action": "allow", "HTTP": {"PathPrefix": "/x", "Methods": ["get"]}}]
     body = entry("db", {"Name": "web", "Permissions": permissions}, {"Name": "*", "Action": "deny"}, Meta={"t": "1"})
     assert (await door.put("/v1/config", body))[0] == 200
@@ -100,6 +106,29 @@ async def test_layer_7_permissions_are_checked(door: Door) -> None:
     assert await ends(door) == []
     status, text = await ask(door, "PUT", where, {"Permissions": [{"Action": "allow", "Nothing": 1}]})
     assert (status, text.startswith("Request decode failed: ")) == (400, True)
+
+
+async def test_permissions_are_for_services_that_have_requests(door: Door) -> None:
+    refused = 'service "db" has protocol "tcp", which is incompatible with L7 intentions permissions'
+    permitted = {"Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]}
+    body = entry("db", {"Name": "web", **permitted})
+    ends = "/exact?source=web&destination=db"
+    assert await ask(door, "PUT", ends, permitted) == (500, refused)
+    assert await door.put("/v1/config", body) == (500, refused.encode())
+    await speaks_http(door, "db")
+    assert await ask(door, "PUT", ends, permitted) == (200, "true")
+    defaults = {"Kind": "service-defaults", "Name": "db", "Protocol": "tcp"}
+    assert await door.put("/v1/config", defaults) == (500, refused.encode())
+    status, _, text = await door.call("DELETE", "/v1/config/service-defaults/db")
+    assert (status, text) == (500, refused.encode())
+    # What all services speak is enough, as long as it is so.
+    general = {"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "grpc"}}
+    assert (await door.put("/v1/config", general))[0] == 200
+    assert (await door.call("DELETE", "/v1/config/service-defaults/db"))[0] == 200
+    status, _, text = await door.call("DELETE", "/v1/config/proxy-defaults/global")
+    assert (status, text) == (500, refused.encode())
+    assert await ask(door, "DELETE", ends) == (200, "true")
+    assert (await door.call("DELETE", "/v1/config/proxy-defaults/global"))[0] == 200
 
 
 async def test_ids_go_when_an_entry_is_edited_as_one(door: Door) -> None:
@@ -177,6 +206,7 @@ async def test_the_default_policy_is_told_with_a_match_and_decides_a_check() -> 
 
 
 async def test_layer_7_is_denied_by_a_check(door: Door) -> None:
+    await speaks_http(door, "db")
     permitted = {"Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]}
     assert await ask(door, "PUT", "/exact?source=web&destination=db", permitted) == (200, "true")
     assert await door.json(f"{BASE}/check?source=web&destination=db") == {"Allowed": False}

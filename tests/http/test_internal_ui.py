@@ -88,6 +88,7 @@ async def test_topology_tells_what_intentions_say(mesh: Door) -> None:
     assert await decision() == default | {"Allowed": True}
     await put("*", "db", {"Action": "deny"})
     assert await decision() == default | {"Allowed": False}
+    await mesh.put("/v1/config", {"Kind": "service-defaults", "Name": "db", "Protocol": "http"})
     await put("web", "db", {"Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]})
     assert await decision() == default | {"Allowed": False, "HasPermissions": True, "HasExact": True}
     await put("web", "db", {"Action": "allow"})

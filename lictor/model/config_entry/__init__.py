@@ -7,7 +7,7 @@ entries *do* is elsewhere.
 
 from lictor.model.config_entry.decode import InvalidConfigEntry, UndecodableConfigEntry
 from lictor.model.config_entry.entry import ConfigEntry
-from lictor.model.config_entry.graph import check_graph, service_protocol
+from lictor.model.config_entry.graph import check_graph, check_permissions, service_protocol
 from lictor.model.config_entry.kinds import KINDS, RECORDS, check_kind, decode_entry, entry_json, read_entry
 from lictor.model.config_entry.merge import merge_central_config
 
@@ -19,6 +19,7 @@ __all__ = [
     "UndecodableConfigEntry",
     "check_graph",
     "check_kind",
+    "check_permissions",
     "decode_entry",
     "entry_json",
     "merge_central_config",

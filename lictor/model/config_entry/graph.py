@@ -19,7 +19,7 @@ from lictor.model.config_entry.discovery_chain import ServiceResolver, ServiceRo
 from lictor.model.config_entry.entry import WILDCARD, ConfigEntry, is_http_like, quoted, require
 from lictor.model.config_entry.gateways import IngressGateway
 
-__all__ = ["check_graph", "service_protocol"]
+__all__ = ["check_graph", "check_permissions", "service_protocol"]
 
 Entries = Mapping[tuple[str, str], ConfigEntry]
 """Entries by kind and name."""
@@ -46,6 +46,15 @@ def service_protocol(name: str, entries: Entries) -> str:
     general = entries.get(("proxy-defaults", "global"))
     protocol = (general.config or {}).get("protocol") if isinstance(general, ProxyDefaults) else None
     return protocol if isinstance(protocol, str) and protocol else "tcp"
+
+
+def check_permissions(destination: str, entries: Entries) -> None:
+    """Raise InvalidConfigEntry where a service that has intentions with permissions speaks a protocol that has no
+    requests.
+    """
+    protocol = service_protocol(destination, entries)
+    text = f"service {quoted(destination)} has protocol {quoted(protocol)}, "
+    require(is_http_like(protocol), text + "which is incompatible with L7 intentions permissions")
 
 
 def check_graph(kind: str, name: str, entries: Entries) -> None:
