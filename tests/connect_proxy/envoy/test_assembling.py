@@ -60,7 +60,7 @@ def read(
     store: Store, service: NodeService | None = WEB, *, default_allow: bool = True
 ) -> Answer[ProxySnapshot | None]:
     """The read for a proxy."""
-    return store.read(lambda view: assemble(view, "web-proxy", lambda _: service, Place("dc1", allow)))
+    return store.read(lambda view: assemble(view, "web-proxy", lambda _: service, Place("dc1", default_allow)))
 
 
 def found(store: Store, service: NodeService = WEB) -> ProxySnapshot:
@@ -132,7 +132,7 @@ def test_intentions_come_in_the_order_in_which_they_are_considered(store: Store)
         ("*", "deny"),
         ("api", "deny"),
     ]
-    snapshot = read(store, allow=False).value
+    snapshot = read(store, default_allow=False).value
     assert snapshot is not None
     assert not snapshot.default_allow
 
