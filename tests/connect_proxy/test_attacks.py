@@ -49,6 +49,7 @@ class Place:
         self.proxies.append(self.proxy)
         self.client, self.stranger = self.leaf("client"), self.leaf("stranger")
         eventually(self.serves, "client is let in")
+        eventually(lambda: not self.get(self.of(self.stranger))[0], "and nobody else, once the intention is there")
 
     def close(self) -> None:
         """End all of it."""
