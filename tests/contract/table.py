@@ -94,7 +94,13 @@ MISSING: tuple[tuple[str, str], ...] = (
         "Web page",
         "Not there yet: `GET /` says who answers, `/ui/` and `/robots.txt` are 404; its endpoints are served.",
     ),
-    ("Envoy", "`/v1/agent/self` has no key `xDS` yet."),
+    (
+        "Envoy",
+        "Configured over xDS as Consul's Envoys are; envoy.md says what makes what. Certificates and roots are secrets "
+        "(SDS), and intentions about requests are part of the routes. Routers, splitters, resolvers, gateways and "
+        "`envoy_bootstrap_json_tpl` are not there; of Envoy extensions there are `builtin/property-override` and "
+        "`builtin/lua`. `connect redirect-traffic` uses nftables where there is `nft`.",
+    ),
     ("Config entries", "Stored, validated, listed and deleted; what they do comes with the proxies."),
 )
 
