@@ -79,6 +79,9 @@ def test_where_an_entry_was_edited_as_one_intentions_have_no_id(cli: CommandLine
     assert intention(cli, "get", "api", "db").out.splitlines()[2] == "Action:       deny"
     assert intention(cli, "delete", "api", "db").out == "Intention deleted.\n"
     assert intention(cli, "match", "db").out == "web => db (deny)\n"
+    refused = intention(cli, "create", "-meta=a=b", "api", "db")
+    assert refused.code == 1
+    assert "share the meta of their config entry" in refused.err
 
 
 def test_an_intention_from_standard_input(cli: CommandLine) -> None:

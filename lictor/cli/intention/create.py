@@ -140,4 +140,12 @@ def _create(client: api.Client, intention: dict[str, Any]) -> None:
 
 
 def _put(client: api.Client, intention: dict[str, Any]) -> None:
-    client.put(EXACT, {"source": source(intention), "destination": destination(intention)}, api.encode(intention))
+    try:
+        client.put(EXACT, {"source": source(intention), "destination": destination(intention)}, api.encode(intention))
+    except ApiError as error:
+        if "Meta must not be specified" in error.body:
+            error.hint = (
+                f"The intentions for {destination(intention)} share the meta of their config entry: set it there, with "
+                "`lictor config write`, or leave -meta out."
+            )
+        raise
