@@ -19,8 +19,8 @@ from lictor.store.table import Journal
 from lictor.store.watch import KV_PREFIX, Topic
 
 LEAST = 65_536  # topics and keys of rows that are kept, whatever the size of the catalog
-JOINED = frozenset(("service", "connect", "kind"))  # topics of instances, which bring nodes and checks with them
 _RESUMED = frozenset(name for (name, _), kind in partial.KINDS.items() if kind.among is not None) - {KV_PREFIX}
+_JOINED = frozenset(name for (name, _), kind in partial.KINDS.items() if kind.joined)
 _NOTED = _RESUMED | {"node"}
 
 
@@ -127,7 +127,7 @@ class History(Changes):
         if known is None:
             return None
         changed, moved = known
-        if topic[0] in JOINED:
+        if topic[0] in _JOINED:
             near = partial.near(store, [(name, key) for name, keys in changed.items() for key in keys])
             after = partial.rows_among(store, topic, near)
         else:
@@ -135,11 +135,11 @@ class History(Changes):
         if after is None:
             return None
         found = Difference({}, {}, {})
-        for name, new in (_not_had(after, version, moved) if topic[0] in JOINED else after).items():
+        for name, new in (_not_had(after, version, moved) if topic[0] in _JOINED else after).items():
             if new:
                 found.put[name] = list(new.values())
         candidates = changed
-        if topic[0] in JOINED:
+        if topic[0] in _JOINED:
             left = {key[0] for key in changed.get("services", ()) if key not in after["services"]}
             # What a node had then may have gone since, which was the business of its own topic alone.
             known = self._changed((("node", node) for node in left), version, most)

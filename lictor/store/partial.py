@@ -59,13 +59,14 @@ class Kind(msgspec.Struct, frozen=True):
     `most` is how many there may be; `also` are the topics that tell of changes to them beside the topic itself.
 
     `among(store, keys, *topic[1:])` gives those of the rows with such keys that belong to the topic; without it the
-    topic is small, and always looked at as a whole.
+    topic is small, and always looked at as a whole. With `joined`, instances bring their nodes and checks with them.
     """
 
     rows: _Reader
     most: int = NARROW
     also: tuple[Topic, ...] = ()
     among: Callable[..., Rows] | None = None
+    joined: bool = False
 
 
 def _whole(*names: str) -> _Reader:
@@ -195,9 +196,9 @@ KINDS: dict[tuple[str, int], Kind] = {
     ("node", 2): Kind(_node),
     ("services", 1): Kind(_whole("services"), BROAD, (("instances",),), _whole_among("services")),
     ("instances", 1): Kind(_whole("services"), BROAD, (), _whole_among("services")),
-    ("service", 2): Kind(_instances("name"), NARROW, (), _instances_among("name")),
-    ("connect", 2): Kind(_instances("connect"), NARROW, (), _instances_among("connect")),
-    ("kind", 2): Kind(_instances("kind"), BROAD, (), _instances_among("kind")),
+    ("service", 2): Kind(_instances("name"), NARROW, (), _instances_among("name"), joined=True),
+    ("connect", 2): Kind(_instances("connect"), NARROW, (), _instances_among("connect"), joined=True),
+    ("kind", 2): Kind(_instances("kind"), BROAD, (), _instances_among("kind"), joined=True),
     ("checks", 1): Kind(_whole("checks"), BROAD, (), _whole_among("checks")),
     ("checks", 2): Kind(_by("checks", "status"), BROAD, (), _by_among("checks", "status")),
     ("catalog", 1): Kind(_whole(*_OF_NODES), BROAD, (), _whole_among(*_OF_NODES)),
