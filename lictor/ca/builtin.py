@@ -7,6 +7,8 @@ authority is an intermediate under this root.
 Serial numbers are random, 63 bits of them: a leaf needs no entry in the servers' log.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -60,10 +62,8 @@ class BuiltinProvider:
         """The root that the configuration gives, else the one that there is if its key is of the kind wanted, else a
         new one.
         """
-        try:
+        with _told():
             self._state = await self._wanted()
-        except BadCertificate as error:
-            raise ProviderError(str(error)) from None
         return Authority(self._state.root_cert)
 
     async def _wanted(self) -> BuiltinState:
@@ -114,32 +114,28 @@ class BuiltinProvider:
 
     async def sign(self, request: str, identity: SpiffeId, seconds: float) -> str:
         """Sign a leaf with the root's key."""
-        state = self._opened()
-        return certificates.sign_leaf(
-            state.root_cert, state.private_key, request, identity, seconds, self._around.clock(), self._serial()
-        )
+        state, now, serial = self._opened(), self._around.clock(), self._serial()
+        with _told():
+            return certificates.sign_leaf(state.root_cert, state.private_key, request, identity, seconds, now, serial)
 
     async def sign_intermediate(self, request: str, identity: SpiffeId) -> str:
         """Sign the authority of another datacenter, which may sign leaves and no other authority."""
         state = self._opened()
         serial = self._serial()
         name = certificates.authority_name("sec", f"{serial & 0xFFFFFFFF:08x}", identity.domain)
-        return certificates.sign_intermediate(
-            state.root_cert,
-            state.private_key,
-            request,
-            identity,
-            name,
-            self._common.intermediate_life,
-            self._around.clock(),
-            serial,
-        )
+        now, life = self._around.clock(), self._common.intermediate_life
+        with _told():
+            return certificates.sign_intermediate(
+                state.root_cert, state.private_key, request, identity, name, life, now, serial
+            )
 
     async def cross_sign(self, root: str) -> str:
         """Sign another root with this one's key."""
         state = self._opened()
-        now = self._around.clock()
-        return certificates.cross_sign(state.root_cert, state.private_key, root, now, self._serial())
+        with _told():
+            return certificates.cross_sign(
+                state.root_cert, state.private_key, root, self._around.clock(), self._serial()
+            )
 
     async def close(self, *, remove: bool) -> None:
         """There is nothing but the state, which goes with the configuration."""
@@ -151,3 +147,12 @@ class BuiltinProvider:
 
     def _serial(self) -> int:
         return self._around.chance(SERIAL_BITS) | 1
+
+
+@contextmanager
+def _told() -> Generator[None, None, None]:
+    """What is wrong with a certificate here is the authority's trouble, not that of whoever asks."""
+    try:
+        yield
+    except BadCertificate as error:
+        raise ProviderError(str(error)) from None

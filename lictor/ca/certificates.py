@@ -246,7 +246,7 @@ def sign_leaf(issuer: str, key: str, request: str, identity: SpiffeId, seconds: 
         .add_extension(x509.SubjectKeyIdentifier(_key_id(public)), critical=False)
         .add_extension(_alternative(identity.uri), critical=False)
     )
-    end = min(now + seconds, above.not_valid_after_utc.timestamp())
+    end = _end(now, now + seconds, above)
     return _sign(_with_issuer(_lasting(builder, now - LEEWAY, end), _own_key_id(above)), private)
 
 
@@ -256,7 +256,7 @@ def sign_intermediate(
     """Another authority, which may sign leaves and no authority, with the key of a request."""
     above, private, asked = _load(issuer), load_key(key), _load_request(request)
     builder = _authority(_strong(asked.public_key()), identity.uri, name, serial, path_length=0)
-    end = min(now + seconds, above.not_valid_after_utc.timestamp())
+    end = _end(now, now + seconds, above)
     builder = _lasting(builder.issuer_name(above.subject), now - LEEWAY, end)
     return _sign(_with_issuer(builder, _own_key_id(above)), private)
 
@@ -272,8 +272,8 @@ def cross_sign(issuer: str, key: str, root: str, now: float, serial: int) -> str
     for extension in other.extensions:
         if not isinstance(extension.value, x509.AuthorityKeyIdentifier):
             builder = builder.add_extension(extension.value, extension.critical)
-    end = min(other.not_valid_after_utc.timestamp(), above.not_valid_after_utc.timestamp())
-    builder = _lasting(builder, min(now - LEEWAY, end - 1), end)
+    end = _end(now, other.not_valid_after_utc.timestamp(), above)
+    builder = _lasting(builder, now - LEEWAY, end)
     return _sign(_with_issuer(builder, _own_key_id(above)), private)
 
 
@@ -346,6 +346,14 @@ def _with_issuer(builder: x509.CertificateBuilder, issuer_key_id: bytes) -> x509
 
 def _lasting(builder: x509.CertificateBuilder, start: float, end: float) -> x509.CertificateBuilder:
     return builder.not_valid_before(_date(start)).not_valid_after(_date(end))
+
+
+def _end(now: float, wanted: float, issuer: x509.Certificate) -> float:
+    """When what an issuer signs ends: with the issuer at the latest. Raises `BadCertificate` where that is over."""
+    end = min(wanted, issuer.not_valid_after_utc.timestamp())
+    if end <= now:
+        raise BadCertificate("the certificate authority has ended: what it signs would be trusted by nobody")
+    return end
 
 
 def _date(seconds: float) -> datetime.datetime:

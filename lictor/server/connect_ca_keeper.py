@@ -300,7 +300,10 @@ class AuthorityKeeper:
         active = roots_of.active_of(before)
         if active is None or active.id == new.id:
             return roots_of.continued(before, new) if active is not None else (*before, new)
-        crossed = ""
+        crossed, now = "", self._around.clock()
+        if active.not_after <= now:
+            log.warning("the former root of the mesh has ended, and vouches for no other: root=%s", active.id)
+            return roots_of.rotated(before, new, "", now)
         try:
             if self._provider is None:
                 raise ProviderError("the present provider is not available")
@@ -313,7 +316,7 @@ class AuthorityKeeper:
                     " to fail while agents learn of the new root."
                 ) from None
         log.info("another root of the mesh takes the place of the former: root=%s former=%s", new.id, active.id)
-        return roots_of.rotated(before, new, crossed, self._around.clock())
+        return roots_of.rotated(before, new, crossed, now)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 

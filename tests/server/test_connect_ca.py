@@ -276,6 +276,23 @@ def test_a_root_that_is_about_to_end_is_replaced_by_itself() -> None:
     run_virtually(scenario())
 
 
+def test_a_root_that_ended_while_nobody_led_is_replaced() -> None:
+    async def scenario() -> None:
+        group = three(CASettings(True, "consul", {**SHORT, "IntermediateCertTTL": "1000s", "RootCertTTL": "1000s"}))
+        first = await made(group)
+        group.lead("")
+        await asyncio.sleep(1500)
+        group.lead("id-b")
+        await until(lambda: root_of(group.places["c"]).id != first.id, "another root", 20)
+        signed = await leaf(group)
+        assert signed.root == root_of(group.places["a"]).id
+        assert len(certificates.split_chain(signed.certificate)) == 1
+        await until(lambda: len(group.places["a"].store.ca_roots) == 1, "the end of the former root", 20)
+        await group.close()
+
+    run_virtually(scenario())
+
+
 def test_a_root_that_an_operator_brought_is_not_replaced_but_complained_of() -> None:
     async def scenario() -> None:
         group = three()
