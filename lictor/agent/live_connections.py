@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KEPT = 90.0  # seconds
 QUERY = "lictor:connections"
 ANY = "*"
-MAX_SOURCES = 10_000  # of one report
+MAX_SOURCES = 2_000  # of one report
 MAX_TEXT = 512  # characters of a name in a question or an answer
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
@@ -40,10 +40,11 @@ class Inbound(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a proxy said last; `time` is the event loop's."""
+    """What a proxy said last; `time` is the event loop's. `callers` are the services among those who are connected."""
 
     destination: str
     inbound: tuple[Inbound, ...]
+    callers: tuple[tuple[ServiceId, int], ...]
     time: float
 
 
@@ -108,7 +109,11 @@ class LiveConnections:
 
     def report(self, proxy: str, destination: str, inbound: Iterable[Inbound], now: float) -> None:
         """A proxy says who is connected to its service: all of them, in the place of what it said before."""
-        self._reports[proxy] = Report(destination, tuple(one for one in inbound if one.connections), now)
+        live = tuple(one for one in inbound if one.connections)
+        # Whose ids these are is found out once, and not for each question.
+        services = [(_service(one.source), one.connections) for one in live]
+        callers = tuple((caller, count) for caller, count in services if caller is not None)
+        self._reports[proxy] = Report(destination, live, callers, now)
 
     def reports(self, now: float) -> dict[str, Report]:
         """What has been said of late, by proxy."""
@@ -124,12 +129,11 @@ class LiveConnections:
         for one in self.reports(now).values():
             if question.destination not in (ANY, one.destination):
                 continue
-            for inbound in one.inbound:
-                caller = _service(inbound.source)
-                if caller is None or question.source not in (ANY, caller.service):
+            for caller, count in one.callers:
+                if question.source not in (ANY, caller.service):
                     continue
                 key = (one.destination, caller.service, caller.namespace, caller.partition)
-                counts[key] = counts.get(key, 0) + inbound.connections
+                counts[key] = counts.get(key, 0) + count
         flows = [Flow(to, source, count, *rest) for (to, source, *rest), count in counts.items()]
         return sorted(flows, key=lambda flow: (-flow.connections, flow.destination, flow.source))
 
