@@ -115,8 +115,7 @@ class Launcher:
         self._loop = asyncio.get_running_loop()
         config = agent.config
         self._kept = bool(config.data_dir) and not config.dev_mode
-        kept = Path(config.data_dir) / FOLDER
-        self._folder = kept if self._kept else Path(tempfile.mkdtemp(prefix="lictor-proxies-"))
+        self._folder = Path(config.data_dir) / FOLDER if self._kept else None
         self._runs: dict[str, _Run] = {}
         self._chance = random.Random()
         self._work = Worker("launcher")
@@ -132,9 +131,9 @@ class Launcher:
         """Take charge of what an earlier agent started, and of what is registered from now on. Raises `OSError` where
         the folder cannot be made.
         """
-        self._make_folders()
-        for path in sorted(self._folder.glob("*.json")):
-            self._find(path)
+        if self._kept:
+            for path in sorted(self._make_folder().glob("*.json")):
+                self._find(path)
         self._following = self._loop.create_task(self._follow())
         self._looking = self._loop.call_later(LOG_LOOK, self._look_at_logs)
 
@@ -158,7 +157,7 @@ class Launcher:
         for watched in self._watched():
             watched.close()
         self._work.close()
-        if not self._kept:
+        if not self._kept and self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _stop(self) -> None:
@@ -179,12 +178,15 @@ class Launcher:
         """Every process that runs."""
         return [run.watched for run in self._runs.values() if run.watched is not None] + list(self._former.values())
 
-    def _make_folders(self) -> None:
-        """Raises `OSError`."""
+    def _make_folder(self) -> Path:
+        """Make the folder, which is a passing one without a data folder. Raises `OSError`, `LookupError`."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="lictor-proxies-"))
         make_folder(self._sockets)
         user = self._agent.config.connect.launch.user
         if user:
             shutil.chown(self._sockets, user)
+        return self._folder
 
     async def _follow(self) -> None:
         """Compare what runs with what is registered, after each change of it."""
@@ -228,6 +230,11 @@ class Launcher:
         return same and (program.kind == ENVOY or run.version == __version__) and run.address == self._address
 
     def _begin(self, program: Program) -> None:
+        try:
+            self._make_folder()
+        except (OSError, LookupError) as error:
+            log.error("no proxy can be started", error=str(error))
+            return
         run = self._runs[program.name] = _Run(program, self._chance.random())
         run.address = self._address
         self._do(run, run.keeper.begin(self._loop.time()))
@@ -374,10 +381,12 @@ class Launcher:
     # -- on disk ------------------------------------------------------------------------------------------------------
 
     def _file(self, name: str, ending: str) -> Path:
+        assert self._folder is not None, "there is a folder once a program has been started"
         return self._folder / (quote(name, safe="")[:200] + ending)
 
     @property
     def _sockets(self) -> Path:
+        assert self._folder is not None, "there is a folder once a program has been started"
         return self._folder / "run"
 
     def _record(self, name: str) -> Path:
