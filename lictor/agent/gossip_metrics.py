@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lictor.agent.metrics import Counter, Metrics, Sample
+    from lictor.gossip.messages import State
 
 QUEUES = {"intent_queue": "serf.queue.Intent", "event_queue": "serf.queue.Event", "query_queue": "serf.queue.Query"}
 
@@ -33,9 +34,23 @@ class GossipMetrics:
             sample = self._samples[name] = self._metrics.sample(name)
         sample.add(value)
 
-    def publish(self, network: str, figures: Callable[[], dict[str, int]]) -> None:
-        """Publish the gauges of a pool: its health score and how many messages wait."""
+    def publish(
+        self,
+        network: str,
+        figures: Callable[[], dict[str, int]],
+        members: Callable[[State], int],
+        queued: Callable[[], int],
+    ) -> None:
+        """Publish the gauges of a pool: its health score, how many messages wait, here and for being gossiped, and how
+        many members are in which state.
+        """
+        from lictor.gossip.messages import State  # takes a while to import, and is there once a pool is
+
         gauge = self._metrics.gauge_of
         gauge("memberlist.health.score", lambda: figures().get("health_score", 0), network=network)
+        gauge("memberlist.queue.broadcasts", queued, network=network)
+        for state in State:
+            told = state.name.lower()
+            gauge("memberlist.node.instances", lambda state=state: members(state), network=network, node_state=told)  # type: ignore[misc]
         for figure, name in QUEUES.items():
             gauge(name, lambda figure=figure: figures().get(figure, 0), network=network)  # type: ignore[misc]

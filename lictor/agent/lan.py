@@ -155,7 +155,8 @@ class LanPool:
         except ValueError as error:
             raise LictorError(f"this agent cannot be told of in gossip: {error}") from None
         if self._meter is not None:
-            self._meter.publish(self.label.lower(), self.figures)
+            swim = self._pool.serf.swim
+            self._meter.publish(self.label.lower(), self.figures, swim.members.in_state, lambda: len(swim.broadcasts))
         self._pool.serf.reconnect_timeout_of = self._reconnect_timeout
         self._rejoining = asyncio.get_running_loop().create_task(self._pool.rejoin())
 

@@ -108,6 +108,10 @@ class Members:
         self._rng.shuffle(kept)
         self._order = kept
 
+    def in_state(self, state: State) -> int:
+        """How many are in a state."""
+        return sum(1 for member in self._by_name.values() if member.state is state)
+
     def pick(self, count: int, wanted: Callable[[Member], bool]) -> list[Member]:
         """Up to `count` different members at random."""
         total = len(self._order)

@@ -421,6 +421,13 @@ async def test_what_goes_through_a_pool_is_counted_under_the_names_of_consul_s_m
                 "probes and exchanges are timed, messages measured",
             )
             gauges = {identity.name for identity, _ in metrics.gauges()}
-            assert {"memberlist.health.score", "serf.queue.Event"} <= gauges
+            assert {"memberlist.health.score", "serf.queue.Event", "memberlist.queue.broadcasts"} <= gauges
+            states = {
+                identity.labels: value
+                for identity, value in metrics.gauges()
+                if identity.name == "memberlist.node.instances"
+            }
+            assert states[("network", "lan"), ("node_state", "alive")] == 2
+            assert states[("network", "lan"), ("node_state", "left")] == 0
     finally:
         await one.close()
