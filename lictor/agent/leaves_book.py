@@ -192,10 +192,10 @@ class Book:
                 self._make_room(now)
             life = self._lives[service] = Life(service, now.steady)
             self._queue(life, now)
-        if life.leaf is None and not self._busy:
-            self._hurry(life, now)
         life.asked = now.steady
-        if life.leaf is not None and not life.leaf.valid(now.wall):
+        if life.leaf is None or not life.leaf.valid(now.wall):
+            if not self._busy:
+                self._hurry(life, now)
             self._consider(life, now)  # the clock may have been set
         return life
 
@@ -366,14 +366,13 @@ class Book:
         return 0.0 if life.followers or life.signing else now.steady - life.asked
 
     def _hurry(self, life: Life, now: Now) -> None:
-        """Somebody waits for a first leaf while nobody signs: see soon whether that is over."""
+        """Somebody waits for a leaf while nobody signs: see soon whether that is over."""
         soon = now.steady + FIRST_PAUSE
         if self._pause_until <= soon:
             return
         if life.retry_at == self._pause_until:
             life.retry_at = soon
         self._pause_until = soon
-        self._consider(life, now)
 
     def _make_room(self, now: Now) -> None:
         oldest = max(self._lives.values(), key=lambda life: self._idle(life, now))

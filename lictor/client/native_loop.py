@@ -103,8 +103,7 @@ class Connect(ConnectCalls[Loop]):
         loop = asyncio.get_running_loop()
 
         async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            checked = _checked(writer)
-            checked.on_cut = lambda: loop.call_soon_threadsafe(writer.transport.abort)
+            _checked(writer).when_cut(lambda: loop.call_soon_threadsafe(writer.transport.abort))
             await handle(reader, writer)
 
         options.setdefault("ssl_handshake_timeout", HANDSHAKE)

@@ -139,13 +139,11 @@ class CheckedSocket(ssl.SSLSocket):
 
 
 class CheckedObject(ssl.SSLObject):
-    """The same for event loops, which pass the bytes themselves. `on_cut` is called when the connection is cut, from
-    any thread.
-    """
+    """The same for event loops, which pass the bytes themselves."""
 
     peer: ServiceId | None = None
-    on_cut: Callable[[], object] | None = None
     _cut = ""
+    _told: Callable[[], object] | None = None
 
     def do_handshake(self) -> None:
         """Complete the handshake, and see who the other end is. Raises `PeerRefused`, `ssl.SSLError`."""
@@ -160,8 +158,14 @@ class CheckedObject(ssl.SSLObject):
     def cut(self, reason: str) -> None:
         """End the connection: no byte passes from now on."""
         self._cut = reason
-        if self.on_cut is not None:
-            self.on_cut()
+        if self._told is not None:
+            self._told()
+
+    def when_cut(self, told: Callable[[], object]) -> None:
+        """Have `told` called when the connection is cut, from any thread; at once where it was."""
+        self._told = told
+        if self._cut:
+            told()
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         """Read, unless it was cut."""
