@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lictor.ca.vault")
 
 PATIENCE = 30.0  # seconds for one request, whatever it does
+MOST_AT_ONCE = 4  # requests under way: one that Vault does not answer holds a thread, which others need too
 SIGNING_PATIENCE = 5.0  # seconds for one that somebody waits for, who gives up before long
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries to keep the token alive
 LONGEST_WORDS = 400  # characters of Vault's own words in a message
@@ -62,6 +63,7 @@ class VaultClient:
         self._lease: Lease | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._logging_in = asyncio.Lock()
+        self._seats = asyncio.Semaphore(MOST_AT_ONCE)
         self._closed = False
         self.token_problem = ""
         """What threatens the token, in words; empty while it is kept alive."""
@@ -111,53 +113,72 @@ class VaultClient:
     async def write(
         self, path: str, body: Mapping[str, Any], namespace: str, patience: float = PATIENCE
     ) -> dict[str, Any]:
-        """Write to a path: the answer's `data`, empty where there is none. Raises `ProviderError`; after `patience`
-        seconds in all.
+        """Write to a path: the answer's `data`, empty where there is none. Raises `ProviderError`, also after
+        `patience` seconds of waiting for Vault.
         """
-        try:
-            async with asyncio.timeout(patience):
-                return _data(await self._request("POST", path, body, namespace))
-        except TimeoutError:
-            raise self._too_slow(patience) from None
+        return _data(await self._request("POST", path, body, namespace, patience))
 
     async def remove(self, path: str, namespace: str) -> None:
         """Delete a path. Raises `ProviderError`."""
         await self._request("DELETE", path, None, namespace)
 
-    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None, namespace: str) -> bytes:
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None, namespace: str, patience: float = PATIENCE
+    ) -> bytes:
         """The answer's body. A token that is no longer good is replaced, once, where there is a way to log in."""
         await self.open()
         used = self._token
         namespace = namespace or self._settings.namespace
-        answer = await self._ask(method, path, body, namespace)
+        answer = await self._ask(method, path, body, namespace, patience=patience)
         if answer.status == 403:
             if await self._is_good(used):
                 raise Denied(self._denied(method, path, namespace, answer))
             if self._settings.auth_method is None:
                 raise Denied(self._bad_token())
             await self._log_in(instead_of=used)
-            answer = await self._ask(method, path, body, namespace)
+            answer = await self._ask(method, path, body, namespace, patience=patience)
         if answer.status >= 300:
             raise self._failure(method, path, namespace, answer)
         return answer.body
 
     async def _ask(
-        self, method: str, path: str, body: Mapping[str, Any] | None, namespace: str, token: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        namespace: str,
+        token: str | None = None,
+        patience: float = PATIENCE,
     ) -> "Answer":
         """Ask once, with the present token where none is given. Raises `ProviderError` where no answer comes."""
-        from lictor.ca.vault_http import Gone
+        from lictor.ca.vault_http import Wait
 
         if self._http is None:
             raise ProviderUnavailable("the connection to Vault is closed")
-        http, gone, used = self._http, Gone(), self._token if token is None else token
+        http, wait, used, loop = self._http, Wait(), self._token, asyncio.get_running_loop()
+        if token is not None:
+            used = token
+
+        def ask() -> "Answer | None":
+            if not wait.begin():
+                return None
+            try:
+                return http.request(method, path, body, used, namespace, patience, wait)
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+                    loop.call_soon_threadsafe(self._seats.release)
+
         try:
-            async with asyncio.timeout(PATIENCE):
-                answer: Answer = await self._run(lambda: http.request(method, path, body, used, namespace, gone))
-                return answer
+            async with asyncio.timeout(patience):
+                await self._seats.acquire()
+                try:
+                    answer: Answer = await self._run(ask)
+                    return answer
+                finally:
+                    if wait.end():
+                        self._seats.release()
         except TimeoutError:
-            raise self._too_slow(PATIENCE) from None
-        finally:
-            gone.told = True
+            raise self._too_slow(patience) from None
 
     async def _is_good(self, token: str) -> bool:
         """Whether Vault still knows the token; one that was replaced meanwhile is not asked about."""

@@ -6,6 +6,7 @@ HTTP. Nothing is taken from the environment but the proxies.
 """
 
 import ssl
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from lictor.ca.provider import ProviderError, ProviderUnavailable
 from lictor.ca.vault_settings import VaultSettings
 
 CONNECT_TIMEOUT = 5.0  # seconds
-READ_TIMEOUT = 30.0  # seconds of silence; a key of RSA takes Vault a while
 LARGEST_ANSWER = 1024 * 1024  # bytes
 _PIECE = 64 * 1024
 _CONNECTIONS = 8  # kept open to one Vault
@@ -35,13 +35,27 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class Gone:
-    """Tells a request under way that nobody waits for it any more."""
+class Wait:
+    """Whether somebody still waits for a request, which may be under way in a thread or not have begun."""
 
-    __slots__ = ("told",)
+    __slots__ = ("_begun", "_lock", "over")
 
     def __init__(self) -> None:
-        self.told = False
+        self._lock = threading.Lock()
+        self._begun = False
+        self.over = False
+
+    def begin(self) -> bool:
+        """The thread begins, unless nobody waits any more."""
+        with self._lock:
+            self._begun = not self.over
+            return self._begun
+
+    def end(self) -> bool:
+        """Nobody waits any more. Returns whether the thread has never begun, and never will."""
+        with self._lock:
+            self.over = True
+            return not self._begun
 
 
 class VaultHttp:
@@ -60,11 +74,20 @@ class VaultHttp:
             self._session.mount("http://", HTTPAdapter(pool_maxsize=_CONNECTIONS))
 
     def request(
-        self, method: str, path: str, body: Mapping[str, Any] | None, token: str, namespace: str, gone: Gone
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        token: str,
+        namespace: str,
+        patience: float,
+        wait: Wait,
     ) -> Answer:
-        """Ask Vault. Raises `ProviderUnavailable` where no answer came, `ProviderError` where TLS does not hold."""
+        """Ask Vault, which may be silent for `patience` seconds. Raises `ProviderUnavailable` where no answer came,
+        `ProviderError` where TLS does not hold.
+        """
         try:
-            return self._follow(method, path, body, token, namespace, gone)
+            return self._follow(method, path, body, token, namespace, patience, wait)
         except requests.exceptions.SSLError as error:
             raise ProviderError(
                 f"Vault at {self._address} does not prove who it is ({_reason(error)}): "
@@ -85,7 +108,14 @@ class VaultHttp:
         self._session.close()
 
     def _follow(
-        self, method: str, path: str, body: Mapping[str, Any] | None, token: str, namespace: str, gone: Gone
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        token: str,
+        namespace: str,
+        patience: float,
+        wait: Wait,
     ) -> Answer:
         base = self._address
         for _ in range(2):
@@ -94,14 +124,14 @@ class VaultHttp:
                 token=token or None,
                 namespace=namespace or None,
                 session=self._session,
-                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+                timeout=(min(CONNECT_TIMEOUT, patience), patience),
                 allow_redirects=False,
             )
             url = f"/v1/{path}"
             response = adapter.request(method, url, raise_exception=False, stream=True, json=body)
             try:
                 if response.status_code not in _REDIRECTS:
-                    return Answer(response.status_code, _read(response, gone))
+                    return Answer(response.status_code, _read(response, wait))
                 base = self._redirected(base, url, response.headers.get("Location", ""))
             finally:
                 response.close()
@@ -122,7 +152,7 @@ class VaultHttp:
         return f"{found.scheme}://{found.netloc}{found.path[: -len(url)]}"
 
 
-def _read(response: requests.Response, gone: Gone) -> bytes:
+def _read(response: requests.Response, wait: Wait) -> bytes:
     pieces, size = [], 0
     while piece := response.raw.read1(_PIECE, decode_content=True):
         pieces.append(piece)
@@ -131,7 +161,7 @@ def _read(response: requests.Response, gone: Gone) -> bytes:
             raise ProviderError(
                 f"an answer of Vault is longer than {LARGEST_ANSWER} bytes: check that Address is Vault's"
             )
-        if gone.told:
+        if wait.over:
             break
     return b"".join(pieces)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import time
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from lictor.ca.certificates import (
     belongs_to,
@@ -254,10 +260,26 @@ async def test_a_namespace_for_each_mount(vault: Vault) -> None:
     await provider.close(remove=False)
 
 
+def signed_token(claims: dict[str, Any]) -> tuple[str, str]:
+    """A JWT (RFC 7519) signed with ES256, and the key that it is checked with."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()) for part in ({"alg": "ES256", "typ": "JWT"}, claims)]
+    signing = b".".join(part.rstrip(b"=") for part in parts)
+    r, s = decode_dss_signature(key.sign(signing, ec.ECDSA(hashes.SHA256())))
+    signature = base64.urlsafe_b64encode(r.to_bytes(32, "big") + s.to_bytes(32, "big")).rstrip(b"=")
+    kind = serialization.PublicFormat.SubjectPublicKeyInfo
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, kind)
+    return f"{signing.decode()}.{signature.decode()}", public.decode()
+
+
 async def test_logins(vault: Vault, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
+    secret, jwt = tmp_path / "secret", tmp_path / "jwt"
+    now = int(time.time())
+    claims = {"iss": "tests", "sub": "lictor", "aud": "vault", "iat": now, "nbf": now - 60, "exp": now + 3600}
+    token, public_pem = signed_token(claims)
+    jwt.write_text(token)
     if vault.standin is None:
-        for kind in ("approle", "userpass"):
+        for kind in ("approle", "userpass", "jwt"):
             vault.ask("POST", f"sys/auth/{vault.mounts}-{kind}", {"type": kind})
         rights = 'path "*" { capabilities = ["sudo", "create", "read", "update", "delete", "list"] }'
         vault.ask("POST", "sys/policies/acl/everything", {"policy": rights})
@@ -267,16 +289,22 @@ async def test_logins(vault: Vault, tmp_path: Path) -> None:
         secret.write_text(vault.ask("POST", f"{role}/secret-id", {})["data"]["secret_id"] + "\n")
         user = f"auth/{vault.mounts}-userpass/users/lictor"
         vault.ask("POST", user, {"password": "pass-of-lictor", "token_policies": "everything"})
+        trusted = {"jwt_validation_pubkeys": [public_pem], "bound_issuer": "tests"}
+        vault.ask("POST", f"auth/{vault.mounts}-jwt/config", trusted)
+        bound = {"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"]}
+        vault.ask("POST", f"auth/{vault.mounts}-jwt/role/mesh", bound | {"token_policies": "everything"})
     else:
         role_id = "the-role"
         secret.write_text("the-secret\n")
         vault.standin.logins = {
             f"auth/{vault.mounts}-approle/login": {"role_id": "the-role", "secret_id": "the-secret"}.__eq__,
             f"auth/{vault.mounts}-userpass/login/lictor": {"password": "pass-of-lictor"}.__eq__,
+            f"auth/{vault.mounts}-jwt/login": {"role": "mesh", "jwt": jwt.read_text()}.__eq__,
         }
     methods: list[dict[str, Any]] = [
         {"type": "approle", "params": {"role_id": role_id, "secret_id": secret.read_text().strip()}},
         {"type": "approle", "params": {"role_id": role_id, "secret_id_file_path": str(secret)}},
+        {"type": "jwt", "params": {"role": "mesh", "path": str(jwt)}},
         {"type": "userpass", "params": {"username": "lictor", "password": "pass-of-lictor"}},
     ]
     for method in methods:

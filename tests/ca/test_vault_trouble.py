@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from lictor.ca import vault_pki
+from lictor.ca import vault_client, vault_pki
 from lictor.ca.certificates import read_certificate, split_chain
 from lictor.ca.provider import ProviderError, ProviderUnavailable
 from lictor.ca.vault import VaultProvider
@@ -300,6 +300,27 @@ async def test_slow_and_given_up(standin: VaultStandin, vault: Vault, monkeypatc
         may_answer.set()
     monkeypatch.undo()
     assert await provider.sign(web_request(), WEB, HOUR)
+    await provider.close(remove=True)
+
+
+async def test_a_vault_that_hangs_holds_few_threads(
+    standin: VaultStandin, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = vault.provider()
+    await provider.open()
+    may_answer, asked = threading.Event(), len(standin.asked)
+    standin.steps = lambda asked: (may_answer.wait(60), None)[1]
+    monkeypatch.setattr(vault_pki, "SIGNING_PATIENCE", 1.0)
+    try:
+        requests = [provider.sign(web_request(), WEB, HOUR) for _ in range(50)]
+        failures = await asyncio.gather(*requests, return_exceptions=True)
+        assert all(isinstance(failure, ProviderUnavailable) for failure in failures)
+        assert len(standin.asked) - asked <= 6 * vault_client.MOST_AT_ONCE, "a seat may be free again before the end"
+    finally:
+        may_answer.set()
+    monkeypatch.undo()
+    for _ in range(2 * vault_client.MOST_AT_ONCE):
+        assert await provider.sign(web_request(), WEB, HOUR), "all seats are free again"
     await provider.close(remove=True)
 
 
