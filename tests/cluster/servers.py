@@ -100,6 +100,11 @@ class Server:
         self.process.kill()
         self.process.wait(PATIENCE)
 
+    def close(self) -> None:
+        """End the run if it has not ended."""
+        if self.runs:
+            self.kill()
+
     def end(self, number: int) -> int:
         """End the run with a signal. Returns the exit code."""
         assert self.process is not None
@@ -247,8 +252,7 @@ class Cluster:
     def close(self) -> None:
         """End all that run."""
         for server in self:
-            if server.runs:
-                server.kill()
+            server.close()
 
 
 @contextmanager
