@@ -2,7 +2,7 @@
 
 The token is the configuration's, or one got by logging in. At half of its life it is renewed; one that cannot be
 renewed for long enough any more is replaced by logging in again, where there is a way to. Requests block, so they run
-where the caller says (`run`, a thread); the event loop only waits, and never longer than `PATIENCE`.
+where the caller says (`run`, a thread); the event loop only waits, and never for long.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lictor.ca.vault")
 
-PATIENCE = 30.0  # seconds for one request, whatever it does
+PATIENCE = 10.0  # seconds for one request that looks at something
+WRITING_PATIENCE = 30.0  # seconds for one that makes a key, which may be a long one
 MOST_AT_ONCE = 4  # requests under way: one that Vault does not answer holds a thread, which others need too
 SIGNING_PATIENCE = 5.0  # seconds for one that somebody waits for, who gives up before long
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries to keep the token alive
@@ -94,7 +95,9 @@ class VaultClient:
             return
         if self._settings.auth_method is not None and self._token:
             with contextlib.suppress(ProviderError):
-                await self._ask("POST", "auth/token/revoke-self", {}, self._settings.namespace)
+                await self._ask(
+                    "POST", "auth/token/revoke-self", {}, self._settings.namespace, patience=SIGNING_PATIENCE
+                )
             self._token, self._lease = "", None
         if self._http is not None:
             self._http.close()
@@ -111,7 +114,7 @@ class VaultClient:
         return _data(await self._request("GET", path, None, namespace))
 
     async def write(
-        self, path: str, body: Mapping[str, Any], namespace: str, patience: float = PATIENCE
+        self, path: str, body: Mapping[str, Any], namespace: str, patience: float = WRITING_PATIENCE
     ) -> dict[str, Any]:
         """Write to a path: the answer's `data`, empty where there is none. Raises `ProviderError`, also after
         `patience` seconds of waiting for Vault.
