@@ -10,7 +10,7 @@ patch what was made. What people wrote that cannot be used is in `problems`, and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -21,7 +21,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from lictor.connect_proxy.envoy import chain, clusters, extensions, names, public_listener, tls, upstream_listeners
 from lictor.connect_proxy.envoy.protobuf import pack
 from lictor.connect_proxy.envoy.settings import read_proxy
-from lictor.connect_proxy.envoy.snapshot import ProxySnapshot
+from lictor.connect_proxy.envoy.snapshot import Leaf, ProxySnapshot
+
+_NO_LEAF = Leaf("", "")
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -66,11 +68,35 @@ def compile_proxy(snapshot: ProxySnapshot) -> Resources:
     problems: list[str] = []
     by_type = {}
     for kind, found in messages(snapshot, problems).items():
-        resources = [_resource(kind, message) for message in found]
-        by_type[kind] = {one.name: one for one in resources}
-        if len(by_type[kind]) != len(resources):
+        by_type[kind] = _by_name(kind, found)
+        if len(by_type[kind]) != len(found):
             problems.append(f"several resources of type {names.short(kind)} have one name; the last of them is used")
     return Resources(by_type, tuple(dict.fromkeys(problems)))
+
+
+def recompile(snapshot: ProxySnapshot, before: ProxySnapshot, made: Resources) -> Resources:
+    """The same as `compile_proxy`, where `made` is what that made of `before`. What changes most, instances and
+    certificates, costs no more than these.
+    """
+    if snapshot.proxy.envoy_extensions or _lasting(snapshot) != _lasting(before):
+        return compile_proxy(snapshot)
+    anew = {names.ENDPOINTS: clusters.endpoints(snapshot), names.SECRET: tls.secrets(snapshot)}
+    changed = {kind: _by_name(kind, found) for kind, found in anew.items()}
+    return Resources({**made.by_type, **changed}, made.problems)
+
+
+def _lasting(snapshot: ProxySnapshot) -> ProxySnapshot:
+    """A snapshot without instances and certificates."""
+    upstreams = tuple(
+        msgspec.structs.replace(needs, target=msgspec.structs.replace(needs.target, endpoints=()))
+        for needs in snapshot.upstreams
+    )
+    return msgspec.structs.replace(snapshot, upstreams=upstreams, leaf=_NO_LEAF, roots=())
+
+
+def _by_name(kind: str, found: Iterable[Any]) -> dict[str, Resource]:
+    resources = (_resource(kind, message) for message in found)
+    return {one.name: one for one in resources}
 
 
 def resource_name(kind: str, message: Any) -> str:

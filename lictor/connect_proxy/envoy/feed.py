@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from lictor.agent.logs import logger
 from lictor.connect_proxy.envoy.assembling import assemble, with_leaf
-from lictor.connect_proxy.envoy.compiling import Resources, compile_proxy
+from lictor.connect_proxy.envoy.compiling import Resources, compile_proxy, recompile
 from lictor.connect_proxy.envoy.place import Place
 from lictor.connect_proxy.envoy.snapshot import ProxySnapshot
 from lictor.model.errors import LictorError
@@ -84,9 +84,12 @@ class Feed:
         self._failure: BaseException | None = None
 
     async def resources(self) -> AsyncGenerator[Resources, None]:
-        """See above. Raises `Gone` once the proxy is no more, and what `may` raises."""
+        """See above; while nothing can be made of what the proxy needs, what was made last stands. Raises `Gone` once
+        the proxy is no more, and what `may` raises.
+        """
         reading = asyncio.get_running_loop().create_task(self._guarded(self._read()))
         problems: tuple[str, ...] = ()
+        last: tuple[ProxySnapshot, Resources] | None = None
         try:
             while True:
                 await self._changed.wait()
@@ -96,11 +99,17 @@ class Feed:
                 snapshot, leaf = self._snapshot, self._leaf
                 if snapshot is None or leaf is None:
                     continue
-                made = compile_proxy(with_leaf(snapshot, leaf.certificate, leaf.key))
+                whole = with_leaf(snapshot, leaf.certificate, leaf.key)
+                try:
+                    made = compile_proxy(whole) if last is None else recompile(whole, *last)
+                except (ValueError, TypeError) as error:
+                    # A number that no port has, text that no name has: whatever else Envoy's messages do not take.
+                    log.error("a proxy's configuration cannot be made", proxy=self._proxy_id, error=str(error))
+                    continue
                 for problem in made.problems:
                     if problem not in problems:
                         log.warn("part of a proxy's configuration cannot be used", proxy=self._proxy_id, error=problem)
-                problems = made.problems
+                problems, last = made.problems, (whole, made)
                 yield made
         finally:
             tasks = [task for task in (reading, self._leaf_task) if task is not None]

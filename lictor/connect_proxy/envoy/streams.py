@@ -24,6 +24,8 @@ from lictor.connect_proxy.envoy.session import DeltaSession, Nack, Request, Resp
 from lictor.model.authorizer import WRITE, Authorizer, require
 from lictor.model.errors import Forbidden, LictorError
 
+PATIENCE = 30.0  # seconds in which a stream must ask for something
+LONGEST_ID = 1024  # characters of a proxy's id
 LONGEST_WORD = 4096  # characters of an Envoy's reason that are logged
 
 log = logger("agent.envoy")
@@ -125,12 +127,13 @@ class Stream:
         loop = asyncio.get_running_loop()
         tasks = []
         try:
-            first = await anext(requests, None)
+            async with asyncio.timeout(PATIENCE):
+                first = await anext(requests, None)
             if first is None:
                 return
             self._proxy = self._variant.message.FromString(first).node.id
-            if not self._proxy:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the node has no id: it must be the proxy's")
+            if not 0 < len(self._proxy) <= LONGEST_ID:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the node's id must be the proxy's")
             log.debug("an Envoy has come", proxy=self._proxy)
             self._heard(first)
             tasks = [loop.create_task(self._guarded(work)) for work in (self._hear(requests), self._feed())]
@@ -143,6 +146,8 @@ class Stream:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request cannot be read")
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing was asked for in {PATIENCE:.0f} seconds")
         except LictorError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         finally:

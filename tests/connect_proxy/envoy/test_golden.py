@@ -8,10 +8,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lictor.connect_proxy.envoy.bootstrap import AgentAddress, Bootstrap, bootstrap
-from lictor.connect_proxy.envoy.compiling import compile_proxy
+from lictor.connect_proxy.envoy.compiling import compile_proxy, recompile
 from lictor.connect_proxy.envoy.snapshot import ProxySnapshot
 from tests.connect_proxy.envoy import golden
 from tests.connect_proxy.envoy.installed import ENVOY
@@ -72,6 +73,23 @@ def standing(snapshot: ProxySnapshot) -> dict[str, Any]:
 def test_an_equal_snapshot_makes_the_same_bytes() -> None:
     first, second = compile_proxy(SNAPSHOTS["jwt"]), compile_proxy(changed(SNAPSHOTS["jwt"]))
     assert first == second
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_what_is_made_anew_of_what_has_changed_is_what_is_made_of_all(name: str) -> None:
+    before = SNAPSHOTS[name]
+    made = compile_proxy(before)
+    moved = tuple(
+        msgspec.structs.replace(needs, target=msgspec.structs.replace(needs.target, endpoints=()))
+        for needs in before.upstreams
+    )
+    for after in (
+        changed(before, upstreams=moved),
+        changed(before, leaf=type(before.leaf)("another", "key"), roots=("another",)),
+        changed(before, default_allow=not before.default_allow),
+        changed(before, upstreams=()),
+    ):
+        assert recompile(after, before, made) == compile_proxy(after)
 
 
 def test_a_new_leaf_changes_one_resource() -> None:
