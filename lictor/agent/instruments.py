@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lictor.agent.leaves_book import EXPIRED
 from lictor.model.check import CRITICAL, PASSING, WARNING
 from lictor.model.command import (
     Command,
@@ -149,7 +150,7 @@ def _leaves(metrics: Metrics, leaves: Leaves) -> None:
     """The identities that an agent holds; Lictor's own names."""
     gauge = metrics.gauge_of
     gauge("leaf_certs.held", lambda: len(leaves.states()))
-    gauge("leaf_certs.expired", lambda: sum(1 for state, _ in leaves.states().values() if state == "expired"))
+    gauge("leaf_certs.expired", lambda: sum(1 for state, _ in leaves.states().values() if state == EXPIRED))
     gauge("leaf_certs.signed", lambda: leaves.signed)
     gauge("leaf_certs.failed", lambda: leaves.failed)
     gauge("leaf_certs.failing", lambda: float(bool(leaves.trouble)))

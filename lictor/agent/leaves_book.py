@@ -31,6 +31,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds after a failure, doubled with 
 FORGET = 72 * 3600.0  # seconds for which nobody has asked
 EVICTABLE = 600.0  # seconds for which nobody has asked, where there is no room for another service
 MOST = 4096  # services
+EXPIRED = "expired"  # the state of a life whose leaf has ended
 LOOK = 30.0  # seconds at most between two looks at all
 
 Chance = Callable[[], float]
@@ -140,7 +141,7 @@ class Life:
         if self.leaf is None:
             return "signing" if self.signing else "new"
         if not self.leaf.valid(now.wall):
-            return "expired"
+            return EXPIRED
         if self.signing:
             return "renewing"
         return "overdue" if self.failures else "good"

@@ -8,11 +8,13 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
+from lictor.agent.leaves_book import EXPIRED, utc_text
 from lictor.model.version import API_VERSION, __version__
 
 if TYPE_CHECKING:
     from lictor.agent.agent import Agent
     from lictor.agent.lan import LanPool
+    from lictor.agent.leaves import Leaves
     from lictor.agent.replica import PartialReplica
 
 _SERF = (
@@ -62,6 +64,8 @@ def stats(agent: Agent) -> dict[str, dict[str, str]]:
         },
         "serf_lan": _serf(agent, agent.pools.lan, len(agent.members())),
     }
+    if agent.leaves.states():
+        found["leaf_certs"] = _leaves(agent.leaves)
     if agent.client is not None:
         found["replica"] = _replica(agent.client.replica)
     if agent.lookup_map is not None:
@@ -83,6 +87,18 @@ def _consul(agent: Agent) -> dict[str, str]:
         "leader": str(agent.server.consensus.is_leader).lower(),
         "leader_addr": agent.server.consensus.leader,
         "server": "true",
+    }
+
+
+def _leaves(leaves: Leaves) -> dict[str, str]:
+    """The identities that the agent holds, when the first of those that are good ends, and why none is signed now."""
+    states = leaves.states().values()
+    ends = [leaf.valid_before for state, leaf in states if leaf is not None and state != EXPIRED]
+    return {
+        "expired": str(sum(1 for state, _ in states if state == EXPIRED)),
+        "held": str(sum(1 for _, leaf in states if leaf is not None)),
+        "next_ends": utc_text(min(ends)) if ends else "",
+        "trouble": leaves.trouble,
     }
 
 
