@@ -50,9 +50,11 @@ class Owner(Protocol):
 
 
 class End(asyncio.Protocol):
-    """What both kinds have in common. `received` counts the bytes of plain text read of it."""
+    """What both kinds have in common. `received` counts the bytes of plain text read of it; `full` says that it takes
+    no more for now.
+    """
 
-    __slots__ = ("_holding", "_held", "ended", "other", "owner", "received", "transport")
+    __slots__ = ("_held", "_holding", "ended", "full", "other", "owner", "received", "transport")
 
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
@@ -60,6 +62,7 @@ class End(asyncio.Protocol):
         self.other: End | None = None
         self.received = 0
         self.ended = False
+        self.full = False
         self._held: list[bytes] = []
         self._holding = 0
 
@@ -72,10 +75,12 @@ class End(asyncio.Protocol):
         self.owner.lost(self, error)
 
     def pause_writing(self) -> None:
+        self.full = True
         if self.other is not None:
             self.other.hold_back()
 
     def resume_writing(self) -> None:
+        self.full = False
         if self.other is not None:
             self.other.go_on()
 
@@ -123,7 +128,9 @@ class End(asyncio.Protocol):
         if other is not None:
             for data in held:
                 other.send(data)
-            if was_full:
+            if other.full:
+                self.hold_back()
+            elif was_full:
                 self.go_on()
             if self.ended:
                 other.finish()

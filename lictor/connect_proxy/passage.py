@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from lictor.connect_proxy.ends import End, PlainEnd, SecureEnd, join
 
 TICK = 0.25  # seconds between two looks at deadlines
-LINGER = 30.0  # seconds for what was written to be sent, after which a connection that is closing is cut
+LINGER = 30.0  # seconds without a byte sent after which a connection that is closing is cut
 
 
 class State(enum.IntEnum):
@@ -153,9 +153,19 @@ class Passage:
         task, self.task = self.task, None
         if task is not None and task is not asyncio.current_task(self.host.loop):
             task.cancel()
-        self.host.deadlines.set(self, LINGER, self._abort)
+        self.counted = -1
+        self._linger()
 
-    def _abort(self) -> None:
+    def _linger(self) -> None:
+        """Wait for what was written to be sent, as long as there is less of it each time."""
+        left = 0
+        for end in (self.plain, self.secure):
+            if end is not None and end.transport is not None:
+                left += end.transport.get_write_buffer_size()
+        if self.counted < 0 or left < self.counted:
+            self.counted = left
+            self.host.deadlines.set(self, LINGER, self._linger)
+            return
         for end in (self.plain, self.secure):
             if end is not None:
                 end.abort()

@@ -88,7 +88,7 @@ class SidecarSettings(msgspec.Struct, frozen=True):
     inbound: InboundSettings | None = None
     outbound: tuple[OutboundSettings, ...] = ()
     access_log: AccessLogs = AccessLogs()
-    drain_timeout: float = 30.0
+    drain_timeout: float = 25.0
 
 
 class Problems:
@@ -186,7 +186,7 @@ def sidecar_settings(service: ProxyService, problems: Problems) -> SidecarSettin
         inbound=_inbound(service, config, problems),
         outbound=tuple(one for one in outbound if one is not None),
         access_log=block.access_logs or AccessLogs(),
-        drain_timeout=config.milliseconds("drain_timeout_ms", 30.0),
+        drain_timeout=config.milliseconds("drain_timeout_ms", 25.0),
     )
 
 

@@ -26,6 +26,7 @@ T = TypeVar("T")
 WAIT = 300.0  # seconds that a query blocks
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0  # seconds between tries
 UNWATCHED_PAUSE = 10.0  # seconds between looks at what cannot be waited for
+NO_NEWS_PAUSE = 0.05  # seconds after an answer that says nothing new: an agent may not make this a busy loop
 CONNECT_TIMEOUT = 5.0
 DEFAULT_POLICY = "x-lictor-default-intention-policy"
 
@@ -51,10 +52,13 @@ class Watch(Generic[T]):
         self.holders: dict[object, Changed] = {}
         self.task: asyncio.Task[None] | None = None
 
-    def tell(self) -> None:
-        """Tell everybody who holds it that it has changed."""
+    def tell(self, log: Logger) -> None:
+        """Tell everybody who holds it that it has changed. What one of them makes of it must not stop the others."""
         for changed in list(self.holders.values()):
-            changed()
+            try:
+                changed()
+            except Exception as error:
+                log.error("A change could not be taken over", path=self.path, error=error, exc_info=error)
 
 
 class Source:
@@ -189,14 +193,17 @@ class Source:
             position["index"] = str(index)
         if watch.gone or value != watch.value:
             watch.value, watch.gone = value, False
-            watch.tell()
-        return 0.0 if content or index else UNWATCHED_PAUSE
+            watch.tell(self._log)
+            pause = 0.0
+        else:
+            pause = NO_NEWS_PAUSE
+        return pause if content or index else UNWATCHED_PAUSE
 
     def _without(self, watch: Watch[Any]) -> float:
         if not watch.gone:
             watch.gone = True
             self._log.debug("The agent has no such thing", path=watch.path)
-            watch.tell()
+            watch.tell(self._log)
         return 1.0 + self._chance.random()
 
     def _headers(self) -> dict[str, str]:

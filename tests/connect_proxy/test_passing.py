@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -180,5 +181,30 @@ async def test_many_at_once() -> None:
             streams[1].close()
 
         await asyncio.gather(*(one(number) for number in range(100)))
-        await soon(lambda: inbound.live == 0, "all are gone")
+        await soon(lambda: not inbound.passages and not outbound.passages, "all are gone")
         assert inbound.from_secure == inbound.from_plain == outbound.from_plain == outbound.from_secure
+
+
+@on_uvloop
+async def test_what_is_said_early_to_a_service_that_does_not_listen_is_bounded() -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        await asyncio.get_running_loop().create_future()
+
+    async with Mesh() as mesh:
+        inbound, outbound = await mesh.pair(deaf)
+        _, writer = await mesh.connect(outbound)
+        writer.write(bytes(64_000_000))
+        held = -1
+        while held != inbound.from_secure + sum(passage.moved for passage in inbound.passages) or held <= 0:
+            held = inbound.from_secure + sum(passage.moved for passage in inbound.passages)
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+        buffers = [
+            end.transport.get_write_buffer_size()
+            for listener in (inbound, outbound)
+            for passage in listener.passages
+            for end in (passage.plain, passage.secure)
+            if end is not None and end.transport is not None
+        ]
+        assert max(buffers) < 1_000_000, buffers
