@@ -75,6 +75,7 @@ class Client:
             self._whom,
             self._chance,
             failed=self._failed,
+            admit=self._admit,
             datacenter=config.datacenter,
             ttl=config.cache.entry_ttl,
             rate=config.cache.entry_fetch_rate,
@@ -269,15 +270,18 @@ class Client:
 
     def _pick(self) -> str:
         """Whom to ask. Raises `NoServers`, `RateExceeded`."""
-        now = self._loop.time()
-        if not self._bucket.take(now):
-            self._limited.add()
-            raise RateExceeded
-        address = self.servers.pick(now)
+        self._admit()
+        address = self.servers.pick(self._loop.time())
         if not address:
             raise NoServers
-        self._calls.add()
         return address
+
+    def _admit(self) -> None:
+        """Servers are to be asked for something. Raises `RateExceeded`."""
+        if not self._bucket.take(self._loop.time()):
+            self._limited.add()
+            raise RateExceeded
+        self._calls.add()
 
     async def _ask(self, once: Callable[[str], Awaitable[T]]) -> T:
         deadline = self._loop.time() + self._config.performance.rpc_hold_timeout

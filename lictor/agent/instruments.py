@@ -6,18 +6,15 @@ them are answered from the cache.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import math
-import os
-import resource
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lictor.agent.leaves_book import EXPIRED
+from lictor.agent.metrics_runtime import publish_runtime
 from lictor.model.check import CRITICAL, PASSING, WARNING
 from lictor.model.command import (
     Command,
@@ -99,15 +96,6 @@ def _pauses() -> float:
     return float(_collections.total)
 
 
-def resident_bytes() -> float:
-    """Bytes of memory that the process holds now."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    return float(pages * os.sysconf("SC_PAGE_SIZE"))
-
-
 def publish(agent: Agent) -> None:
     """Publish the gauges of an agent."""
     _runtime(agent)
@@ -170,22 +158,11 @@ def _replica(metrics: Metrics, replica: PartialReplica) -> None:
 
 
 def _runtime(agent: Agent) -> None:
+    publish_runtime(agent.metrics)
     gauge = agent.metrics.gauge_of
-    gauge("runtime.num_goroutines", _tasks)
     gauge("runtime.num_threads", threading.active_count)
-    gauge("runtime.alloc_bytes", resident_bytes)
-    gauge("runtime.sys_bytes", resident_bytes)
-    gauge("runtime.total_gc_runs", lambda: sum(generation["collections"] for generation in gc.get_stats()))
     gauge("runtime.total_gc_pause_ns", _pauses)
-    gauge("runtime.cpu_seconds", time.process_time)
     gauge("runtime.uptime", lambda: time.time() - agent.started_at)
-
-
-def _tasks() -> float:
-    try:
-        return len(asyncio.all_tasks())
-    except RuntimeError:  # asked from outside the loop
-        return 0
 
 
 def _autopilot(agent: Agent) -> tuple[float, float]:

@@ -57,6 +57,7 @@ class PartialReplica:
     """See above. Made on a running loop. It begins to follow a server when something is to be held first.
 
     `pick_server` names the server to follow, host:port, or nothing; `failed` is told of one that did not answer.
+    `admit` is called before servers are asked for topics, and raises what they may not be asked for.
     `datacenter` is that of the servers, where it is to be checked; `ttl` and `patience` are in seconds. For one topic
     servers are asked at most `rate` times a second, after `burst` times at once. Whoever runs it may set `on_leader`,
     which is told when there is a leader again.
@@ -70,6 +71,7 @@ class PartialReplica:
         chance: random.Random,
         *,
         failed: Callable[[str, Exception], None] | None = None,
+        admit: Callable[[], None] | None = None,
         datacenter: str = "",
         ttl: float = TTL,
         rate: float = math.inf,
@@ -89,6 +91,7 @@ class PartialReplica:
         self._pick = pick_server
         self._chance = chance
         self._failed = failed
+        self._admit = admit or _nobody
         self._datacenter = datacenter
         self._most = min(topics_most, wire.TOPICS_MOST)
         self._patience = patience
@@ -183,6 +186,7 @@ class PartialReplica:
             return
         self.misses += 1
         self.check(missing)
+        self._admit()
         self._make_room(len(missing), frozenset(missing))
         waiting = [self._hold(topic) for topic in missing]
         self._start()

@@ -369,6 +369,8 @@ class DnsServer:
         except (LictorError, TimeoutError) as error:
             log.debug("no server answers a DNS request: %s", error)
             self._give_up(request)
+        except Exception:
+            self._failed(request.data, request.sender, request.send)
 
     # -- others that are asked ----------------------------------------------------------------------------------------
 

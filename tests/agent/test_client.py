@@ -1,5 +1,6 @@
 """What an agent that is no server asks of the servers."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -45,6 +46,18 @@ async def test_calls_failures_and_refusals_are_counted_as_in_consul() -> None:
             ("client.rpc.failed", (("server", NOBODY),)): 2,
             ("client.rpc.exceeded", ()): 1,
         }
+
+
+async def test_what_is_to_be_held_counts_as_a_call_and_is_limited_as_one() -> None:
+    metrics = Metrics(0.0)
+    async with client(metrics, "limits { rpc_rate = 0.000001 rpc_max_burst = 1 }") as made:
+        asking = asyncio.create_task(made.cover((("service", "web"),)))
+        await asyncio.sleep(0)
+        with pytest.raises(RateExceeded):
+            await made.cover((("service", "db"),))
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert made.replica.topics == 0
 
 
 async def test_without_servers_nothing_is_called() -> None:
