@@ -44,6 +44,15 @@ class Expired(LictorError):
     """A service's leaf has ended, and nobody signs another one."""
 
 
+class NoRoot(LictorError):
+    """The servers have no authority, or not yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "CA is uninitialized and unable to sign certificates yet: no root certificate. The leader's log says why"
+        )
+
+
 Sign = Callable[[str, str], Awaitable[SignedLeaf]]
 """Has a request signed by the rights of a token. Raises `LictorError`: of status 429 where there is too much to sign
 just now."""
@@ -88,6 +97,7 @@ class Leaves:
         self._closed = False
         self.roots: list[CARoot] = []  # as they are known, if need be from disk
         self._roots_index = 0
+        self._heard = False  # whether the servers have said anything of them
         self.signed = 0
         self.failed = 0
 
@@ -269,6 +279,7 @@ class Leaves:
     async def _hear_of_roots(self) -> None:
         async with aclosing(self._follow_roots()) as answers:
             async for answer in answers:
+                self._heard = True
                 if answer.value:
                     self._take_roots(answer.value, answer.index, save=True)
                     self._book.resume(self._now())
@@ -292,7 +303,7 @@ class Leaves:
                 async with asyncio.timeout(ROOTS_PATIENCE):
                     await self._roots_known.wait()
             except TimeoutError:
-                raise NoLeader from None
+                raise (NoRoot if self._heard else NoLeader)() from None
         return next(root for root in self.roots if root.active)
 
     # -- signing ------------------------------------------------------------------------------------------------------

@@ -237,6 +237,26 @@ async def test_a_leaf_is_signed_by_the_rights_of_the_last_who_asked() -> None:
     await leaves.close()
 
 
+async def test_it_is_told_apart_whether_the_servers_or_their_authority_are_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leaves_module, "ROOTS_PATIENCE", 0.01)
+    authority = Authority()
+
+    async def none_yet() -> AsyncGenerator[Answer[list[CARoot]], None]:
+        yield Answer([], 1, ())
+        await asyncio.Event().wait()
+
+    for roots, words in ((no_roots, "No cluster leader"), (none_yet, "CA is uninitialized")):
+        leaves = Leaves("dc1", LeafFiles(None), authority.sign, roots)
+        leaves.start()
+        with pytest.raises(LictorError, match=words):
+            await leaves.get("web")
+        with pytest.raises(LictorError, match=words):
+            await leaves.trusted()
+        await leaves.close()
+
+
 async def test_what_is_signed_for_another_key_is_refused() -> None:
     authority = Authority()
     other = await authority.sign(certificates.make_request(certificates.make_key(), _identity("web")), "")
