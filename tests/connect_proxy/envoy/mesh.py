@@ -86,11 +86,19 @@ class Agent:
         """Write the intentions of a destination."""
         self.configure("service-intentions", destination, Sources=list(sources))
 
-    def register(self, name: str, port: int, upstreams: dict[str, int] | None = None, **proxy: Any) -> str:
+    def register(
+        self,
+        name: str,
+        port: int,
+        upstreams: dict[str, int] | None = None,
+        addresses: dict[str, Any] | None = None,
+        **proxy: Any,
+    ) -> str:
         """Register a service with a sidecar, whose port is free. Returns the sidecar's id."""
         offered = [{"DestinationName": one, "LocalBindPort": at} for one, at in (upstreams or {}).items()]
-        sidecar = {"Port": free_port(), "Check": {"TTL": "24h", "Status": "passing"}}
+        sidecar: dict[str, Any] = {"Port": free_port(), "Check": {"TTL": "24h", "Status": "passing"}}
         sidecar["Proxy"] = {"Upstreams": offered, **proxy}
+        sidecar["TaggedAddresses"] = addresses or {}
         self.put("/v1/agent/service/register", {"Name": name, "Port": port, "Connect": {"SidecarService": sidecar}})
         return f"{name}-sidecar-proxy"
 
@@ -163,7 +171,9 @@ class Envoy:
         self.process.wait(PATIENCE)
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Says who called."""
+
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -183,7 +193,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def service() -> Iterator[int]:
     """An HTTP service; its port."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), _Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
