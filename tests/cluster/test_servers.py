@@ -83,6 +83,11 @@ def test_a_server_comes_back_under_another_address_and_one_with_nothing(tmp_path
             lambda: servers["c"].peers().get("a", {}).get("Address") == moved.address,
             "the configuration has the new address",
         )
+        there = {"Name": "a", "Port": moved.ports["serf-lan"], "Status": 1}
+        eventually(
+            lambda: any(there.items() <= member.items() for member in servers["c"].get("/v1/agent/members")),
+            "gossip has it there too",
+        )
         servers.settle()
         wiped.kill()
         shutil.rmtree(wiped.data)
