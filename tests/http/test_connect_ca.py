@@ -145,12 +145,25 @@ async def test_the_metrics_say_how_long_it_lasts(mesh: Door) -> None:
     assert gauges["consul.connect.ca.healthy"] == 1
 
 
-async def test_the_metrics_before_there_is_an_authority() -> None:
-    async with open_agent('-hcl=connect { ca_provider = "vault" }') as door:
+AWAY = """connect {
+  ca_provider = "vault"
+  ca_config {
+    address = "http://127.0.0.1:1"
+    token = "TOP-SECRET"
+    root_pki_path = "r"
+    intermediate_pki_path = "i"
+  }
+}"""
+
+
+async def test_an_authority_that_cannot_be_made_is_told_of() -> None:
+    async with open_agent(f"-hcl={AWAY}") as door:
         gauges = {one["Name"]: one["Value"] for one in (await door.json("/v1/agent/metrics"))["Gauges"]}
         assert gauges["consul.mesh.active-root-ca.expiry"] is None
         await soon(lambda: door.agent.leadership and door.agent.leadership.connect_ca.trouble, "trouble")
         assert "Vault" in (await door.json(CONFIGURATION))["State"]["Trouble"]
+        for path in (CONFIGURATION, "/v1/agent/self"):
+            assert b"TOP-SECRET" not in (await door.get(path))[2]
 
 
 async def test_an_agent_signs_for_its_own_services(mesh: Door) -> None:
