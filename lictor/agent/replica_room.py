@@ -43,7 +43,7 @@ class Room:
         A topic goes when nobody has looked at it for `ttl`; at the latest half as long again.
         """
         full = len(self._held.topics) >= self._most * NEARLY_FULL
-        doubtful = min(self.ttl / STEPS, CLOSELY) if full else self.ttl / STEPS
+        doubtful = self.step if full else self.ttl / STEPS
         longest = self.ttl * (1 + 2 / STEPS)
         asked, gone = [], []
         for one in self._held.topics.values():
