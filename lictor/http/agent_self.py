@@ -54,8 +54,8 @@ async def myself(api: Api, request: Request) -> Any:
 
 def _xds(config: RuntimeConfig) -> dict[str, Any]:
     """Where Envoys get their configuration, -1 for nowhere, and which versions of it are known to work."""
-    plain = config.ports.grpc if config.listen.grpc else -1
-    tls = config.ports.grpc_tls if config.listen.grpc_tls else -1
+    plain = next((one.port for one in config.listen.grpc if one.network == "tcp"), -1)
+    tls = next((one.port for one in config.listen.grpc_tls if one.network == "tcp"), -1)
     return {
         "SupportedProxies": {"envoy": list(TRIED)},
         "Port": plain,

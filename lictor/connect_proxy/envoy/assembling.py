@@ -47,17 +47,15 @@ _NO_LEAF = Leaf("", "")
 def assemble(
     view: View, proxy_id: str, own: Callable[[View], NodeService | None], place: Place
 ) -> ProxySnapshot | None:
-    """What a proxy needs, but for its leaf. None where there is no such proxy, or no authority yet. `own` reads the
-    proxy's registration.
+    """What a proxy needs, but for its leaf; without roots where there is no authority yet. None where there is no such
+    proxy. `own` reads its registration.
     """
     service = own(view)
     if service is None or service.kind != CONNECT_PROXY:
         return None
     roots = connect_ca.roots(view)
-    if not roots:
-        return None
     service = centrally(view, service)
-    name, domain = service.proxy.destination_service_name, trust_domain(roots[-1].cluster)
+    name, domain = service.proxy.destination_service_name, trust_domain(roots[-1].cluster) if roots else ""
     rules = tuple(_rule(one) for one in intentions.for_destination(view, name) if not one.source_peer)
     return ProxySnapshot(
         proxy_id=proxy_id,

@@ -12,55 +12,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
+from lictor.agent.leaves_book import Leaf
 from lictor.agent.logs import logger
 from lictor.connect_proxy.envoy.assembling import assemble, with_leaf
 from lictor.connect_proxy.envoy.compiling import Resources, compile_proxy, recompile
-from lictor.connect_proxy.envoy.place import Place
 from lictor.connect_proxy.envoy.snapshot import ProxySnapshot
+from lictor.connect_proxy.envoy.source import AgentSource
 from lictor.model.errors import LictorError
-from lictor.model.service import NodeService
-from lictor.store.store import Answer, View
-
-T = TypeVar("T")
+from lictor.store.store import View
 
 log = logger("agent.envoy")
-
-
-class LeafLike(Protocol):
-    """A service's certificate and key, as PEM."""
-
-    @property
-    def certificate(self) -> str:
-        """With its intermediates after it."""
-        ...
-
-    @property
-    def key(self) -> str:
-        """The private key."""
-        ...
-
-
-class Source(Protocol):
-    """What of an agent proxies are configured from."""
-
-    def follow(self, function: Callable[[View], T]) -> AsyncGenerator[Answer[T], None]:
-        """The answer of a read, and each that takes its place."""
-        ...
-
-    def leaf(self, service: str) -> AsyncGenerator[LeafLike, None]:
-        """A service's leaf, and each that takes its place."""
-        ...
-
-    def registration(self, view: View, proxy_id: str) -> NodeService | None:
-        """A service of this agent, by its id."""
-        ...
-
-    @property
-    def place(self) -> Place:
-        """Where the agent is."""
-        ...
 
 
 class Gone(LictorError):
@@ -70,13 +33,13 @@ class Gone(LictorError):
 class Feed:
     """One proxy's; made for each stream."""
 
-    def __init__(self, source: Source, proxy_id: str, may: Callable[[str], None]) -> None:
+    def __init__(self, source: AgentSource, proxy_id: str, may: Callable[[str], None]) -> None:
         """`may` raises where whoever asks may not have what is a service's, by its name."""
         self._source = source
         self._proxy_id = proxy_id
         self._may = may
         self._snapshot: ProxySnapshot | None = None
-        self._leaf: LeafLike | None = None
+        self._leaf: Leaf | None = None
         self._service = ""
         self._seen = False
         self._changed = asyncio.Event()
@@ -142,6 +105,8 @@ class Feed:
             return
         self._seen = True
         self._may(snapshot.service)
+        if not snapshot.roots:
+            return  # nothing can be verified: what Envoy has stands
         if snapshot.service != self._service:
             self._service = snapshot.service
             await self._follow_leaf()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -18,14 +20,10 @@ import grpc.aio
 from lictor.agent.agent import Agent
 from lictor.agent.config.keys import Endpoint, RuntimeConfig
 from lictor.agent.logs import logger
-from lictor.connect_proxy.envoy.place import Place
+from lictor.connect_proxy.envoy.source import AgentSource
 from lictor.model.errors import LictorError
-from lictor.model.intention import default_policy
-from lictor.model.service import NodeService
-from lictor.store.store import Answer, View
 
 if TYPE_CHECKING:
-    from lictor.agent.leaves_book import Leaf
     from lictor.connect_proxy.envoy.streams import Pace
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -33,36 +31,7 @@ LONGEST_REQUEST = 4 * 1024 * 1024  # bytes
 MOST_STREAMS = 4096  # Envoys at one agent
 GRACE = 1.0  # seconds that streams have to end
 
-T = TypeVar("T")
-
 log = logger("agent.envoy")
-
-
-class AgentSource:
-    """An agent as what proxies are configured from."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    def follow(self, function: Callable[[View], T]) -> AsyncGenerator[Answer[T], None]:
-        """The answer of a read, and each that takes its place."""
-        return self._agent.follow(function)
-
-    def leaf(self, service: str) -> AsyncGenerator[Leaf, None]:
-        """A service's leaf, and each that takes its place."""
-        return self._agent.leaves.follow(service)
-
-    def registration(self, view: View, proxy_id: str) -> NodeService | None:
-        """A service of this agent, by its id."""
-        view.saw("agent", "service", proxy_id)
-        return self._agent.local.service(proxy_id)
-
-    @property
-    def place(self) -> Place:
-        """Where the agent is."""
-        config = self._agent.config
-        acl = config.acl.default_policy if config.acl.enabled else "allow"
-        return Place(config.datacenter, default_policy(config.default_intention_policy, acl).allow)
 
 
 class XdsServer:
@@ -100,6 +69,7 @@ class XdsServer:
             for endpoint in listen.grpc_tls:
                 self._take(endpoint, credentials)
         await self._server.start()
+        self._hand_out([endpoint.host for endpoint in listen.grpc if endpoint.network == "unix"])
         places = [*map(str, listen.grpc), *map(str, listen.grpc_tls)]
         log.info("Envoys can have their configuration", grpc=places)
 
@@ -114,6 +84,20 @@ class XdsServer:
             taken = 0
         if not taken and endpoint.network != "unix":
             raise OSError(f"cannot listen on {endpoint} for gRPC: the address cannot be had, or another program has it")
+
+    def _hand_out(self, paths: list[str]) -> None:
+        """Give the sockets to whom `unix_sockets` says. Raises `OSError`, `LictorError`."""
+        sockets = self._agent.config.unix_sockets
+        for path in paths:
+            try:
+                if sockets.user:
+                    shutil.chown(path, user=_number(sockets.user))
+                if sockets.group:
+                    shutil.chown(path, group=_number(sockets.group))
+            except LookupError as error:
+                raise LictorError(f"unix_sockets: {error}") from None
+            if sockets.mode:
+                os.chmod(path, int(sockets.mode, 8))
 
     async def close(self) -> None:
         """End every stream; Envoys go on with what they have."""
@@ -141,6 +125,11 @@ class XdsServer:
             await stream.run(requests, context)
         finally:
             self._streams -= 1
+
+
+def _number(owner: str) -> str | int:
+    """A user's or a group's name or number."""
+    return int(owner) if owner.isdigit() else owner
 
 
 def _token(context: Any) -> str:

@@ -19,8 +19,9 @@ from google.protobuf.message import DecodeError
 from lictor.agent.logs import logger
 from lictor.connect_proxy.envoy import names
 from lictor.connect_proxy.envoy.compiling import Resources
-from lictor.connect_proxy.envoy.feed import Feed, Gone, Source
+from lictor.connect_proxy.envoy.feed import Feed, Gone
 from lictor.connect_proxy.envoy.session import DeltaSession, Nack, Request, Response, Session, StateSession, TooMuch
+from lictor.connect_proxy.envoy.source import AgentSource
 from lictor.model.authorizer import WRITE, Authorizer, require
 from lictor.model.errors import Forbidden, LictorError
 
@@ -111,7 +112,7 @@ VARIANTS = {
 class Stream:
     """One Envoy's stream, from its first request to its end."""
 
-    def __init__(self, source: Source, authorizer: Authorizer, pace: Pace, variant: str) -> None:
+    def __init__(self, source: AgentSource, authorizer: Authorizer, pace: Pace, variant: str) -> None:
         self._source = source
         self._authorizer = authorizer
         self._pace = pace

@@ -12,7 +12,7 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from lictor.connect_proxy.envoy import chain, http_manager, names
 from lictor.connect_proxy.envoy.access_logs import access_logs, listener_access_logs
 from lictor.connect_proxy.envoy.overrides import parse_listener, parse_tracing
-from lictor.connect_proxy.envoy.protobuf import address, pack, pipe, true, uint32
+from lictor.connect_proxy.envoy.protobuf import address, pack, pipe, uint32
 from lictor.connect_proxy.envoy.public_listener import TCP_PROXY
 from lictor.connect_proxy.envoy.settings import ProxySettings, read_upstream
 from lictor.connect_proxy.envoy.snapshot import ProxySnapshot, UpstreamNeeds
@@ -50,7 +50,7 @@ def _own(
             return written
     made = listener_pb2.Listener(
         name=name,
-        stat_prefix=f"upstream.{needs.name}",
+        stat_prefix=_statistics(needs),
         address=place,
         traffic_direction="OUTBOUND",
         filter_chains=[_chain(needs, snapshot, settings, problems)],
@@ -59,6 +59,11 @@ def _own(
     if own.balance_outbound_connections == "exact_balance":
         made.connection_balance_config.exact_balance.SetInParent()
     return made
+
+
+def _statistics(needs: UpstreamNeeds) -> str:
+    """What an upstream's statistics begin with; the bootstrap makes tags of its parts."""
+    return f"upstream.{needs.target.service}.default.{needs.target.datacenter}"
 
 
 def _mode(written: str, upstream: str, problems: list[str]) -> int:
@@ -73,7 +78,7 @@ def _chain(
     needs: UpstreamNeeds, snapshot: ProxySnapshot, settings: ProxySettings, problems: list[str]
 ) -> listener_components_pb2.FilterChain:
     """What is done with the connections to an upstream."""
-    name = f"upstream.{needs.name}"
+    name = _statistics(needs)
     logs = access_logs(snapshot, problems)
     way = chain.way(needs, snapshot)
     if way.has_routes:
@@ -128,6 +133,4 @@ def _outbound(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[s
         made.default_filter_chain.CopyFrom(
             listener_components_pb2.FilterChain(name=names.ORIGINAL_DESTINATION, filters=filters)
         )
-    made.use_original_dst.CopyFrom(true())
-    made.use_original_dst.value = False
     return made

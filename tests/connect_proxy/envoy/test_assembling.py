@@ -97,8 +97,10 @@ def test_what_is_no_proxy_needs_nothing(store: Store, service: NodeService | Non
     assert read(store, service).value is None
 
 
-def test_without_roots_there_is_nothing_yet() -> None:
-    assert read(Store()).value is None
+def test_without_an_authority_there_are_no_roots_yet() -> None:
+    snapshot = read(Store()).value
+    assert snapshot is not None
+    assert snapshot.roots == ()
 
 
 def test_another_services_change_is_none_of_the_proxys(store: Store) -> None:
