@@ -78,6 +78,7 @@ T = TypeVar("T")
 
 log = logger("agent")
 
+AUTHORITY_PAUSE = 0.2  # seconds after the start of an agent with -dev until the mesh's authority is made
 SYNC_PATIENCE = 2.0  # seconds that a registration waits for the catalog to have it, before it answers all the same
 TOKEN_NAMES = {
     "default": "default",
@@ -454,7 +455,9 @@ class Agent:
         if config.connect.enabled:
             self.leaves.start()
         if self.leadership is not None:
-            self.leadership.connect_ca.begin()
+            # What makes the authority takes a while to import: an agent in memory answers its first callers before.
+            pause = AUTHORITY_PAUSE if config.dev_mode else 0.0
+            asyncio.get_running_loop().call_later(pause, self.leadership.connect_ca.begin)
         log.info("started", node=config.node_name, datacenter=config.datacenter, server=config.server)
 
     async def _begin_gossip(self) -> None:
