@@ -107,6 +107,7 @@ def _haproxy(name: str, configuration: str, ready: Callable[[], bool]) -> Peer:
 
 def _register(agent: Agent, name: str, port: int, sidecar: int, upstreams: dict[int, str]) -> None:
     proxy: dict[str, Any] = {
+        "Launch": "none",
         "Upstreams": [{"DestinationName": to, "LocalBindPort": at} for at, to in upstreams.items()],
     }
     checks = [{"Name": "alias", "AliasService": name}]

@@ -75,6 +75,7 @@ class Sidecar:
         self.outbound: dict[str, OutboundListener] = {}
         self.draining: set[Listener] = set()
         self.closed = False
+        self._deaf: dict[str, str] = {}  # why addresses cannot be listened on
         self._kept: dict[str, socket.socket] = {}  # sockets of upstreams that another is about to have
         self._report = report
         self._access = AccessLog(AccessLogs())
@@ -296,18 +297,25 @@ class Sidecar:
             kept = self._kept.pop(str(listener.address), None)
             sock = kept if kept is not None else self.world.listen(listener.address, mode)
         except OSError as error:
-            self.world.log.error(
-                "Cannot listen", service=self.settings.service, address=listener.address, error=error.strerror or error
-            )
+            self._tell_deaf(str(listener.address), error.strerror or str(error))
             if self._retry is None:
                 self._retry = self.world.loop.call_later(BIND_PAUSE, self._open_again)
             return False
+        self._deaf.pop(str(listener.address), None)
         self.world.log.info(
             "Starting listener", direction=listener.direction, service=self.settings.service, address=listener.address
         )
         listener.hold(sock)
         self.world.background(listener.serve())
         return True
+
+    def _tell_deaf(self, address: str, why: str) -> None:
+        """Say that an address cannot be listened on, once for each reason."""
+        if self._deaf.get(address) != why:
+            self._deaf[address] = why
+            self.world.log.error(
+                "Cannot listen, and tries again", service=self.settings.service, address=address, error=why
+            )
 
     def _open_again(self) -> None:
         self._retry = None

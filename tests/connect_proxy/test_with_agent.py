@@ -135,6 +135,19 @@ def _refused(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_an_address_that_is_in_use_is_listened_on_when_it_is_free(
+    agent: Process, proxy: Callable[..., Proxy], echo: Callable[[str], Echo]
+) -> None:
+    up = free_port()
+    register(agent, "web", echo("web").port)
+    register(agent, "client", 9, upstreams={up: "web"})
+    with socket.create_server(("127.0.0.1", up)):
+        node = proxy("node", "-node", "-undeclared")
+        node.says("Cannot listen")
+    eventually(lambda: ask(up) == b"web: hello", "it listens now")
+    assert node.log().count("Cannot listen") == 1
+
+
 def test_a_process_takes_the_place_of_another_without_a_connection_lost(
     tmp_path: Path, agent: Process, proxy: Callable[..., Proxy], echo: Callable[[str], Echo]
 ) -> None:
