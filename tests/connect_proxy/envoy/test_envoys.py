@@ -7,7 +7,10 @@ import hashlib
 import hmac
 import json
 import socket
+import socketserver
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import pytest
 
 from tests.connect_proxy.envoy.installed import ENVOY
 from tests.connect_proxy.envoy.mesh import Agent, Envoy, ends, fetch, service
-from tests.patience import eventually, settles
+from tests.patience import PATIENCE, eventually, settles
 from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(not ENVOY, reason="envoy is not installed")
@@ -176,7 +179,7 @@ def updates(envoy: Envoy) -> int:
     return sum(envoy.count(f"{kind}.update_success") for kind in kinds)
 
 
-def test_envoys_go_on_while_the_agent_is_away_and_take_up_with_the_next(pair: Pair) -> None:
+def test_envoys_go_on_while_the_agent_is_away(pair: Pair) -> None:
     settles(pair.status, 200, "a request goes through")
     pair.agent.process.kill()
     pair.agent.process.wait()
@@ -192,3 +195,89 @@ def test_what_envoy_refuses_is_in_the_log_with_its_reason(pair: Pair) -> None:
     pair.agent.logs("an Envoy refuses its configuration")
     assert "proxy=server-sidecar-proxy" in pair.agent.log()
     assert pair.status() == 200, "it goes on with what it had"
+
+
+UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+
+
+class _Echo(socketserver.BaseRequestHandler):
+    """Takes an upgrade, and sends back what comes."""
+
+    def handle(self) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += self.request.recv(4096)
+        self.request.sendall(UPGRADE)
+        while data := self.request.recv(4096):
+            self.request.sendall(data)
+
+
+def test_websockets_go_through(tmp_path: Path) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", free_port()), _Echo) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        pair = Pair(tmp_path, int(server.server_address[1]))
+        try:
+            for name in ("server", "client"):
+                pair.agent.configure("service-defaults", name, Protocol="http")
+            pair.start("server", "client")
+            eventually(partial(_echoes, pair.port), "what is sent over a WebSocket comes back")
+        finally:
+            pair.close()
+            server.shutdown()
+            thread.join()
+
+
+def _echoes(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+            key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13"
+            head = f"GET / HTTP/1.1\r\nHost: server\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n\r\n"
+            connection.sendall(head.encode())
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                data = connection.recv(4096)
+                if not data:
+                    return False
+                answer += data
+            if not answer.startswith(b"HTTP/1.1 101"):
+                return False
+            connection.sendall(b"over the socket")
+            return connection.recv(4096) == b"over the socket"
+    except OSError:
+        return False
+
+
+def test_grpc_goes_through_with_its_intentions(tmp_path: Path) -> None:
+    grpc = pytest.importorskip("grpc")
+
+    def method(name: str) -> Any:
+        return grpc.unary_unary_rpc_method_handler(lambda request, _: request + name.encode())
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    methods = {name: method(name) for name in ("List", "Delete")}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.Orders", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    pair = Pair(tmp_path, port)
+    try:
+        for name in ("server", "client"):
+            pair.agent.configure("service-defaults", name, Protocol="grpc")
+        permission = {"Action": "allow", "HTTP": {"PathExact": "/shop.Orders/List"}}
+        rest = {"Action": "deny", "HTTP": {"PathPrefix": "/"}}
+        pair.agent.intend("server", {"Name": "client", "Permissions": [permission, rest]})
+        pair.start("server", "client")
+        with grpc.insecure_channel(f"127.0.0.1:{pair.port}") as channel:
+
+            def call(method: str) -> str:
+                try:
+                    return str(channel.unary_unary(method)(b"to ", timeout=PATIENCE).decode())
+                except grpc.RpcError as error:
+                    return str(error.code().name)
+
+            settles(partial(call, "/shop.Orders/List"), "to List", "a call goes through")
+            settles(partial(call, "/shop.Orders/Delete"), "PERMISSION_DENIED", "another is refused")
+    finally:
+        pair.close()
+        server.stop(None).wait()
