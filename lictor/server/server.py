@@ -18,6 +18,7 @@ from lictor.model.errors import InvalidRequest, LictorError, TooLarge
 from lictor.model.transport import UNREADABLE
 from lictor.raft.consensus import Consensus, Image, Machine
 from lictor.server.gathering import Gathering
+from lictor.server.stamps import Stamps
 from lictor.store import commands, snapshot
 from lictor.store.store import Store
 
@@ -83,6 +84,7 @@ class Server:
     ) -> None:
         self.store = store
         self.clock = clock
+        self._stamps = Stamps(clock)
         self.hold = hold
         self.consensus = agreement(StoreMachine(store))
         self._encoder = msgspec.msgpack.Encoder()
@@ -129,9 +131,12 @@ class Server:
         it decided is worth nothing once another leads. Returns each command's result, or the error it failed with.
         Raises `NotLeader`.
         """
-        batch = (self.clock(), [msgspec.Raw(self._encoded(command)) for command in commands])
+        batch = (self._stamp(), [msgspec.Raw(self._encoded(command)) for command in commands])
         results: list[Any] = await self.consensus.propose_leading(self._encoder.encode(batch))
         return results
+
+    def _stamp(self) -> float:
+        return self._stamps.at(asyncio.get_running_loop().time())
 
     def _encoded(self, command: Command) -> bytes:
         """A command's bytes, made alone, so that one which cannot be encoded takes no others with it."""
@@ -165,7 +170,7 @@ class Server:
 
     async def _commit(self, waiting: list[_Waiting]) -> None:
         # The shape of a `Batch`, whose commands are encoded already.
-        batch = (self.clock(), [msgspec.Raw(encoded) for encoded, _ in waiting])
+        batch = (self._stamp(), [msgspec.Raw(encoded) for encoded, _ in waiting])
         try:
             found = await self.consensus.propose(self._encoder.encode(batch), self.hold)
             results = [found] * len(waiting) if isinstance(found, LictorError) else found
