@@ -68,7 +68,7 @@ class Room:
         found = list(self._empty_to_go(max(over, len(self._held.empty) + more - self._empty_most), spared))
         over -= len(found)
         if over > 0:
-            oldest = self._oldest_to_go(over, spared, now)
+            oldest = self._oldest_to_go(over, {*spared, *(one.topic for one in found)}, now)
             if oldest is None:
                 return None
             found += oldest
@@ -108,8 +108,8 @@ class Room:
                     for one in topics.values()
                     if one.covered and now - one.used >= SPARED and one.topic not in taken and one.topic not in spared
                 ]
-                rows.sort(key=lambda one: (one.asked, -one.used))
-                self._oldest = [(one.used, one.topic) for one in rows[-max(AT_ONCE, count) :]]
+                rows.sort(key=lambda one: (not one.asked, one.used))
+                self._oldest = [(one.used, one.topic) for one in reversed(rows[: max(AT_ONCE, count)])]
                 continue
             used, topic = self._oldest.pop()
             holding = topics.get(topic)
