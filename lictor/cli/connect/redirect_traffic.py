@@ -23,7 +23,7 @@ from lictor.connect_proxy.envoy.redirecting import (
 )
 from lictor.model.goflags import FlagSet
 
-SYNOPSIS = "Passes a service's connections through its proxy with rules of the packet filter"
+SYNOPSIS = "Passes a service's connections through its proxy"
 
 HELP = """\
 Usage: lictor connect redirect-traffic [options]
