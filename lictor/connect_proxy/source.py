@@ -43,9 +43,10 @@ class Intentions(msgspec.Struct, frozen=True):
 class Watch(Generic[T]):
     """The newest answer to a query. `value` is None until there is one; `gone`: the agent has no such thing now."""
 
-    def __init__(self, path: str, decode: Callable[[Reply], T]) -> None:
+    def __init__(self, path: str, decode: Callable[[Reply], T], *, blocks: bool) -> None:
         self.path = path
         self.decode = decode
+        self.blocks = blocks
         self.value: T | None = None
         self.gone = False
         self.error = ""
@@ -113,7 +114,8 @@ class Source:
     def query(self, name: str, datacenter: str, holder: object, changed: Changed) -> Watch[QueryResult]:
         """What a prepared query finds. It cannot be waited for and is asked now and then."""
         query = "connect=true" + (f"&{urlencode({'dc': datacenter})}" if datacenter else "")
-        return self._hold(holder, changed, f"/v1/query/{quote(name, safe='')}/execute?{query}", reads(QueryResult))
+        path = f"/v1/query/{quote(name, safe='')}/execute?{query}"
+        return self._hold(holder, changed, path, reads(QueryResult), blocks=False)
 
     def service(self, proxy_id: str, holder: object, changed: Changed) -> Watch[ProxyService]:
         """A proxy's registration."""
@@ -137,10 +139,12 @@ class Source:
 
     # -- following -------------------------------------------------------------------------------------------------
 
-    def _hold(self, holder: object, changed: Changed, path: str, decode: Callable[[Reply], T]) -> Watch[T]:
+    def _hold(
+        self, holder: object, changed: Changed, path: str, decode: Callable[[Reply], T], *, blocks: bool = True
+    ) -> Watch[T]:
         watch = self._watches.get(path)
         if watch is None:
-            watch = self._watches[path] = Watch(path, decode)
+            watch = self._watches[path] = Watch(path, decode, blocks=blocks)
             watch.task = asyncio.get_running_loop().create_task(self._follow(watch))
         watch.holders[holder] = changed
         return watch
@@ -185,19 +189,18 @@ class Source:
             self._log.info("The agent answers again", path=watch.path)
             watch.error = ""
         content, index = reply.headers.get("x-consul-contenthash", ""), reply.index
-        before = dict(position)
+        before = int(position.get("index", "0"))
         position.clear()
-        if content:
+        can_wait = watch.blocks and bool(content or index)
+        if can_wait and content:
             position["hash"] = content
-        elif index and index >= int(before.get("index", "0")):
+        elif can_wait and index >= before:
             position["index"] = str(index)
-        if watch.gone or value != watch.value:
-            watch.value, watch.gone = value, False
-            watch.tell(self._log)
-            pause = 0.0
-        else:
-            pause = NO_NEWS_PAUSE
-        return pause if content or index else UNWATCHED_PAUSE
+        if not watch.gone and value == watch.value:
+            return NO_NEWS_PAUSE if can_wait else UNWATCHED_PAUSE
+        watch.value, watch.gone = value, False
+        watch.tell(self._log)
+        return 0.0 if can_wait else UNWATCHED_PAUSE
 
     def _without(self, watch: Watch[Any]) -> float:
         if not watch.gone:

@@ -135,6 +135,19 @@ def _refused(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_an_upstream_may_be_a_prepared_query(
+    agent: Process, proxy: Callable[..., Proxy], echo: Callable[[str], Echo]
+) -> None:
+    up = free_port()
+    status, answer = agent.ask("POST", "/v1/query", {"Name": "any-web", "Service": {"Service": "web", "Connect": True}})
+    assert status == 200, answer
+    register(agent, "web", echo("web").port)
+    upstream = {"DestinationType": "prepared_query", "DestinationName": "any-web", "LocalBindPort": up}
+    register(agent, "client", 9, Upstreams=[upstream])
+    proxy("node", "-node", "-undeclared")
+    eventually(lambda: ask(up) == b"web: hello", "bytes pass to what the query finds")
+
+
 def test_an_address_that_is_in_use_is_listened_on_when_it_is_free(
     agent: Process, proxy: Callable[..., Proxy], echo: Callable[[str], Echo]
 ) -> None:
