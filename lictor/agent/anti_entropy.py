@@ -88,8 +88,10 @@ class AntiEntropy:
         self._wake.set()
 
     def servers_up(self) -> None:
-        """Servers answer again: what has failed meanwhile is tried again, by each agent at a moment of its own."""
-        if not self._good and self._soon is None:
+        """Servers answer again: what has failed meanwhile, or may yet fail, is tried again, by each agent when its turn
+        comes.
+        """
+        if self._soon is None and (not self._good or self._lock.locked()):
             seconds = random.uniform(0, scaled(SERVERS_UP, self._nodes()))
             self._soon = asyncio.get_running_loop().call_later(seconds, self._try_again)
 

@@ -24,10 +24,11 @@ class Servers:
         self.store = store
         self.applied: list[Command] = []
         self.error: LictorError | None = None
+        self.takes = 0.0
         self.refused: set[str] = set()
 
     async def apply(self, command: Command) -> object:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.takes)
         if self.error is not None:
             raise self.error
         if isinstance(command, Register) and command.service is not None and command.service.id in self.refused:
@@ -130,6 +131,29 @@ def test_what_failed_is_tried_again_as_soon_as_servers_answer() -> None:
         assert servers.services() == set(), "nobody has said that servers answer"
         anti_entropy.servers_up()
         await asyncio.sleep(SERVERS_UP + 0.01)
+        assert servers.services() == {"a"}
+        await anti_entropy.close()
+
+    loop = SimLoop()  # type: ignore[abstract]
+    try:
+        loop.run_until_complete(scenario())
+    finally:
+        loop.close()
+
+
+def test_what_is_still_failing_when_servers_answer_is_tried_again_too() -> None:
+    async def scenario() -> None:
+        local, servers, anti_entropy = build()
+        anti_entropy.start()
+        await asyncio.sleep(1.0)
+        servers.error, servers.takes = NoLeader(), 7.0
+        put(local, "a")
+        anti_entropy.trigger()
+        await asyncio.sleep(6.9)
+        anti_entropy.servers_up()
+        await asyncio.sleep(0.2)
+        servers.error, servers.takes = None, 0.0
+        await asyncio.sleep(SERVERS_UP + 7.0)
         assert servers.services() == {"a"}
         await anti_entropy.close()
 
