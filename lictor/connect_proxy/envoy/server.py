@@ -41,6 +41,7 @@ class XdsServer:
         self._agent = agent
         self._source = AgentSource(agent)
         self._streams = 0
+        agent.metrics.gauge_of("xds.server.streams", lambda: float(self._streams), version="v3")
         self._pace: Pace | None = None
         self._server = grpc.aio.server(
             options=(

@@ -92,6 +92,8 @@ def test_a_proxy_is_told_what_it_asks_for(agent: Agent, callers: list[Caller]) -
     callers[0].ask(names.CLUSTER)
     response = callers[0].next()
     assert (response.type_url, [one.name for one in response.resources]) == (names.CLUSTER, ["local_app"])
+    gauges = {one["Name"]: one["Value"] for one in agent.get("/v1/agent/metrics")["Gauges"]}
+    assert next(value for name, value in gauges.items() if name.endswith("xds.server.streams")) >= 1
     callers[0].ask(names.CLUSTER, nonce=response.nonce)
     callers[0].ask(names.SECRET, "leaf", "roots")
     assert sorted(one.name for one in callers[0].next().resources) == ["leaf", "roots"]
