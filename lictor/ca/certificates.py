@@ -263,9 +263,12 @@ def sign_intermediate(
 
 def cross_sign(issuer: str, key: str, root: str, now: float, serial: int) -> str:
     """Another authority's root with its name and key, signed by this one: who trusts only this one then trusts what
-    the other signs. It lasts until the first of both ends.
+    the other signs. It lasts until the first of both ends. Raises `BadCertificate` where nobody would trust it.
     """
     above, private, other = _load(issuer), load_key(key), _load(root)
+    constraints = _extension(above, x509.BasicConstraints)
+    if constraints is not None and constraints.path_length == 0:
+        raise BadCertificate("this root may sign no other authority: its path length is 0")
     public = _strong(other.public_key())
     builder = x509.CertificateBuilder().subject_name(other.subject).issuer_name(above.subject).public_key(public)
     builder = builder.serial_number(serial)

@@ -1,6 +1,7 @@
 """Certificates: what they say, who signs them, and what is refused, whatever it is."""
 
 import base64
+import datetime
 import hashlib
 
 import pytest
@@ -67,6 +68,18 @@ def test_a_serial_number_is_written_in_pairs_of_digits() -> None:
 def test_a_leaf_does_not_outlive_its_root() -> None:
     root = make_root(seconds=DAY)
     assert certificates.read_certificate(make_leaf(root, seconds=30 * DAY)).not_after == NOW + DAY
+
+
+def test_a_root_that_may_sign_no_authority_vouches_for_none() -> None:
+    name, key = x509.Name([]), ec.generate_private_key(ec.SECP256R1())
+    start = datetime.datetime.fromtimestamp(NOW, datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(5).not_valid_before(start).not_valid_after(start + datetime.timedelta(days=9))
+    narrow = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    root = narrow.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    with pytest.raises(BadCertificate, match="path length is 0"):
+        certificates.cross_sign(root, text, make_root().root, NOW, 7)
 
 
 def test_an_authority_that_has_ended_signs_nothing() -> None:
