@@ -107,8 +107,8 @@ async def configuration(api: Api, request: Request) -> Any:
     request.require("operator", "", READ)
     await api.confirm(request)
     found = api.agent.store.read(connect_ca.configuration).value
-    leadership, trouble = api.agent.leadership, ""
-    if leadership is not None:
+    leadership, server, trouble = api.agent.leadership, api.agent.server, ""
+    if leadership is not None and server is not None and server.consensus.leader:
         with contextlib.suppress(NoLeader):
             trouble = await leadership.connect_ca.leaders_trouble()
     return {
