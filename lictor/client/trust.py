@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -85,4 +86,9 @@ class Trust(msgspec.Struct, frozen=True, eq=False):
 
 
 def _seconds(certificate: Certificate, field: str) -> float:
-    return ssl.cert_time_to_seconds(certificate[field])
+    return _parsed(certificate[field])
+
+
+@lru_cache(1024)  # reading a time takes longer than all else that is decided here
+def _parsed(text: str) -> float:
+    return ssl.cert_time_to_seconds(text)
