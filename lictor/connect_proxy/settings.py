@@ -5,7 +5,7 @@ The keys of `config` are those that Consul documents for its built-in proxy, and
     proxy      bind_address, bind_port, local_service_address, local_connect_timeout_ms, handshake_timeout_ms,
                max_inbound_connections, proxy_protocol, accept_proxy_protocol, idle_timeout_ms, drain_timeout_ms
     upstream   connect_timeout_ms, limits { max_connections }, passive_health_check { interval, max_failures,
-               base_ejection_time, max_ejection_percent }, idle_timeout_ms
+               base_ejection_time, max_ejection_percent }, idle_timeout_ms, addresses
 
 A value that cannot be read is told by `Problems` and its default holds: one wrong word must not end a service's
 connections. Keys that are not known are told as well, but for those of Envoy.
@@ -23,6 +23,8 @@ from lictor.model.service import AccessLogs, Upstream
 
 HANDSHAKES = 1024  # handshakes under way on one listener at most
 SOCKET_MODE = 0o600
+STATIC = "static"
+PREPARED_QUERY = "prepared_query"
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -34,6 +36,9 @@ class Address(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return self.path or join_host_port(self.host, self.port)
+
+
+UpstreamKey = tuple[str, str, str, tuple[Address, ...]]
 
 
 class InboundSettings(msgspec.Struct, frozen=True):
@@ -62,7 +67,9 @@ class Ejection(msgspec.Struct, frozen=True):
 
 
 class OutboundSettings(msgspec.Struct, frozen=True):
-    """The listener of one upstream. `kind` is `service` or `prepared_query`; `mode` is that of a unix socket."""
+    """The listener of one upstream. `kind` is `service`, `prepared_query`, or `static`: a service at these `addresses`
+    and no others. `mode` is that of a unix socket.
+    """
 
     bind: Address
     name: str
@@ -73,11 +80,12 @@ class OutboundSettings(msgspec.Struct, frozen=True):
     max_connections: int = 0
     ejection: Ejection = Ejection()
     idle_timeout: float = 3600.0
+    addresses: tuple[Address, ...] = ()
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> UpstreamKey:
         """What endpoints it needs: those who need the same share them."""
-        return self.kind, self.name, self.datacenter
+        return self.kind, self.name, self.datacenter, self.addresses
 
 
 class SidecarSettings(msgspec.Struct, frozen=True):
@@ -164,6 +172,22 @@ class _Config:
             return default
         return found
 
+    def addresses(self, key: str) -> tuple[Address, ...]:
+        """A list of `host:port`."""
+        value = self._values.get(key)
+        if value is None:
+            return ()
+        found = []
+        for text in value if isinstance(value, list | tuple) else [value]:
+            try:
+                host, port = split_host_port(str(text), 0)
+                if not port:
+                    raise ValueError(f"{text!r} has no port")
+                found.append(Address(host, port))
+            except ValueError as error:
+                self._problems.add(f"{self._where}: {key}: {error}")
+        return tuple(found)
+
     def part(self, key: str) -> "_Config":
         """A map within."""
         value = self._values.get(key)
@@ -179,7 +203,7 @@ def sidecar_settings(service: ProxyService, problems: Problems) -> SidecarSettin
     if block is None:
         return SidecarSettings(service.id, service.service)
     config = _Config(block.config, "proxy.config", problems)
-    outbound = [upstream_settings(upstream, problems) for upstream in block.upstreams or ()]
+    outbound = [upstream_settings(upstream, service.datacenter, problems) for upstream in block.upstreams or ()]
     return SidecarSettings(
         proxy_id=service.id,
         service=block.destination_service_name,
@@ -219,8 +243,10 @@ def _inbound(service: ProxyService, config: _Config, problems: Problems) -> Inbo
     )
 
 
-def upstream_settings(upstream: Upstream, problems: Problems) -> OutboundSettings | None:
-    """What an upstream asks for; None where it is no listener, such as defaults for all upstreams."""
+def upstream_settings(upstream: Upstream, datacenter: str, problems: Problems) -> OutboundSettings | None:
+    """What an upstream of a proxy in a datacenter asks for; None where it is no listener, such as defaults for all
+    upstreams.
+    """
     if upstream.centrally_configured or not upstream.destination_name:
         return None
     where = f"upstream {upstream.destination_name}"
@@ -245,11 +271,13 @@ def upstream_settings(upstream: Upstream, problems: Problems) -> OutboundSetting
         problems.add(f"{where}: neither a port nor a socket to listen on")
         return None
     health = config.part("passive_health_check")
+    addresses = config.addresses("addresses")
     return OutboundSettings(
         bind=bind,
         name=upstream.destination_name,
-        kind=upstream.destination_type or "service",
-        datacenter=upstream.datacenter,
+        kind=STATIC if addresses else upstream.destination_type or "service",
+        datacenter=upstream.datacenter or (datacenter if addresses else ""),
+        addresses=addresses,
         mode=mode,
         connect_timeout=config.milliseconds("connect_timeout_ms", 10.0),
         max_connections=config.part("limits").whole("max_connections", 0),

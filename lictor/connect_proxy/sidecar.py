@@ -23,7 +23,14 @@ from lictor.connect_proxy.inbound import InboundListener
 from lictor.connect_proxy.listener import Listener, bind
 from lictor.connect_proxy.outbound import OutboundListener
 from lictor.connect_proxy.passage import Deadlines
-from lictor.connect_proxy.settings import Address, OutboundSettings, SidecarSettings
+from lictor.connect_proxy.settings import (
+    PREPARED_QUERY,
+    STATIC,
+    Address,
+    OutboundSettings,
+    SidecarSettings,
+    UpstreamKey,
+)
 from lictor.connect_proxy.source import Source, Watch
 from lictor.model.service import AccessLogs
 
@@ -82,7 +89,7 @@ class Sidecar:
         self._retry: asyncio.TimerHandle | None = None
         self._reporting: asyncio.TimerHandle | None = None
         self._last_report: dict[str, int] = {}
-        self._upstreams: dict[tuple[str, str, str], tuple[Watch[Any], Endpoints]] = {}
+        self._upstreams: dict[UpstreamKey, tuple[Watch[Any] | None, Endpoints]] = {}
         source = world.source
         self._roots = source.roots(self, self._settle)
         self._leaf = source.leaf(settings.service, self, self._settle)
@@ -220,7 +227,8 @@ class Sidecar:
         wanted = {str(one.bind): one for one in self.settings.outbound}
         for key in [key for key in self._upstreams if all(one.key != key for one in wanted.values())]:
             watch, _ = self._upstreams.pop(key)
-            self.world.source.release(watch, self)
+            if watch is not None:
+                self.world.source.release(watch, self)
         for address, listener in list(self.outbound.items()):
             settings = wanted.get(address)
             if settings is None:
@@ -243,7 +251,7 @@ class Sidecar:
         endpoints = self._endpoints(settings)
         watch = self._upstreams[settings.key][0]
         # Until it is known where connections go, and as whom, they are better refused, or left to a former process.
-        if self.identity is None or (watch.value is None and not watch.gone):
+        if self.identity is None or (watch is not None and watch.value is None and not watch.gone):
             return
         listener = OutboundListener(
             self.world.loop,
@@ -265,13 +273,13 @@ class Sidecar:
             return known[1]
         endpoints = Endpoints(self.world.chance, settings.ejection)
         source = self.world.source
-        watch: Watch[Any]
-        if settings.kind == "prepared_query":
+        watch: Watch[Any] | None = None
+        if settings.kind == PREPARED_QUERY:
             watch = source.query(settings.name, settings.datacenter, self, self._take_all)
-        else:
+        elif settings.kind != STATIC:
             watch = source.instances(settings.name, settings.datacenter, self, self._take_all)
         self._upstreams[settings.key] = (watch, endpoints)
-        endpoints.update(self._targets(settings, watch.value))
+        endpoints.update(self._targets(settings, watch))
         return endpoints
 
     def _take_all(self) -> None:
@@ -279,14 +287,18 @@ class Sidecar:
         for settings in self.settings.outbound:
             known = self._upstreams.get(settings.key)
             if known is not None:
-                known[1].update(self._targets(settings, known[0].value))
+                known[1].update(self._targets(settings, known[0]))
         self._settle()
 
     @staticmethod
-    def _targets(settings: OutboundSettings, value: Any) -> tuple[Target, ...]:
+    def _targets(settings: OutboundSettings, watch: Watch[Any] | None) -> tuple[Target, ...]:
+        if watch is None:
+            where = settings.addresses
+            return tuple(Target(one.host, one.port, settings.name, settings.datacenter) for one in where)
+        value = watch.value
         if value is None:
             return ()
-        if settings.kind == "prepared_query":
+        if settings.kind == PREPARED_QUERY:
             return targets_of(value.nodes or ())
         return targets_of(value, settings.name)
 

@@ -123,6 +123,17 @@ def test_what_cannot_be_read_is_told_and_its_default_holds(key: str, value: obje
     assert found == plain
 
 
+def test_an_upstream_may_have_addresses_of_its_own() -> None:
+    config = {"addresses": ["10.0.0.1:20000", "[::1]:20001", "10.0.0.2"]}
+    upstream = {"DestinationName": "db", "LocalBindPort": 9191, "Config": config}
+    found, problems = settings({"Upstreams": [upstream]}, Datacenter="dc1")
+    assert found.outbound[0].kind == "static"
+    assert found.outbound[0].datacenter == "dc1"
+    assert found.outbound[0].addresses == (Address("10.0.0.1", 20000), Address("::1", 20001))
+    assert len(problems) == 1
+    assert "10.0.0.2" in problems[0]
+
+
 def test_a_service_behind_a_socket() -> None:
     found, _ = settings({"LocalServicePort": 0, "LocalServiceSocketPath": "/run/web.sock"})
     assert found.inbound is not None

@@ -135,17 +135,19 @@ def _refused(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_an_upstream_may_be_a_prepared_query(
+def test_an_upstream_may_be_a_prepared_query_or_have_addresses_of_its_own(
     agent: Process, proxy: Callable[..., Proxy], echo: Callable[[str], Echo]
 ) -> None:
-    up = free_port()
+    up, fixed = free_port(), free_port()
     status, answer = agent.ask("POST", "/v1/query", {"Name": "any-web", "Service": {"Service": "web", "Connect": True}})
     assert status == 200, answer
-    register(agent, "web", echo("web").port)
+    web = register(agent, "web", echo("web").port)
+    static = {"DestinationName": "web", "LocalBindPort": fixed, "Config": {"addresses": [f"127.0.0.1:{web}"]}}
     upstream = {"DestinationType": "prepared_query", "DestinationName": "any-web", "LocalBindPort": up}
-    register(agent, "client", 9, Upstreams=[upstream])
+    register(agent, "client", 9, Upstreams=[upstream, static])
     proxy("node", "-node", "-undeclared")
     eventually(lambda: ask(up) == b"web: hello", "bytes pass to what the query finds")
+    eventually(lambda: ask(fixed) == b"web: hello", "and to the address")
 
 
 def test_an_address_that_is_in_use_is_listened_on_when_it_is_free(
