@@ -47,7 +47,7 @@ FIRST_PAUSE = 1.0  # seconds
 
 
 class _Held:
-    """A check that the runner holds. `pause` is in how many seconds it is run again, 0 once it has been passing."""
+    """A check that the runner holds. `pause` is in how many seconds it is looked at again, 0 for its turn."""
 
     __slots__ = ("check", "definition", "following", "pause", "state")
 
@@ -56,7 +56,7 @@ class _Held:
         self.check = check
         self.state = state
         self.following: asyncio.Task[None] | None = None
-        self.pause = FIRST_PAUSE
+        self.pause = 0.0
 
 
 class CheckRunner:
@@ -226,7 +226,9 @@ class CheckRunner:
                 self._followers[check.service_id].add(check_id)
                 self._mark_stale((check_id,))
         elif not isinstance(check, TtlCheck):
-            self._schedule.add(check_id, held.definition.interval, check.lane, now)
+            soon = not held.definition.status
+            held.pause = FIRST_PAUSE if soon else 0.0
+            self._schedule.add(check_id, held.definition.interval, check.lane, now, soon=soon)
         self._set_deadline(check_id)
 
     def _set_deadline(self, check_id: str) -> None:

@@ -1,7 +1,8 @@
 """When each check is probed: spread in time, at a steady pace, never twice at once.
 
-- A check is first run within a second, and until it has been passing once, again after 1, 2, 4, ... seconds where that
-  is before its turn: a service that comes up is found soon, after a restart of the agent too.
+- A check of which nothing is known is first run within a second, and until it has been passing once, again after 1, 2,
+  4, ... seconds where that is before its turn: a service that comes up is found soon, after a restart of the agent too.
+  One that was registered with a status has that until its first turn, as in Consul.
 - A random point of its first interval sets its phase: turn *n* is at `first + n * interval`. A thousand checks
   registered together are thereby spread evenly for good, and time that a run takes does not add up to drift.
 - A check that is still running when it comes due again leaves that turn out, and so does one that the machine slept
@@ -73,16 +74,16 @@ class Schedule:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, check_id: str, interval: float, lane: Lane, now: float) -> None:
-        """Run `check_id` soon, then every `interval` seconds from a random point of the first on; replaces an earlier
-        one.
+    def add(self, check_id: str, interval: float, lane: Lane, now: float, *, soon: bool) -> None:
+        """Run `check_id` every `interval` seconds from a random point of the first on, and where it is wanted `soon`,
+        once before that; replaces an earlier one.
         """
         self.remove(check_id)
         interval = max(interval, MIN_INTERVAL)
         self._generation += 1
         first = now + self._rng.random() * interval
         self._entries[check_id] = _Entry(self._generation, lane, first, interval)
-        self._due.set(check_id, min(first, now + self._rng.random() * SOON))
+        self._due.set(check_id, min(first, now + self._rng.random() * SOON) if soon else first)
 
     def remove(self, check_id: str) -> None:
         """Run `check_id` no more. A run that is under way keeps its place in the lane until `finished`."""

@@ -26,7 +26,7 @@ def run_until(schedule: Schedule, end: float) -> list[tuple[float, Run]]:
 def test_a_thousand_checks_cause_no_burst() -> None:
     schedule = Schedule(random.Random(1))
     for number in range(1000):
-        schedule.add(f"check-{number}", 10.0, Lane.NETWORK, 0.0)
+        schedule.add(f"check-{number}", 10.0, Lane.NETWORK, 0.0, soon=True)
     runs = run_until(schedule, 60.0)
     assert len(runs) == pytest.approx(7000, abs=1000)
     per_tenth = Counter(int(at * 10) for at, _ in runs)
@@ -37,7 +37,7 @@ def test_a_thousand_checks_cause_no_burst() -> None:
 def test_every_check_is_run_within_a_second() -> None:
     schedule = Schedule(random.Random(9))
     for number in range(100):
-        schedule.add(f"check-{number}", 3600.0, Lane.NETWORK, 50.0)
+        schedule.add(f"check-{number}", 3600.0, Lane.NETWORK, 50.0, soon=True)
     assert {run.check_id for _, run in run_until(schedule, 51.0)} == {f"check-{number}" for number in range(100)}
 
 
@@ -54,7 +54,7 @@ def in_phase(schedule: Schedule) -> float:
 
 def test_the_pace_does_not_drift() -> None:
     schedule = Schedule(random.Random(2))
-    schedule.add("a", 10.0, Lane.NETWORK, 0.0)
+    schedule.add("a", 10.0, Lane.NETWORK, 0.0, soon=True)
     first = in_phase(schedule)
     assert 0.0 <= first <= 11.0
     for turn in range(1000):
@@ -67,7 +67,7 @@ def test_the_pace_does_not_drift() -> None:
 
 def test_a_check_that_still_runs_leaves_its_turn_out() -> None:
     schedule = Schedule(random.Random(3))
-    schedule.add("a", 10.0, Lane.NETWORK, 0.0)
+    schedule.add("a", 10.0, Lane.NETWORK, 0.0, soon=True)
     first = in_phase(schedule)
     [run] = schedule.start(first)
     assert schedule.start(first + 10.0) == []
@@ -79,7 +79,7 @@ def test_a_check_that_still_runs_leaves_its_turn_out() -> None:
 
 def test_turns_slept_through_are_made_up_for_once() -> None:
     schedule = Schedule(random.Random(4))
-    schedule.add("a", 1.0, Lane.NETWORK, 0.0)
+    schedule.add("a", 1.0, Lane.NETWORK, 0.0, soon=True)
     assert len(schedule.start(3600.5)) == 1
     due = schedule.next_due()
     assert due is not None and 3600.5 < due <= 3601.5
@@ -88,8 +88,8 @@ def test_turns_slept_through_are_made_up_for_once() -> None:
 def test_a_full_lane_makes_checks_wait_in_order_and_leaves_the_other_lane_alone() -> None:
     schedule = Schedule(random.Random(5), {Lane.NETWORK: 10, Lane.PROCESS: 2})
     for number in range(5):
-        schedule.add(f"script-{number}", 10.0, Lane.PROCESS, 0.0)
-    schedule.add("http", 10.0, Lane.NETWORK, 0.0)
+        schedule.add(f"script-{number}", 10.0, Lane.PROCESS, 0.0, soon=True)
+    schedule.add("http", 10.0, Lane.NETWORK, 0.0, soon=True)
     started = schedule.start(10.0)
     scripts = [run for run in started if run.check_id != "http"]
     assert len(scripts) == 2 and len(started) == 3
@@ -105,8 +105,8 @@ def test_a_full_lane_makes_checks_wait_in_order_and_leaves_the_other_lane_alone(
 
 def test_a_removed_check_does_not_run_even_from_the_line() -> None:
     schedule = Schedule(random.Random(6), {Lane.PROCESS: 1})
-    schedule.add("a", 10.0, Lane.PROCESS, 0.0)
-    schedule.add("b", 10.0, Lane.PROCESS, 0.0)
+    schedule.add("a", 10.0, Lane.PROCESS, 0.0, soon=True)
+    schedule.add("b", 10.0, Lane.PROCESS, 0.0, soon=True)
     [running] = schedule.start(10.0)
     waiting = "b" if running.check_id == "a" else "a"
     schedule.remove(waiting)
@@ -116,9 +116,9 @@ def test_a_removed_check_does_not_run_even_from_the_line() -> None:
 
 def test_a_run_of_a_replaced_check_is_not_current_and_frees_its_place() -> None:
     schedule = Schedule(random.Random(7), {Lane.PROCESS: 1})
-    schedule.add("a", 10.0, Lane.PROCESS, 0.0)
+    schedule.add("a", 10.0, Lane.PROCESS, 0.0, soon=True)
     [old] = schedule.start(10.0)
-    schedule.add("a", 10.0, Lane.PROCESS, 10.0)
+    schedule.add("a", 10.0, Lane.PROCESS, 10.0, soon=True)
     assert not schedule.is_current(old)
     assert schedule.start(20.0) == [], "the old run still holds the lane's only place"
     schedule.finished(old, Lane.PROCESS)
@@ -128,5 +128,13 @@ def test_a_run_of_a_replaced_check_is_not_current_and_frees_its_place() -> None:
 
 def test_an_interval_under_a_second_is_raised_to_one() -> None:
     schedule = Schedule(random.Random(8))
-    schedule.add("a", 0.001, Lane.NETWORK, 0.0)
+    schedule.add("a", 0.001, Lane.NETWORK, 0.0, soon=True)
     assert len(run_until(schedule, 10.0)) in (10, 11, 12)
+
+
+def test_a_check_that_has_a_status_is_first_run_at_its_turn() -> None:
+    schedule = Schedule(random.Random(10))
+    for number in range(100):
+        schedule.add(f"check-{number}", 3600.0, Lane.NETWORK, 0.0, soon=False)
+    assert len(run_until(schedule, 36.0)) <= 10
+    assert len(run_until(schedule, 3600.0)) >= 90
