@@ -21,9 +21,8 @@ TWO_NODES = "there are two nodes, the agent's and its server's, where the record
 SERVER_ELSEWHERE = "the server, and what there is of it, is on the other node"
 NO_WAN = "a client agent is in no pool between datacenters, as in Consul"
 
-# Whole scenarios: most are about one lone server.
+# Whole scenarios that are about one lone server.
 LEFT_OUT = {
-    "agent/check-kinds": "its checks run within a second, which two agents on a busy machine do not leave it",
     "catalog/fresh": "a catalog with one node in it: that of the server",
     "operator/operator": "what servers say of themselves; through an agent they are asked in tests/cluster",
 }
