@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 from typing import TYPE_CHECKING
 
 from lictor.model.errors import LictorError
@@ -11,6 +12,9 @@ from lictor.model.errors import LictorError
 if TYPE_CHECKING:
     from lictor.agent.agent import Agent
     from lictor.connect_proxy.envoy.server import XdsServer
+
+
+FORK_SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
 
 
 class MissingExtra(LictorError):
@@ -31,15 +35,30 @@ async def open_xds(agent: Agent) -> XdsServer | None:
     if not listen.grpc and not listen.grpc_tls:
         return None
     loop = asyncio.get_running_loop()
-    module = "lictor.connect_proxy.envoy.server"
     try:
-        await loop.run_in_executor(None, importlib.import_module, module)
+        make = await loop.run_in_executor(None, _ready)
     except ImportError as error:
         raise MissingExtra(error.name or "gRPC") from None
     if importlib.util.find_spec("envoy") is None or importlib.util.find_spec("envoy.service") is None:
         raise MissingExtra("Envoy's messages (xds-protos)")
-    from lictor.connect_proxy.envoy.server import XdsServer
-
-    server = XdsServer(agent)
+    server = make(agent)
     await server.open()
     return server
+
+
+def _ready() -> type[XdsServer]:
+    """Import what serves Envoys. gRPC is told that the programs which the agent starts have nothing to do with it:
+    otherwise it would stop to prepare for each of them, and say so. It reads that once, as it starts.
+    """
+    before = os.environ.get(FORK_SUPPORT)
+    os.environ[FORK_SUPPORT] = "0"
+    try:
+        module = importlib.import_module("lictor.connect_proxy.envoy.server")
+        module.grpc.ssl_channel_credentials()  # starts the library
+    finally:
+        if before is None:
+            del os.environ[FORK_SUPPORT]
+        else:
+            os.environ[FORK_SUPPORT] = before
+    made: type[XdsServer] = module.XdsServer
+    return made

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 LONGEST_REQUEST = 4 * 1024 * 1024  # bytes
 MOST_STREAMS = 4096  # Envoys at one agent
-GRACE = 1.0  # seconds that streams have to end
 
 log = logger("agent.envoy")
 
@@ -102,7 +101,7 @@ class XdsServer:
 
     async def close(self) -> None:
         """End every stream; Envoys go on with what they have."""
-        await self._server.stop(GRACE)
+        await self._server.stop(None)
 
     async def _delta(self, requests: AsyncIterator[bytes], context: Any) -> None:
         await self._serve("delta", requests, context)

@@ -151,6 +151,21 @@ def test_the_agent_says_where_envoys_are_served(agent: Agent) -> None:
     assert found["SupportedProxies"]["envoy"]
 
 
+def test_programs_that_the_agent_starts_are_none_of_grpcs_business(tmp_path: Path, callers: list[Caller]) -> None:
+    made = Agent(tmp_path, "-enable-script-checks")
+    try:
+        proxy = made.register("checked", 8080)
+        made.logs("Envoys can have their configuration")
+        callers.append(Caller(made.ports["grpc"], proxy))
+        callers[0].ask(names.CLUSTER)
+        callers[0].next()
+        made.put("/v1/agent/check/register", {"CheckID": "run", "Name": "run", "Args": ["/bin/true"], "Interval": "1s"})
+        made.logs("Check is now passing: check=run")
+        assert "fork" not in made.log()
+    finally:
+        made.close()
+
+
 @pytest.mark.skipif(not ENVOY, reason="envoy is not installed")
 def test_an_envoy_of_the_other_variant_is_served_too(agent: Agent, tmp_path: Path) -> None:
     with service() as behind:
