@@ -333,11 +333,15 @@ class _Process:
         elif plans and self.http is not None:
             from lictor.agent.watch_runner import WatchRunner
 
-            address = own_address(self.http.addresses)
-            if address is None:
-                raise LictorError("watches need an HTTP listener without TLS: set ports.http or addresses.http")
+            address = self._door_of_watches(self.http)
             self.watches = WatchRunner(address, self.agent.tokens.get("default", ""))
             await self.watches.start(plans)
+
+    def _door_of_watches(self, http: HttpServer) -> str:
+        address = own_address(http.addresses)
+        if address is None:
+            raise LictorError("watches need an HTTP listener without TLS: set ports.http or addresses.http")
+        return address
 
     async def _listen_http(self, http: HttpServer, endpoint: Endpoint, tls: ssl.SSLContext | None) -> None:
         try:
@@ -403,6 +407,8 @@ class _Process:
         plan = diff_reload(self.config, fresh)
         if self.tls is not None:
             _server_tls(plan.config)  # what cannot be read is found before anything is taken over
+        if plans and self.http is not None:
+            self._door_of_watches(self.http)  # likewise
         for warning in warnings:
             log.warn(warning)
         await self.agent.take_config(plan.config)

@@ -169,6 +169,23 @@ def test_entries_of_the_configuration_are_stored_once(agent: Process) -> None:
     assert "config_entries.bootstrap[0]: 1 error occurred:" in agent.log()
 
 
+def test_watches_that_cannot_run_keep_a_reload_from_being_half_taken_over(agent: Process) -> None:
+    agent.ports["http"] = -1
+    configure(agent)
+    process = agent.spawn()
+    eventually(lambda: "agent ready" in agent.log(), "it is ready, without a door that tells so")
+    watch = {"type": "services", "args": ["true"]}
+    configure(agent, log_level="debug", services=[{"name": "new"}], watches=[watch])
+    process.send_signal(signal.SIGHUP)
+    eventually(lambda: "watches need an HTTP listener" in agent.log(), "why it is refused")
+    assert "reload failed, nothing was changed" in agent.log()
+    assert "[DEBUG]" not in agent.log()
+    assert "Synced service: service=new" not in agent.log()
+    configure(agent, services=[{"name": "new"}])
+    process.send_signal(signal.SIGHUP)
+    eventually(lambda: "Synced service: service=new" in agent.log(), "what can be taken over is")
+
+
 def test_a_reload_shows_the_certificate_that_the_files_hold_now(agent: Process, tmp_path: Path) -> None:
     folder = tmp_path / "tls"
     folder.mkdir()
