@@ -13,6 +13,7 @@ Sessions are not resumed: each connection proves its identity anew.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import ssl
@@ -27,6 +28,8 @@ from lictor.model.spiffe import ServiceId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+log = logging.getLogger("lictor.client.connect")
 
 HANDSHAKE = 10.0  # seconds that a peer has for it
 
@@ -52,14 +55,17 @@ class _Context(ssl.SSLContext):
     source: FollowingContext
 
     def check(self, connection: Checked) -> ServiceId:
-        """Who the other end is. Raises `PeerRefused`."""
-        certificate = connection.getpeercert()
+        """Who the other end is. Raises `PeerRefused`; on a server the log says why, since not every library does."""
+        source, now, certificate = self.source, time.time(), connection.getpeercert()
         if not certificate:
             raise PeerRefused("the peer has shown no certificate")
-        source, now = self.source, time.time()
         if source.called:
             return source.holder.trust.called(certificate, source.called, source.datacenter, now)
-        return source.holder.trust.caller(certificate, now)
+        try:
+            return source.holder.trust.caller(certificate, now)
+        except PeerRefused as error:
+            log.warning("a connection is refused: %s", error)
+            raise
 
 
 class CheckedSocket(ssl.SSLSocket):
@@ -110,7 +116,12 @@ class CheckedSocket(ssl.SSLSocket):
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         """Read, after the handshake."""
         self._settle()
-        found = super().read(len, buffer)
+        try:
+            found = super().read(len, buffer)
+        except OSError:
+            if self._cut:
+                raise PeerRefused(self._cut) from None
+            raise
         if not found and self._cut:
             raise PeerRefused(self._cut)
         return found

@@ -325,7 +325,9 @@ async def closed(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> 
         await streams[1].wait_closed()
 
 
-async def test_the_same_on_an_event_loop(agent: Process, loop_client: AsyncClient) -> None:
+async def test_the_same_on_an_event_loop(
+    agent: Process, loop_client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
     client, peers = loop_client, list[str]()
     async with loop_echo(client, "ldb1", peers):
         streams = await client.connect.open("ldb1", own="web")
@@ -343,6 +345,9 @@ async def test_the_same_on_an_event_loop(agent: Process, loop_client: AsyncClien
             assert await loop_answered(refused, b"hello") == b""
         assert await loop_answered(other, b"still") == b"still"
         assert peers == ["web", "api"]
+        said = [record.getMessage() for record in caplog.records if record.name == "lictor.client.connect"]
+        assert any(line.startswith("a connection is cut: web may not connect to ldb1") for line in said)
+        assert any(line.startswith("a connection is refused: web may not connect to ldb1") for line in said)
         for one in (streams, other, refused):
             await closed(one)
 
