@@ -36,6 +36,7 @@ from lictor.server.members import Members
 from lictor.server.reconcile import Reconcile
 from lictor.server.server import Server
 from lictor.server.session_expiry import SessionExpiry
+from lictor.store.store import config_key
 
 STATE_PATIENCE = 2.0  # seconds that autopilot's first round is waited for
 
@@ -217,7 +218,8 @@ class Leadership:
     async def _put_first_entries(self) -> None:
         """The entries are stored where none of that kind and name is."""
         store = self._server.store
-        wanted = [entry for entry in self._first_entries if store.config.get((entry.kind, entry.name)) is None]
+        first = self._first_entries
+        wanted = [entry for entry in first if store.config.get(config_key(entry.kind, entry.name)) is None]
         if not wanted:
             return
         for entry, result in zip(wanted, await self._server.apply_leading(wanted), strict=True):

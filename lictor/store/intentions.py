@@ -12,7 +12,7 @@ from lictor.model.config_entry import InvalidConfigEntry, entry_json
 from lictor.model.config_entry.intentions import ServiceIntentions, SourceIntention
 from lictor.model.errors import Refused
 from lictor.store import settled
-from lictor.store.store import Store
+from lictor.store.store import Store, config_key
 
 KIND = "service-intentions"
 
@@ -72,7 +72,7 @@ def _source(command: IntentionWrite) -> SourceIntention:
 
 
 def _entry(store: Store, destination: str) -> ServiceIntentions | None:
-    row = store.config.get((KIND, destination))
+    row = store.config.get(config_key(KIND, destination))
     return msgspec.convert(row.body, ServiceIntentions) if row is not None else None
 
 

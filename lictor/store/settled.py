@@ -4,7 +4,7 @@ from typing import Any
 
 from lictor.model.config_entry import check_graph, check_permissions, read_entry
 from lictor.model.coordinate_entry import CoordinateEntry
-from lictor.store.store import ConfigRow, Setting, Store
+from lictor.store.store import ConfigRow, Setting, Store, config_key
 
 # The kinds whose entries depend on each other.
 GRAPH_KINDS = frozenset(
@@ -23,10 +23,13 @@ def _refuse_misfit(store: Store, kind: str, name: str, body: dict[str, Any] | No
         _refuse_needless_permissions(store, kind, name, body)
     if kind not in GRAPH_KINDS:
         return
-    entries = {key: read_entry(row.body) for key, row in store.config.rows.items() if row.kind in GRAPH_KINDS}
-    if body is None:
-        entries.pop((kind, name), None)
-    else:
+    own = config_key(kind, name)
+    entries = {
+        (row.kind, row.name): read_entry(row.body)
+        for key, row in store.config.rows.items()
+        if row.kind in GRAPH_KINDS and key != own
+    }
+    if body is not None:
         entries[kind, name] = read_entry(body)
     check_graph(kind, name, entries)
 
@@ -37,7 +40,7 @@ def _refuse_needless_permissions(store: Store, kind: str, name: str, body: dict[
     """
 
     def after(key: tuple[str, str]) -> dict[str, Any] | None:
-        if key == (kind, name):
+        if key == config_key(kind, name):
             return body
         row = store.config.get(key)
         return row.body if row is not None else None
@@ -46,22 +49,23 @@ def _refuse_needless_permissions(store: Store, kind: str, name: str, body: dict[
     if kind == "proxy-defaults":
         destinations = sorted(row.name for row in store.config.by("kind", INTENTIONS).values())
     for destination in destinations:
-        intentions = after((INTENTIONS, destination))
+        intentions = after(config_key(INTENTIONS, destination))
         if intentions is None or not any(source.get("Permissions") for source in intentions.get("Sources") or ()):
             continue
-        speaking = {key: after(key) for key in ((PROTOCOL_KINDS[0], destination), (PROTOCOL_KINDS[1], "global"))}
+        asked = ((PROTOCOL_KINDS[0], destination), (PROTOCOL_KINDS[1], "global"))
+        speaking = {key: after(config_key(*key)) for key in asked}
         check_permissions(destination, {key: read_entry(found) for key, found in speaking.items() if found is not None})
 
 
 def put_config(store: Store, kind: str, name: str, body: dict[str, Any]) -> bool:
     """Put a config entry; one that is the same already is left as it is."""
-    old = store.config.get((kind, name))
+    old = store.config.get(config_key(kind, name))
     if old is not None and old.body == body:
         return True
     _refuse_misfit(store, kind, name, body)
     created = old.create_index if old is not None else store.index
     store.config.put(ConfigRow(kind, name, body, created, store.index))
-    store.touch("config", kind, name)
+    store.touch("config", *config_key(kind, name))
     store.touch("config", kind)
     store.touch("config")
     return True
@@ -69,7 +73,7 @@ def put_config(store: Store, kind: str, name: str, body: dict[str, Any]) -> bool
 
 def compare_and_put_config(store: Store, kind: str, name: str, body: dict[str, Any], index: int) -> bool:
     """Put a config entry only if its modify index is still `index` (0: there is none)."""
-    old = store.config.get((kind, name))
+    old = store.config.get(config_key(kind, name))
     if (old.modify_index if old is not None else 0) != index:
         return False
     return put_config(store, kind, name, body)
@@ -77,10 +81,10 @@ def compare_and_put_config(store: Store, kind: str, name: str, body: dict[str, A
 
 def delete_config(store: Store, kind: str, name: str) -> bool:
     """Remove a config entry; there need not be one."""
-    if store.config.get((kind, name)) is not None:
+    if store.config.get(config_key(kind, name)) is not None:
         _refuse_misfit(store, kind, name, None)
-        store.config.delete((kind, name))
-        store.depart("config", kind, name)
+        store.config.delete(config_key(kind, name))
+        store.depart("config", *config_key(kind, name))
         store.touch("config", kind)
         store.touch("config")
     return True
@@ -88,7 +92,7 @@ def delete_config(store: Store, kind: str, name: str) -> bool:
 
 def compare_and_delete_config(store: Store, kind: str, name: str, index: int) -> bool:
     """Remove a config entry only if its modify index is still `index`."""
-    old = store.config.get((kind, name))
+    old = store.config.get(config_key(kind, name))
     if old is None or old.modify_index != index:
         return False
     return delete_config(store, kind, name)

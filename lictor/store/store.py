@@ -43,6 +43,13 @@ class ConfigRow(msgspec.Struct, frozen=True):
     modify_index: int
 
 
+def config_key(kind: str, name: str) -> tuple[str, str]:
+    """The key of a config entry: its name is in lower case, as services have theirs, so that what is said of a service
+    holds however its name is spelt.
+    """
+    return kind, name.lower()
+
+
 class Setting(msgspec.Struct, frozen=True):
     """A cluster-wide setting, such as autopilot's configuration."""
 
@@ -200,7 +207,9 @@ class Store:
         self.coordinates: Table[tuple[str, str], CoordinateEntry] = Table(
             lambda c: (c.node.lower(), c.segment), node=lambda c: (c.node.lower(),)
         )
-        self.config: Table[tuple[str, str], ConfigRow] = Table(lambda c: (c.kind, c.name), kind=lambda c: (c.kind,))
+        self.config: Table[tuple[str, str], ConfigRow] = Table(
+            lambda c: config_key(c.kind, c.name), kind=lambda c: (c.kind,)
+        )
         self.settings: Table[str, Setting] = Table(lambda s: s.name)
         self.ca_roots: Table[str, CARoot] = Table(lambda r: r.id)
         self.authority: Table[str, CAConfiguration] = Table(lambda c: "")

@@ -55,6 +55,28 @@ async def test_an_intention_by_its_ends(door: Door) -> None:
     assert await door.json("/v1/config/service-intentions") == []
 
 
+@pytest.mark.parametrize("spelt", ["db", "Db", "DB"])
+async def test_a_destination_is_the_service_however_it_is_spelt(door: Door, spelt: str) -> None:
+    assert await ask(door, "PUT", "/exact?source=*&destination=dB", {"Action": "deny"}) == (200, "true")
+    assert (await door.json(f"{BASE}/match?by=destination&name={spelt}"))[spelt][0]["Action"] == "deny"
+    assert await door.json(f"{BASE}/check?source=web&destination={spelt}") == {"Allowed": False}
+    assert await ask(door, "PUT", f"/exact?source=web&destination={spelt}", {"Action": "allow"}) == (200, "true")
+    assert await ends(door) == [("web", "dB", "allow"), ("*", "dB", "deny")]
+    assert (await door.json(f"/v1/config/service-intentions/{spelt}"))["Name"] == "dB"
+    assert (await door.call("DELETE", f"/v1/config/service-intentions/{spelt}"))[0] == 200
+    assert await ends(door) == []
+
+
+async def test_a_change_is_told_to_whoever_spells_the_destination_otherwise(door: Door) -> None:
+    status, headers, _ = await door.call("GET", f"{BASE}/match?by=destination&name=Db")
+    assert status == 200
+    path = f"{BASE}/match?by=destination&name=Db&index={headers['x-consul-index']}&wait=600s"
+    waiting = asyncio.create_task(door.json(path))
+    assert await ask(door, "PUT", "/exact?source=*&destination=db", {"Action": "deny"}) == (200, "true")
+    async with asyncio.timeout(PATIENCE):
+        assert (await waiting)["Db"][0]["Action"] == "deny"
+
+
 async def speaks_http(door: Door, service: str) -> None:
     body = {"Kind": "service-defaults", "Name": service, "Protocol": "http"}
     assert await door.put("/v1/config", body) == (200, b"true")

@@ -35,7 +35,7 @@ from lictor.model.spiffe import trust_domain
 from lictor.store.reads import connect_ca, health, intentions, prepared_queries
 from lictor.store.reads.central import centrally, protocol_of
 from lictor.store.reads.health import CheckServiceNode
-from lictor.store.store import View
+from lictor.store.store import View, config_key
 
 PREPARED_QUERY = "prepared_query"
 VIRTUAL_TAGS = ("consul-virtual", "virtual")
@@ -165,8 +165,9 @@ def _providers(view: View, rules: Iterable[Rule]) -> Iterable[JWTProvider]:
             if need is not None:
                 wanted |= {provider.name for provider in need.providers}
     for name in sorted(wanted):
-        view.saw("config", "jwt-provider", name)
-        row = view.store.config.get(("jwt-provider", name))
+        key = config_key("jwt-provider", name)
+        view.saw("config", *key)
+        row = view.store.config.get(key)
         found = read_entry(row.body) if row is not None else None
         if isinstance(found, JWTProvider):
             yield found

@@ -9,7 +9,7 @@ import msgspec
 from lictor.model.config_entry import merge_central_config, read_entry
 from lictor.model.config_entry.defaults import ProxyDefaults, ServiceDefaults
 from lictor.model.service import CONNECT_PROXY, NodeService
-from lictor.store.store import ConfigRow, View
+from lictor.store.store import ConfigRow, View, config_key
 
 GLOBAL = "global"
 DEFAULT_PROTOCOL = "tcp"
@@ -46,8 +46,9 @@ def protocol_of(view: View, service: str) -> str:
 
 
 def _row(view: View, kind: str, name: str) -> ConfigRow | None:
-    view.saw("config", kind, name)
-    return view.store.config.get((kind, name))
+    key = config_key(kind, name)
+    view.saw("config", *key)
+    return view.store.config.get(key)
 
 
 def _service_defaults(view: View, name: str) -> ServiceDefaults | None:

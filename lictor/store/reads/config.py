@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lictor.store.store import ConfigRow, Setting, View
+from lictor.store.store import ConfigRow, Setting, View, config_key
 
 
 def shown(row: ConfigRow) -> dict[str, Any]:
@@ -12,8 +12,9 @@ def shown(row: ConfigRow) -> dict[str, Any]:
 
 def entry(view: View, kind: str, name: str) -> dict[str, Any] | None:
     """One entry."""
-    view.saw("config", kind, name)
-    found = view.store.config.get((kind, name))
+    key = config_key(kind, name)
+    view.saw("config", *key)
+    found = view.store.config.get(key)
     return shown(found) if found is not None else None
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lictor.store.store import View
+from lictor.store.store import View, config_key
 
 ENTRY = ("exported-services", "default")
 WILDCARD = "*"
@@ -38,8 +38,9 @@ def _peers(view: View, consumers: Any) -> set[str]:
             peers.add(consumer["Peer"])
         group = consumer.get("SamenessGroup")
         if group:
-            view.saw("config", "sameness-group", group)
-            row = view.store.config.get(("sameness-group", group))
+            key = config_key("sameness-group", group)
+            view.saw("config", *key)
+            row = view.store.config.get(key)
             members = (row.body.get("Members") or ()) if row is not None else ()
             peers.update(member["Peer"] for member in members if member.get("Peer"))
     return peers

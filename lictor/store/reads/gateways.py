@@ -7,7 +7,7 @@ import msgspec
 
 from lictor.store.reads import health
 from lictor.store.reads.health import CheckServiceNode
-from lictor.store.store import ConfigRow, View
+from lictor.store.store import ConfigRow, View, config_key
 
 INGRESS = "ingress-gateway"
 TERMINATING = "terminating-gateway"
@@ -43,8 +43,9 @@ def gateway_services(view: View, gateway: str) -> list[GatewayService]:
     """The services of one gateway, by name."""
     found: list[GatewayService] = []
     for kind in (INGRESS, TERMINATING):
-        view.saw("config", kind, gateway)
-        row = view.store.config.get((kind, gateway))
+        key = config_key(kind, gateway)
+        view.saw("config", *key)
+        row = view.store.config.get(key)
         if row is not None:
             found.extend(_bound(view, row))
     return sorted(found, key=lambda bound: (bound.service.name, bound.port))

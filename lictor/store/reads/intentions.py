@@ -19,7 +19,7 @@ from lictor.model.intention import (
 )
 from lictor.model.spiffe import ServiceId
 from lictor.store.intentions import KIND
-from lictor.store.store import ConfigRow, View
+from lictor.store.store import ConfigRow, View, config_key
 
 
 def _held(row: ConfigRow) -> list[Intention]:
@@ -28,9 +28,10 @@ def _held(row: ConfigRow) -> list[Intention]:
 
 
 def _of(view: View, destination: str) -> list[Intention]:
-    """The intentions whose destination has just this name."""
-    view.saw("config", KIND, destination)
-    row = view.store.config.get((KIND, destination))
+    """The intentions whose destination has just this name, in whatever case: services have no other one either."""
+    key = config_key(KIND, destination)
+    view.saw("config", *key)
+    row = view.store.config.get(key)
     return _held(row) if row is not None else []
 
 
@@ -56,8 +57,9 @@ def by_id(view: View, legacy_id: str) -> Intention | None:
 
 def entry_meta(view: View, destination: str) -> dict[str, str] | None:
     """The meta of the config entry of a destination; None where there is no entry."""
-    view.saw("config", KIND, destination)
-    row = view.store.config.get((KIND, destination))
+    key = config_key(KIND, destination)
+    view.saw("config", *key)
+    row = view.store.config.get(key)
     return dict(row.body.get("Meta") or {}) if row is not None else None
 
 
