@@ -56,7 +56,7 @@ def assemble(
     roots = connect_ca.roots(view)
     service = centrally(view, service)
     name, domain = service.proxy.destination_service_name, trust_domain(roots[-1].cluster) if roots else ""
-    rules = tuple(_rule(one) for one in intentions.for_destination(view, name) if not one.source_peer)
+    rules = tuple(_rule(one) for one in intentions.for_destination(view, name) if not _elsewhere(one))
     return ProxySnapshot(
         proxy_id=proxy_id,
         service=name,
@@ -79,6 +79,11 @@ def assemble(
 def with_leaf(snapshot: ProxySnapshot, certificate: str, key: str) -> ProxySnapshot:
     """The whole of it."""
     return msgspec.structs.replace(snapshot, leaf=Leaf(certificate, key))
+
+
+def _elsewhere(one: Intention) -> bool:
+    """Whether an intention is about callers of other clusters."""
+    return bool(one.source_peer or one.source_sameness_group)
 
 
 def _rule(one: Intention) -> Rule:
@@ -134,9 +139,13 @@ def _query(view: View, name: str) -> tuple[str, list[CheckServiceNode]] | None:
     return asked.service.service, prepared_queries.instances(view, asked, connect=True)
 
 
-def _target(service: str, datacenter: str, rows: Iterable[CheckServiceNode], domain: str) -> Target:
-    endpoints = tuple(_endpoint(row) for row in rows)
-    return Target(service, datacenter, (service_uri(domain, datacenter, service),), endpoints)
+def _target(service: str, datacenter: str, rows: list[CheckServiceNode], domain: str) -> Target:
+    """A service with its instances. Names have no case in the catalog and have one in certificates: what the instances
+    themselves say they are is what theirs say.
+    """
+    named = sorted({row.service.connect_name for row in rows} - {""}) or [service]
+    identities = tuple(service_uri(domain, datacenter, name) for name in named)
+    return Target(service, datacenter, identities, tuple(_endpoint(row) for row in rows))
 
 
 def _endpoint(row: CheckServiceNode) -> Endpoint:

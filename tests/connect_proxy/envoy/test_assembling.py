@@ -128,7 +128,8 @@ def test_protocols_come_from_the_services_defaults(store: Store) -> None:
 def test_intentions_come_in_the_order_in_which_they_are_considered(store: Store) -> None:
     configure(store, "service-intentions", "*", Sources=[{"Name": "api", "Action": "deny"}])
     sources = [{"Name": "*", "Action": "deny"}, {"Name": "api", "Action": "allow"}]
-    configure(store, "service-intentions", "web", Sources=[*sources, {"Name": "far", "Peer": "p", "Action": "allow"}])
+    sources += [{"Name": "far", "Peer": "p", "Action": "allow"}, {"Name": "x", "SamenessGroup": "g", "Action": "allow"}]
+    configure(store, "service-intentions", "web", Sources=sources)
     assert [(rule.source, rule.action) for rule in found(store).rules] == [
         ("api", "allow"),
         ("*", "deny"),
@@ -160,6 +161,13 @@ def test_a_prepared_query_leads_to_the_service_that_it_is_about(store: Store) ->
     assert needs.target.identities == (service_uri(DOMAIN, "dc1", "db"),)
     assert [one.address for one in needs.target.endpoints] == ["10.0.0.1"]
     assert needs.name == "prepared_query:nearest"
+
+
+def test_a_name_in_another_case_leads_to_the_service_that_has_it(store: Store) -> None:
+    service = with_proxy(upstreams=(Upstream(destination_name="DB", local_bind_port=1),))
+    (needs,) = found(store, service).upstreams
+    assert needs.target.identities == (service_uri(DOMAIN, "dc1", "db"),), "as its certificate says it"
+    assert len(needs.target.endpoints) == 3
 
 
 def test_an_upstream_of_another_datacenter_has_no_instances_here(store: Store) -> None:
