@@ -23,7 +23,7 @@ from lictor.agent.worker import Worker
 from lictor.model.clock import lease_clock
 from lictor.model.connect_ca import CARoot
 from lictor.model.errors import Forbidden, InvalidRequest, LictorError, NoLeader, Refused
-from lictor.model.spiffe import ServiceId, parse_spiffe_id, trust_domain
+from lictor.model.spiffe import LONGEST, ServiceId, parse_spiffe_id, trust_domain
 from lictor.server.connect_ca_requests import SignedLeaf
 from lictor.store.store import Answer
 
@@ -32,7 +32,7 @@ SIGNING = 30.0  # seconds that the servers have for one
 ROOTS_PATIENCE = 5.0  # seconds in which the roots must be known
 FORGETTING = 600.0  # seconds between two looks at what nobody asks for any more
 REMINDER = 3600.0  # seconds between two lines about the same trouble
-LONGEST_NAME = 512  # characters of a service's name
+NO_DOMAIN = trust_domain("0" * 36)  # as long as any
 
 ROOTS = ""  # under which those wait who wait for other roots: no service has this name
 TOO_MUCH = 429  # the status of what may be asked again later
@@ -213,8 +213,8 @@ class Leaves:
         """Raise what the servers would say of a name that no certificate can have."""
         if not service:
             raise Refused("URI must be either service or agent")
-        if len(service) > LONGEST_NAME:
-            raise InvalidRequest(f"the service's name has more than {LONGEST_NAME} characters")
+        if len(ServiceId(NO_DOMAIN, self._datacenter, service).uri) > LONGEST:
+            raise InvalidRequest(f"the service's name is too long: its SPIFFE id would have more than {LONGEST} bytes")
         if "/" in service:
             domain = trust_domain(self.roots[0].cluster) if self.roots else ""
             uri = f"spiffe://{domain}/ns/default/dc/{self._datacenter}/svc/{service}"
@@ -340,7 +340,7 @@ class Leaves:
             self.failed += 1
             self._refusals[service] = error
             self._book.refused(service, self._now())
-            log.error("no certificate is signed", service=service, error=str(error))
+            log.warn("no certificate is signed", service=service, error=str(error))
         except (LictorError, TimeoutError) as error:
             self.failed += 1
             self._unavailable(

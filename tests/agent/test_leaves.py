@@ -277,8 +277,11 @@ async def test_names_that_no_certificate_can_have_are_refused_in_consuls_words()
         await leaves.get("")
     with pytest.raises(Refused, match="SPIFFE ID is not in the expected format: spiffe://.*/svc/we/b"):
         await leaves.get("we/b")
-    with pytest.raises(InvalidRequest):
-        await leaves.get("x" * 600)
+    for name in ("x" * 2000, "\U0001f600" * 200):
+        with pytest.raises(InvalidRequest, match="more than 2048 bytes"):
+            await leaves.get(name)
+    assert (await leaves.get("x" * 1900)).service == "x" * 1900
+    assert "%F0%9F%98%80" in (await leaves.get("\U0001f600 \n")).uri
     await leaves.close()
 
 

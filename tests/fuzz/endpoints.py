@@ -184,6 +184,13 @@ BODIES: dict[tuple[str, str], tuple[Any, ...]] = {
         {"Provider": "consul", "Config": {"LeafCertTTL": "72h", "PrivateKeyBits": 256, "CSRMaxPerSecond": 50}},
         {"Provider": "consul", "Config": {"PrivateKey": "x", "RootCert": "x"}, "ModifyIndex": 1},
     ),
+    ("POST", "/v1/agent/connect/authorize"): (
+        {
+            "Target": "db",
+            "ClientCertURI": "spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/web",
+            "ClientCertSerial": "07",
+        },
+    ),
     ("PUT", "/v1/session/create"): (
         {
             "LockDelay": "15s",

@@ -54,6 +54,8 @@ WHOLE = (
     "/v1/connect/intentions/match?by=source&name=web",
     "/v1/agent/connect/connections",
     "/v1/connect/ca/roots",
+    "/v1/agent/connect/ca/roots",
+    "/v1/agent/connect/ca/leaf/web",
     "/v1/connect/ca/configuration",
 )
 # Words of Python's own errors, which no answer may hold.
