@@ -74,7 +74,7 @@ class _Policies:
             left_out = [rbac_pb2.Principal(not_id=self._source(source)) for source in others]
             principal = rbac_pb2.Principal(and_ids=rbac_pb2.Principal.Set(ids=[principal, *left_out]))
         layer = "layer7" if rule.permissions else "layer4"
-        name = f"lictor-intentions-{layer}-{'any' if rule.source == ANY_SOURCE else rule.source}"
+        name = f"lictor-intentions-{layer}-{rule.source}"  # each rule's own: no service is called `*`
         self._made.policies[name].CopyFrom(rbac_pb2.Policy(permissions=permissions, principals=[principal]))
 
     def _source(self, source: str) -> rbac_pb2.Principal:

@@ -57,6 +57,15 @@ def test_a_certificate_of_another_trust_domain_is_nobodys_source() -> None:
         assert not allows(rules, Call(stranger))
 
 
+@pytest.mark.parametrize("default_allow", [True, False])
+def test_a_service_that_is_called_any_is_one_like_others(default_allow: bool) -> None:
+    action = "deny" if default_allow else "allow"
+    snapshot = called(Rule("any", action), Rule("*", action), default_allow=default_allow)
+    for rules in (connection_rules(snapshot), request_rules(snapshot)):
+        for service in ("any", "other"):
+            assert allows(rules, Call(service_uri(DOMAIN, "dc1", service))) != default_allow
+
+
 def test_a_service_without_requests_takes_no_permission_for_leave() -> None:
     permission = Permission("allow", HTTPPermission(path_prefix="/"))
     for default_allow in (True, False):
