@@ -111,6 +111,7 @@ def _lock_delay(value: Any) -> int:
         except ValueError as error:
             raise InvalidRequest(f"Request decode failed: {error}") from None
     elif isinstance(value, int | float) and not isinstance(value, bool):
+        value = min(max(value, 0), round(LOCK_DELAY_LIMIT * 1e9))
         seconds = float(value) if value < 1000 * 1000 else value / 1e9
     elif value is not None:
         raise InvalidRequest("Request decode failed: LockDelay must be a duration or a number")

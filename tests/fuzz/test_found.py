@@ -35,6 +35,15 @@ async def test_an_index_of_thousands_of_digits_is_an_invalid_index(door: Door) -
     assert (status, body) == (400, b"Invalid index")
 
 
+@pytest.mark.parametrize("delay", [HUGE, -HUGE])
+async def test_a_lock_delay_of_hundreds_of_digits_is_held_within_bounds(door: Door, delay: int) -> None:
+    body = b'{"LockDelay": %b, "NodeChecks": []}' % str(delay).encode()
+    status, answer = await door.put("/v1/session/create", body)
+    assert status == 200, answer
+    (session,) = await door.json(f"/v1/session/info/{json.loads(answer)['ID']}")
+    assert 0 <= session["LockDelay"] <= 10**18
+
+
 async def test_a_name_cannot_end_the_header_it_is_told_in(door: Door) -> None:
     for path in ("/v1/agent/health/service/id/", "/v1/agent/health/service/name/"):
         _, headers, _ = await door.get(path + "x%0d%0aX-Evil:%20yes%0d%0a%0d%0abody")
