@@ -318,6 +318,8 @@ class Faults:
         """A server loses its disk, and comes back as another one."""
         async with self._changing:
             host = self.chance.choice(self.cluster.hosts)
+            if not self._spare(host):  # one that lost its disk before may not be back
+                return
             if self.chance.random() < 0.5 and not await self._change(ServerChange.REMOVE, host):
                 return
             if not self._spare(host):
