@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 FOLDER = "proxies"
 LOG_MOST = 8 * 1024 * 1024  # bytes of a proxy's output before it begins anew; the former ones are kept once
 LOG_LOOK = 60.0  # seconds between looks at how much there is
+NAME_MOST, NAME_KEPT = 200, 180  # characters of a file's name, and how many of a longer one are kept
 SAID_MOST = 4096  # bytes at the end of a proxy's output in which its last words are looked for
 DRAIN = 20.0  # seconds that the connections of an Envoy have to end
 STOP_PATIENCE = 40.0  # seconds that `close` waits for the proxies' ends
@@ -382,7 +383,10 @@ class Launcher:
 
     def _file(self, name: str, ending: str) -> Path:
         assert self._folder is not None, "there is a folder once a program has been started"
-        return self._folder / (quote(name, safe="")[:200] + ending)
+        quoted = quote(name, safe="")
+        if len(quoted) > NAME_MOST:
+            quoted = f"{quoted[:NAME_KEPT]}-{_short(name, '')}"
+        return self._folder / (quoted + ending)
 
     @property
     def _sockets(self) -> Path:
@@ -397,8 +401,11 @@ class Launcher:
         return self._file(name, ".log")
 
     def _forget(self, name: str) -> None:
-        with contextlib.suppress(OSError):
-            self._record(name).unlink(missing_ok=True)
+        """A program is not wanted any more: nothing is left of it on disk."""
+        output = self.output(name)
+        for path in (self._record(name), output, _former_output(output), self._sockets / _short(name, ".admin")):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def _find(self, path: Path) -> None:
         """Take charge of what a record is about, if it still runs."""
@@ -411,7 +418,7 @@ class Launcher:
         run.version, run.address = record.version, record.address
         try:
             self._watch(run, record.process, None)
-        except OSError:
+        except (OSError, OverflowError):
             path.unlink(missing_ok=True)
             return
         if path != self._record(record.program.name) and run.watched is not None:
@@ -466,13 +473,18 @@ def _short(name: str, ending: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16] + ending
 
 
+def _former_output(file: Path) -> Path:
+    """Where the output is that came before what is in a file."""
+    return file.with_suffix(".log.1")
+
+
 def _turn_over(files: list[Path]) -> None:
     """Have files that have grown too much begin anew. Programs add to them at their ends, wherever those are."""
     for file in files:
         with contextlib.suppress(OSError):
             if file.stat().st_size > LOG_MOST:
-                shutil.copyfile(file, file.with_suffix(".log.1"))
-                os.chmod(file.with_suffix(".log.1"), 0o600)
+                shutil.copyfile(file, _former_output(file))
+                os.chmod(_former_output(file), 0o600)
                 os.truncate(file, 0)
 
 

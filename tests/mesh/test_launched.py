@@ -226,3 +226,21 @@ def test_an_agent_that_launches_nothing_says_so(tmp_path: Path) -> None:
         assert (status, b"Proxy.Launch must be one of" in body) == (400, True), body
     finally:
         agent.close()
+
+
+def test_long_ids_are_told_apart_and_nothing_is_left_of_what_is_gone(tmp_path: Path, echo: Echo) -> None:
+    folder = tmp_path / "data" / "proxies"
+    folder.mkdir(parents=True)
+    nobody = {"process": {"pid": 1 << 40, "began": 1}, "version": "0", "address": ""}
+    program = {"name": "lost", "kind": "builtin", "arguments": [], "proxies": []}
+    (folder / "lost.json").write_text(json.dumps({**nobody, "program": program}))
+    with agent_in(tmp_path, "-hcl=connect { launch { one_process = false } }") as agent:
+        names = ["y" * 230 + last for last in "ab"]
+        for name in names:
+            register(agent, name, echo.port, "builtin")
+        eventually(lambda: all(pid_of(agent, name) for name in names), "both have a process")
+        eventually(lambda: len(records(agent)) == 2, "each has a record of its own")
+        for name in names:
+            agent.put(f"/v1/agent/service/deregister/{name}")
+        eventually(lambda: list(folder.iterdir()) == [folder / "run"], "their records and output are gone")
+        eventually(lambda: list((folder / "run").iterdir()) == [], "and so are their sockets")

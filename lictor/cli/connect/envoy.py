@@ -11,7 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from lictor.cli import api
 from lictor.cli.command import CommandError, Io, read_file
@@ -200,7 +199,7 @@ def _proxy(options: FlagSet, client: api.Client) -> Any:
     """The proxy's registration."""
     proxy_id = options["proxy-id"] or _sidecar_of(options["sidecar-for"], client)
     with api.failing(f"Failed to find the proxy {proxy_id}"):
-        return json.loads(client.get(f"/v1/agent/service/{quote(proxy_id, safe='')}").body)
+        return json.loads(client.get(f"/v1/agent/service/{proxy_id}").body)
 
 
 def _sidecar_of(service: str, client: api.Client) -> str:
