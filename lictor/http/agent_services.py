@@ -15,7 +15,7 @@ from lictor.model.errors import InvalidRequest
 from lictor.model.goflags import read_bool
 from lictor.model.service import ConnectProxyConfig, NodeService, ServiceAddress, ServiceConnect, Weights
 from lictor.model.service_definition import decode_service
-from lictor.model.service_rules import service_registration_problem
+from lictor.model.service_rules import service_registration_problem, sidecar_problem
 from lictor.store.store import View
 
 family = Family()
@@ -161,7 +161,7 @@ def content_hash(shown: AgentService) -> str:
 async def register(api: Api, request: Request) -> Any:
     """Register a service with its checks and its sidecar."""
     definition = decode_service(read_json(request))
-    problem = service_registration_problem(definition)
+    problem = service_registration_problem(definition) or sidecar_problem(definition)
     if problem is not None:
         raise InvalidRequest(problem)
     request.require("service", definition.name, WRITE)

@@ -106,6 +106,18 @@ def service_registration_problem(service: ServiceDefinition) -> str | None:
     return None
 
 
+def sidecar_problem(service: ServiceDefinition) -> str | None:
+    """What the API answers, with status 400, to a sidecar whose proxy could not do what it is asked for. An agent's
+    files are not judged by it: the reference starts with such ones.
+    """
+    sidecar = service.connect.sidecar_service if service.connect else None
+    if sidecar is None or sidecar.proxy is None or (sidecar.kind or CONNECT_PROXY) != CONNECT_PROXY:
+        return None
+    problems = [problem for upstream in sidecar.proxy.upstreams if (problem := upstream_problem(upstream))]
+    problems += _expose_problems(sidecar.proxy)
+    return f"Invalid SidecarService: {multierror(problems)}" if problems else None
+
+
 def multierror(problems: list[str]) -> str:
     """Several problems in the layout that the API answers with."""
     count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"

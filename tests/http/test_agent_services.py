@@ -76,6 +76,24 @@ async def test_a_sidecar_comes_and_goes_with_its_service(door: Door) -> None:
     assert set(await door.json("/v1/agent/services")) == {"api", "api-sidecar-proxy"}
 
 
+@pytest.mark.parametrize(
+    ("proxy", "text"),
+    [
+        ({"Upstreams": [{"DestinationName": "db"}]}, "upstream local bind port or local socket path must be defined"),
+        ({"Upstreams": [{"LocalBindPort": 9191}]}, "upstream destination name cannot be empty"),
+        ({"Expose": {"Paths": [{"ListenerPort": 9191}]}}, "expose.paths: empty path exposed"),
+    ],
+)
+async def test_a_sidecar_that_could_not_do_what_it_is_asked_for_is_refused(
+    door: Door, proxy: dict[str, Any], text: str
+) -> None:
+    definition = {"Name": "web", "Port": 80, "Connect": {"SidecarService": {"Proxy": proxy}}}
+    status, body = await door.put("/v1/agent/service/register", definition)
+    assert status == 400
+    assert body.decode().startswith(f"Invalid SidecarService: 1 error occurred:\n\t* {text}")
+    assert not await door.json("/v1/agent/services")
+
+
 async def test_sidecars_registered_at_the_same_time_get_ports_of_their_own(door: Door) -> None:
     names = [f"s{n}" for n in range(20)]
     await asyncio.gather(
