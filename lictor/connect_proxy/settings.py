@@ -229,8 +229,6 @@ def _inbound(service: ProxyService, config: _Config, problems: Problems) -> Inbo
             target = Address(*split_host_port(written, block.local_service_port))
         except ValueError as error:
             problems.add(f"proxy.config: local_service_address: {error}")
-    if not target.port and not target.path:
-        return None
     return InboundSettings(
         bind=Address(config.text("bind_address", "") or service.address or "0.0.0.0", port),
         target=target,

@@ -140,6 +140,14 @@ def test_a_service_behind_a_socket() -> None:
     assert found.inbound.target == Address(path="/run/web.sock")
 
 
+def test_a_service_without_a_port_has_a_listener_all_the_same() -> None:
+    """Its sidecar's check looks whether there is one."""
+    found, problems = settings({"LocalServicePort": 0})
+    assert not problems
+    assert found.inbound is not None
+    assert found.inbound.bind == Address("0.0.0.0", 21000)
+
+
 def test_upstreams_that_are_no_listeners_are_left_out() -> None:
     found, problems = settings(
         {
