@@ -149,6 +149,8 @@ class Inbound(Passage):
             end.abort()
             return
         if end is not self.secure:
+            # A task that is cancelled now would have the loop close the connection without a word to its end.
+            self.task = None
             self._reached()
             return
         host = self.host

@@ -188,6 +188,12 @@ class Outbound(Passage):
             trouble = "it does not answer in time"
         except OSError as error:
             trouble = error.strerror or str(error)
+        except asyncio.CancelledError:
+            # Where the connection had just been made, the loop closes it without a word to its end.
+            end.abort()
+            end.transport = None
+            self._look_closed()
+            raise
         finally:
             self._shaking = None
         if not trouble:
