@@ -126,8 +126,9 @@ class LiveConnections:
     def flows(self, question: Question, now: float) -> list[Flow]:
         """The connections that are asked for, the most first. Callers whose id is no service's are passed over."""
         counts: dict[tuple[str, str, str, str], int] = {}
+        wanted = question.destination.lower()
         for one in self.reports(now).values():
-            if question.destination not in (ANY, one.destination):
+            if wanted not in (ANY, one.destination.lower()):
                 continue
             for caller, count in one.callers:
                 if question.source not in (ANY, caller.service):

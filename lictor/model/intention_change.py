@@ -48,10 +48,10 @@ def changed(intentions: Sequence[Intention], source: str, destination: str, chan
 
 
 def between(intention: Intention, source: str, destination: str) -> bool:
-    """Whether an intention has just these ends."""
+    """Whether an intention has just these ends; the destination is a service's name, in whatever case."""
     if intention.source_peer or intention.source_sameness_group:
         return False
-    return intention.source_name == source and intention.destination_name == destination
+    return intention.source_name == source and intention.destination_name.lower() == destination.lower()
 
 
 def command(source: str, destination: str, change: Change, *, exists: bool) -> str:

@@ -45,6 +45,7 @@ def answer(made: LiveConnections, question: Question, room: int = ROOM) -> Told:
 def test_the_question_chooses() -> None:
     made = connections(db={uri("web"): 3, uri("api"): 5}, cache={uri("web"): 2})
     assert answer(made, Question("db", "web")) == Told((Flow("db", "web", 3),))
+    assert answer(made, Question("dB", "web")) == Told((Flow("db", "web", 3),)), "intentions hold for it too"
     assert answer(made, Question("db", "*")) == Told((Flow("db", "api", 5), Flow("db", "web", 3)))
     assert answer(made, Question("*", "web")) == Told((Flow("db", "web", 3), Flow("cache", "web", 2)))
     assert answer(made, Question("other", "*")) == Told(())

@@ -54,6 +54,13 @@ def test_what_a_change_makes_of_it(source: str, destination: str, change: Change
     assert there == (change is not Change.DELETE)
 
 
+def test_a_destination_is_the_service_however_it_is_spelt() -> None:
+    after = changed(RULES, "web", "DB", Change.DENY)
+    assert len(after) == len(RULES)
+    assert not decide(after, WEB, DefaultPolicy(True)).allowed
+    assert intention("web", "db", "allow") not in changed(RULES, "web", "dB", Change.DELETE)
+
+
 def test_intentions_of_other_clusters_callers_stay() -> None:
     of_a_peer = Intention(source_name="web", destination_name="db", action="allow", source_peer="far", precedence=9)
     assert of_a_peer in changed([of_a_peer, *RULES], "web", "db", Change.DELETE)
