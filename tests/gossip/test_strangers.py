@@ -29,7 +29,8 @@ OURS, THEIRS = bytes(range(32)), bytes(32)
 ENCRYPTED = f"-encrypt={base64.b64encode(OURS).decode()}"
 FLAGS = ("-hcl", f"gossip_lan {{ {QUICK} }}", "-hcl", 'log_level = "warn"')
 PACKETS, STREAMS = 2000, 200
-GROWTH = 4 << 20  # bytes that an agent may have more after as much again, a fifth of what it was sent
+GROWTH = 2 << 20  # bytes: an agent that keeps a tenth of what it is sent grows by more each time
+WAVES = 8  # attacks at most, until one of them does not make it grow: the first ones find it small
 IPV4 = 0x0800  # ETH_P_IP
 UDP = 17
 LONGEST = 65_507  # bytes of a datagram
