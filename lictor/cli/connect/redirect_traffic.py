@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pwd
 import shutil
 import subprocess
 from typing import Any
@@ -82,6 +83,7 @@ def run(args: list[str], io: Io) -> int:
     if options["print"]:
         io.out(script.rstrip() if tool == NFT else _shown(calls))
         return 0
+    _check_users(wanted)
     if tool == NFT:
         _call([NFT, "-f", "-"], options["netns"], script)
         return 0
@@ -90,6 +92,15 @@ def run(args: list[str], io: Io) -> int:
     for call in calls:
         _call([IPTABLES, *call], options["netns"])
     return 0
+
+
+def _check_users(wanted: Redirection) -> None:
+    for user in (wanted.proxy_user, *wanted.exclude_users):
+        if not user.isdigit():
+            try:
+                pwd.getpwnam(user)
+            except KeyError:
+                raise CommandError(f"This machine has no user {user}", "Make it, or give a user's number.") from None
 
 
 def _tool(named: str, printed: bool) -> str:

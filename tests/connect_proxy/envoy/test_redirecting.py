@@ -10,9 +10,12 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 
 import pytest
 
+from lictor.cli.command import CommandError, Io
+from lictor.cli.connect.redirect_traffic import run
 from lictor.connect_proxy.envoy.redirecting import BadRule, Redirection, iptables_rules, iptables_undo, nft_rules
 from tests.cluster.network import PROGRAMS, Namespace
 from tests.connect_proxy.envoy.mesh import ENVIRONMENT, ROOT
@@ -90,6 +93,13 @@ def test_what_no_rule_can_be_made_of_is_refused(fields: dict[str, object]) -> No
     for rules in (nft_rules, iptables_rules):
         with pytest.raises(BadRule):
             rules(wanted)
+
+
+def test_users_that_this_machine_does_not_have_are_named() -> None:
+    io = Io(BytesIO(), BytesIO(), BytesIO(), {})
+    for users in (("-proxy-uid=no.such.user",), ("-proxy-uid=root", "-exclude-uid=no.such.user")):
+        with pytest.raises(CommandError, match=r"no user no\.such\.user"):
+            run(["-tool=nft", "-proxy-inbound-port=21000", *users], io)
 
 
 # -- in a network of the tests' own -----------------------------------------------------------------------------------
