@@ -9,6 +9,7 @@ import msgspec
 
 from lictor.connect_proxy.certificates import Peer
 from lictor.model.intention import DefaultPolicy, Intention, Verdict, decide, in_order
+from lictor.model.spiffe import NAMESPACE
 
 REMEMBERED = 4096  # decisions
 
@@ -63,6 +64,9 @@ class Authorizer:
     def _rule(self, peer: Peer) -> Ruling:
         if peer.service.domain != self._domain:
             return Ruling(False, f"Identity from an external trust domain: {peer.service.domain}")
+        if peer.service.namespace != NAMESPACE or peer.service.partition:
+            # No intention is about it: that for all sources would pass it over.
+            return Ruling(False, "Identity of a namespace or partition that is not here")
         if self._intentions is None:
             return Ruling(False, "The intentions are not known yet")
         decision = decide(self._intentions, peer.service, self._default)

@@ -54,6 +54,19 @@ def test_another_trust_domain_is_never_allowed() -> None:
     assert "external trust domain" in ruling.reason
 
 
+@pytest.mark.parametrize(("namespace", "partition"), [("other", ""), ("*", ""), ("default", "p")])
+def test_a_namespace_or_partition_of_elsewhere_does_not_get_round_what_holds_for_all(
+    namespace: str, partition: str
+) -> None:
+    authorizer = Authorizer()
+    authorizer.trust(DOMAIN)
+    authorizer.update([intention("*", "deny")], True)
+    service = ServiceId(DOMAIN, "dc1", "client", namespace, partition)
+    ruling = authorizer.rule(Peer(service.uri, service, 1e12))
+    assert not ruling.allowed
+    assert "namespace or partition" in ruling.reason
+
+
 def test_an_intention_about_requests_is_refused_with_its_reason() -> None:
     authorizer = Authorizer()
     authorizer.trust(DOMAIN)

@@ -69,7 +69,9 @@ class _Policies:
     def add(self, rule: Rule, permissions: Sequence[rbac_pb2.Permission]) -> None:
         """What is allowed, or denied, to a rule's source."""
         others = [other.source for other in self.rules if other.source != ANY_SOURCE]
-        principal = self._source(rule.source)
+        everybody = rule.source == ANY_SOURCE and self._made.action == rbac_pb2.RBAC.Action.DENY
+        # What is allowed to any service is for services alone; what is denied to any, for agents and all others too.
+        principal = rbac_pb2.Principal(any=True) if everybody else self._source(rule.source)
         if rule.source == ANY_SOURCE and others:
             left_out = [rbac_pb2.Principal(not_id=self._source(source)) for source in others]
             principal = rbac_pb2.Principal(and_ids=rbac_pb2.Principal.Set(ids=[principal, *left_out]))

@@ -58,6 +58,15 @@ def test_a_certificate_of_another_trust_domain_is_nobodys_source() -> None:
 
 
 @pytest.mark.parametrize("default_allow", [True, False])
+def test_who_is_no_service_of_here_is_not_let_in_where_all_are_kept_out(default_allow: bool) -> None:
+    snapshot = called(Rule("api", "allow"), Rule("*", "deny"), default_allow=default_allow)
+    for path in ("/agent/client/dc/dc1/id/n1", "/ns/other/dc/dc1/svc/api", "/ap/p/ns/default/dc/dc1/svc/api", ""):
+        for rules in (connection_rules(snapshot), request_rules(snapshot)):
+            assert not allows(rules, Call(f"spiffe://{DOMAIN}{path}"))
+            assert allows(rules, Call(API))
+
+
+@pytest.mark.parametrize("default_allow", [True, False])
 def test_a_service_that_is_called_any_is_one_like_others(default_allow: bool) -> None:
     action = "deny" if default_allow else "allow"
     snapshot = called(Rule("any", action), Rule("*", action), default_allow=default_allow)
