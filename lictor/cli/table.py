@@ -11,9 +11,10 @@ GAP = "  "
 def columns(rows: Iterable[Sequence[str]], gap: str = GAP) -> str:
     """Rows of cells as lines, each column as wide as its widest cell, with a gap between columns.
 
-    A row's last cell is not padded; rows may differ in length, and only the cells that exist are printed.
+    A row's last cell is not padded; rows may differ in length, and only the cells that exist are printed. What would
+    steer the terminal, for whoever gives a name, is shown as `\\x1b`.
     """
-    table = [[cell.strip() for cell in row] for row in rows]
+    table = [[_shown(cell.strip()) for cell in row] for row in rows]
     widths: list[int] = []
     for row in table:
         for column, cell in enumerate(row):
@@ -21,6 +22,12 @@ def columns(rows: Iterable[Sequence[str]], gap: str = GAP) -> str:
                 widths.append(0)
             widths[column] = max(widths[column], width(cell))
     return "\n".join(gap.join(_padded(row, widths)) for row in table)
+
+
+def _shown(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(repr(char)[1:-1] if unicodedata.category(char) == "Cc" else char for char in text)
 
 
 def _padded(row: list[str], widths: list[int]) -> Iterable[str]:

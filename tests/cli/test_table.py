@@ -19,3 +19,7 @@ def test_wide_characters_count_two_and_combining_marks_none() -> None:
 
 def test_nothing_is_nothing() -> None:
     assert columns([]) == ""
+
+
+def test_names_do_not_steer_the_terminal() -> None:
+    assert columns([["a\x1b[31m\x9bb", "c\nd"], ["e", "f"]]) == "a\\x1b[31m\\x9bb  c\\nd\ne               f"

@@ -7,7 +7,6 @@ import pwd
 import shutil
 import subprocess
 from typing import Any
-from urllib.parse import quote
 
 from lictor.cli import api
 from lictor.cli.command import CommandError, Io
@@ -166,7 +165,7 @@ def _ports(texts: list[str]) -> list[int]:
 def _proxy(options: FlagSet, io: Io) -> Any:
     client = api.connect(options, io)
     with api.failing(f"Failed to find the proxy {options['proxy-id']}"):
-        return json.loads(client.get(f"/v1/agent/service/{quote(options['proxy-id'], safe='')}").body)
+        return json.loads(client.get(f"/v1/agent/service/{options['proxy-id']}").body)
 
 
 def _registered(proxy: Any) -> tuple[int, list[int]]:
