@@ -28,6 +28,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0  # seconds between tries
 UNWATCHED_PAUSE = 10.0  # seconds between looks at what cannot be waited for
 NO_NEWS_PAUSE = 0.05  # seconds after an answer that says nothing new: an agent may not make this a busy loop
 CONNECT_TIMEOUT = 5.0
+NO_HASH = "0"  # that of nothing: asked with it, an agent answers at once and tells the real one
 DEFAULT_POLICY = "x-lictor-default-intention-policy"
 
 Changed = Callable[[], None]
@@ -43,10 +44,11 @@ class Intentions(msgspec.Struct, frozen=True):
 class Watch(Generic[T]):
     """The newest answer to a query. `value` is None until there is one; `gone`: the agent has no such thing now."""
 
-    def __init__(self, path: str, decode: Callable[[Reply], T], *, blocks: bool) -> None:
+    def __init__(self, path: str, decode: Callable[[Reply], T], *, blocks: bool, hashed: bool) -> None:
         self.path = path
         self.decode = decode
         self.blocks = blocks
+        self.begin = {"hash": NO_HASH} if hashed else {}
         self.value: T | None = None
         self.gone = False
         self.error = ""
@@ -122,8 +124,10 @@ class Source:
         return self._hold(holder, changed, f"/v1/agent/service/{quote(proxy_id, safe='')}", reads(ProxyService))
 
     def services(self, holder: object, changed: Changed) -> Watch[dict[str, ProxyService]]:
-        """Every service of the agent, by id."""
-        return self._hold(holder, changed, "/v1/agent/services", reads(dict[str, ProxyService]))
+        """Every service of the agent, by id. Another agent than Lictor's knows no hash of them and is asked now and
+        then.
+        """
+        return self._hold(holder, changed, "/v1/agent/services", reads(dict[str, ProxyService]), hashed=True)
 
     def release(self, watch: Watch[Any], holder: object) -> None:
         """Follow it no more for a holder; nobody holds it: end its query."""
@@ -140,30 +144,37 @@ class Source:
     # -- following -------------------------------------------------------------------------------------------------
 
     def _hold(
-        self, holder: object, changed: Changed, path: str, decode: Callable[[Reply], T], *, blocks: bool = True
+        self,
+        holder: object,
+        changed: Changed,
+        path: str,
+        decode: Callable[[Reply], T],
+        *,
+        blocks: bool = True,
+        hashed: bool = False,
     ) -> Watch[T]:
         watch = self._watches.get(path)
         if watch is None:
-            watch = self._watches[path] = Watch(path, decode, blocks=blocks)
+            watch = self._watches[path] = Watch(path, decode, blocks=blocks, hashed=hashed)
             watch.task = asyncio.get_running_loop().create_task(self._follow(watch))
         watch.holders[holder] = changed
         return watch
 
     async def _follow(self, watch: Watch[Any]) -> None:
-        position: dict[str, str] = {}
+        position = dict(watch.begin)
         failures = 0
         while True:
             try:
                 reply = await self._ask(watch.path, position)
                 if reply.status == 404:
                     pause = self._without(watch)
-                    position, failures = {}, 0
+                    position, failures = dict(watch.begin), 0
                 else:
                     pause = self._take(watch, reply, position)
                     failures = 0
             except (ClientError, msgspec.MsgspecError, UnicodeDecodeError, _Refused) as error:
                 # The next agent that answers may have begun to count anew.
-                position = {}
+                position = dict(watch.begin)
                 failures += 1
                 pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures - 1, 10)) * (1 - self._chance.random() / 4)
                 if str(error) != watch.error:

@@ -9,13 +9,16 @@ from lictor.http.api import Api
 from lictor.http.request import Request
 from lictor.http.routes import Family
 from lictor.model.authorizer import READ
+from lictor.model.check import aggregate
 from lictor.model.service import CONNECT_PROXY
 
 family = Family()
 
 
 class Sidecar(msgspec.Struct, frozen=True, rename="pascal"):
-    """A sidecar, and the process that serves it where this agent starts it; null where somebody else does."""
+    """A sidecar, the status of its checks together, and the process that serves it where this agent starts it; null
+    where somebody else does.
+    """
 
     id: str = msgspec.field(name="ID")
     service: str
@@ -23,6 +26,7 @@ class Sidecar(msgspec.Struct, frozen=True, rename="pascal"):
     port: int
     launch: str
     upstreams: int
+    status: str
     process: ProcessState | None
 
 
@@ -40,6 +44,7 @@ async def proxies(api: Api, request: Request) -> Any:
             port=service.port,
             launch=service.proxy.launch,
             upstreams=len(service.proxy.upstreams),
+            status=aggregate(agent.local.checks_of(service.id)),
             process=processes.get(service.id),
         )
         for service in sorted(agent.local.services.values(), key=lambda one: one.id)

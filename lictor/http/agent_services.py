@@ -116,18 +116,21 @@ def shown_service(service: NodeService, datacenter: str) -> AgentService:
 
 @family.read_local("/v1/agent/services")
 def services(api: Api, request: Request) -> ReadFunction:
-    """Every service by id."""
+    """Every service by id. Who gives a `hash`, which is Lictor's own addition, is told that of them all, and waits to
+    see it changed.
+    """
     accept = request.filter(FilteredService)
     local, datacenter = api.agent.local, api.agent.datacenter
 
     def read(view: View) -> Any:
         view.saw("agent", "services")
-        return {
+        shown = {
             service_id: shown_service(row, datacenter)
             for service_id, row in sorted(local.services.items())
             if request.authorizer.allows("service", row.service, READ)
             and (accept is None or accept(_filtered(row, datacenter)))
         }
+        return Hashed(shown, content_hash(shown)) if request.has("hash") else shown
 
     return read
 
@@ -151,7 +154,7 @@ def service(api: Api, request: Request) -> ReadFunction:
     return read
 
 
-def content_hash(shown: AgentService) -> str:
+def content_hash(shown: AgentService | dict[str, AgentService]) -> str:
     """Sixteen hexadecimal digits that change with a service's content."""
     encoded = msgspec.json.encode(shown, order="sorted")
     return hashlib.blake2b(encoded, digest_size=8).hexdigest()

@@ -211,3 +211,16 @@ async def test_a_namespace_is_refused_rather_than_dropped(door: Door, path: str)
     assert status == 400
     assert b"Namespaces are a Consul Enterprise feature" in told
     assert (await door.put(path, {**body, "Namespace": "default"}))[0] == 200
+
+
+async def test_a_change_of_the_services_can_be_waited_for(door: Door) -> None:
+    await ok(door, "/v1/agent/service/register", {"Name": "a"})
+    _, headers, _ = await door.get("/v1/agent/services")
+    assert "x-consul-contenthash" not in headers, "nobody has asked"
+    _, headers, _ = await door.get("/v1/agent/services?hash=0")
+    content = headers["x-consul-contenthash"]
+    waiting = asyncio.create_task(door.get(f"/v1/agent/services?hash={content}&wait=60s"))
+    await ok(door, "/v1/agent/service/register", {"Name": "b"})
+    _, headers, body = await waiting
+    assert set(json.loads(body)) == {"a", "b"}
+    assert headers["x-consul-contenthash"] != content

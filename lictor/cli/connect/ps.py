@@ -16,7 +16,8 @@ Usage: lictor connect ps [options]
 
   Prints the sidecars that are registered with an agent. Those that the agent
   has started itself are shown with their process; a sidecar whose proxy
-  somebody else is to start has none.
+  somebody else is to start has none. Health is that of the sidecar's own
+  checks: a proxy that runs and does not listen is critical.
 
       $ lictor connect ps
 
@@ -51,7 +52,7 @@ def run(args: list[str], io: Io) -> int:
 
 def table(sidecars: list[dict[str, Any]], *, detailed: bool) -> list[list[str]]:
     """One row a sidecar, under a heading."""
-    rows = [["ID", "Service", "Address", "Upstreams", "Proxy", "State", "PID", "For", "Restarts", "Memory"]]
+    rows = [["ID", "Service", "Address", "Upstreams", "Health", "Proxy", "State", "PID", "For", "Restarts", "Memory"]]
     if detailed:
         rows[0] += ["Output", "Last ended"]
     for sidecar in sidecars:
@@ -62,6 +63,7 @@ def table(sidecars: list[dict[str, Any]], *, detailed: bool) -> list[list[str]]:
             sidecar["Service"],
             f"[{host}]:{sidecar['Port']}" if ":" in host else f"{host}:{sidecar['Port']}",
             str(sidecar["Upstreams"]),
+            sidecar["Status"],
             process.get("Kind", NONE),
             process.get("State", "not launched here"),
             str(process.get("PID") or NONE),
