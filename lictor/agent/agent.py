@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import random
 import secrets
-import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
@@ -18,34 +17,33 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lictor.agent import authority_metrics, instruments
 from lictor.agent.anti_entropy import AntiEntropy
-from lictor.agent.checks.alias import NodeHealth
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.coordinate_reports import CoordinateReports
 from lictor.agent.data_lock import DataLock
 from lictor.agent.events import WIRE_NAME, EventLog, check_event, concerns, from_wire, wire_payload
-from lictor.agent.following import Woken, follow
+from lictor.agent.first_state import first_authority, first_autopilot, first_entries
+from lictor.agent.following import follow
 from lictor.agent.forwarding import block
 from lictor.agent.gossip_metrics import GossipMetrics
+from lictor.agent.instruments import metrics_of
 from lictor.agent.leaves import Leaves
 from lictor.agent.leaves_files import LeafFiles
 from lictor.agent.live_connections import QUERY as LIVE_CONNECTIONS
 from lictor.agent.live_connections import LiveConnections
 from lictor.agent.local import LocalState
 from lictor.agent.logs import LogSystem, logger
-from lictor.agent.metrics import Metrics, PrefixFilter, Telemetry, from_config
+from lictor.agent.metrics import Metrics, PrefixFilter
 from lictor.agent.metrics_sinks import MetricsSinks
+from lictor.agent.node_views import NodeViews
 from lictor.agent.persistence import AgentFiles
 from lictor.agent.pool_tags import SERVER, pool_tags
 from lictor.agent.pools import Pools
-from lictor.agent.registry import Registry, aliased
+from lictor.agent.registry import Registry
 from lictor.agent.remote_exec import EVENT as REMOTE_EXEC
 from lictor.agent.signing import sign_leaf
-from lictor.ca.configuration import BUILTIN
 from lictor.model.authorizer import ALLOW_ALL, Authorizer
-from lictor.model.command import Command, ConfigWrite, CoordinateUpdate, Numbered, Restore, RestorePart
-from lictor.model.config_entry import UndecodableConfigEntry, decode_entry, entry_json
+from lictor.model.command import Command, CoordinateUpdate, Numbered, Restore, RestorePart
 from lictor.model.coordinate_entry import CoordinateEntry
-from lictor.model.duration import format_duration
 from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotFound, Refused
 from lictor.model.host_port import join_host_port, split_host_port
 from lictor.model.member import ALIVE, LEFT, Member
@@ -55,15 +53,12 @@ from lictor.model.user_event import UserEvent
 from lictor.model.version import API_VERSION
 from lictor.raft.consensus import Consensus, Machine, ServerRecord
 from lictor.raft.single import SingleVoter
-from lictor.server.autopilot_config import AutopilotConfig
-from lictor.server.connect_ca_settings import CASettings
 from lictor.server.hello import Hello
 from lictor.server.leadership import Leadership
 from lictor.server.members import as_member
 from lictor.server.server import Server
-from lictor.store.reads import catalog, connect_ca, health
+from lictor.store.reads import connect_ca
 from lictor.store.store import Answer, Store, View
-from lictor.store.watch import Topic
 
 if TYPE_CHECKING:
     from lictor.agent.client import Client
@@ -125,7 +120,7 @@ class Agent:
         self.files = AgentFiles(folder)
         self.node_id = self.files.node_id(config.node_id.lower())
         self.store = Store()
-        self.metrics: Metrics = _metrics(config)
+        self.metrics: Metrics = metrics_of(config)
         self.local = LocalState(self.node, self.store.watches.fire)
         self.events = EventLog(self.store.watches.fire)
         self.connections = LiveConnections(lambda: self.local.services)
@@ -153,6 +148,7 @@ class Agent:
             self.sign_leaf,
             lambda: self.follow(connect_ca.roots),
         )
+        self._nodes = NodeViews(self.store, self.client)
         self.registry: Registry
         self.anti_entropy: AntiEntropy
         self.remote_exec: ExecHandler | None = None
@@ -400,7 +396,7 @@ class Agent:
         else:
             self.anti_entropy = AntiEntropy(self.local, self.store, self.node, self.apply)
         self.registry = Registry(
-            lambda: self.config, self.local, self.files, self._remote_health, self.anti_entropy.trigger
+            lambda: self.config, self.local, self.files, self._nodes.health, self.anti_entropy.trigger
         )
         self._closing.append(self.registry.close)
         if self.client is not None:
@@ -414,12 +410,12 @@ class Agent:
                 self.serving.network if self.serving is not None else None,
                 self.hello,
                 members_changed=self._servers_changed,
-                first_autopilot=self._first_autopilot(),
-                first_entries=self._first_entries(),
+                first_autopilot=first_autopilot(config),
+                first_entries=first_entries(config),
                 peer_removed=self.serving.formation.keep_out if self.serving is not None else None,
                 heartbeat=self.serving.heartbeat if self.serving is not None else 0.0,
                 agents=self.pools.agents,
-                authority=self._first_authority(),
+                authority=first_authority(config),
                 datacenter=self.datacenter,
                 authorizer=self.authorizer,
                 work=_elsewhere,
@@ -549,36 +545,6 @@ class Agent:
             self.anti_entropy.compare_soon()
         self._member = member
 
-    def _first_autopilot(self) -> AutopilotConfig:
-        """Autopilot's configuration in a new cluster."""
-        first = self.config.autopilot
-        return AutopilotConfig(
-            cleanup_dead_servers=first.cleanup_dead_servers,
-            last_contact_threshold=format_duration(first.last_contact_threshold),
-            max_trailing_logs=first.max_trailing_logs,
-            min_quorum=first.min_quorum,
-            server_stabilization_time=format_duration(first.server_stabilization_time),
-            redundancy_zone_tag=first.redundancy_zone_tag,
-            disable_upgrade_migration=first.disable_upgrade_migration,
-            upgrade_version_tag=first.upgrade_version_tag,
-        )
-
-    def _first_authority(self) -> CASettings:
-        """What the mesh's authority is in a new cluster."""
-        connect = self.config.connect
-        return CASettings(connect.enabled, connect.ca_provider or BUILTIN, dict(connect.ca_config))
-
-    def _first_entries(self) -> list[ConfigWrite]:
-        """The config entries of a new cluster. Raises `Refused`."""
-        found = []
-        for position, body in enumerate(self.config.config_entries.bootstrap):
-            try:
-                entry = decode_entry(body)
-            except (LictorError, UndecodableConfigEntry) as error:
-                raise Refused(f"config_entries.bootstrap[{position}]: {error}") from None
-            found.append(ConfigWrite("upsert-cas", entry.kind, entry.name, entry_json(entry), 0))
-        return found
-
     async def close(self) -> None:
         """End what was started, last first: checks and duties stop, what was accepted is written."""
         while self._closing:
@@ -688,36 +654,8 @@ class Agent:
     async def _hold_own(self) -> None:
         """Have the store hold what the catalog says of this node, as it is now. Raises `LictorError`."""
         if self.client is not None:
-            await self.client.hold(lambda: self._seen_of(self.node_name))
+            await self._nodes.hold(self.node_name)
             await self.client.confirm(False)
-
-    def _seen_of(self, node: str) -> tuple[Topic, ...]:
-        """All that what the catalog says of a node looks at."""
-        services, checks = self.store.read(catalog.node_services, node), self.store.read(health.checks_of_node, node)
-        return tuple({*services.seen, *checks.seen})
-
-    async def _remote_health(self, node: str, index: int, wait: float) -> NodeHealth:
-        """Another node's health from the catalog, once it has moved past `index` or `wait` seconds are over."""
-        end = asyncio.get_running_loop().time() + wait
-        if self.client is not None:
-            await self.client.hold(lambda: self._seen_of(node))
-        while True:
-            checks = self.store.read(health.checks_of_node, node)
-            services = self.store.read(catalog.node_service_list, node)
-            newest = max(checks.index, services.index)
-            left = end - asyncio.get_running_loop().time()
-            if newest > index or left <= 0:
-                return NodeHealth(
-                    newest, tuple(aliased(c) for c in checks.value), frozenset(s.id for s in services.value.services)
-                )
-            woken = Woken()
-            self.store.watches.add(woken, tuple({*checks.seen, *services.seen}))
-            try:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left):
-                        await woken.future
-            finally:
-                self.store.watches.discard(woken)
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -820,25 +758,6 @@ class Agent:
         if self.config.acl.enable_token_persistence:
             self.files.save_tokens(tokens)
         self._set_tokens = tokens
-
-
-def _metrics(config: RuntimeConfig) -> Metrics:
-    telemetry = config.telemetry
-    return from_config(
-        Telemetry(
-            metrics_prefix=telemetry.metrics_prefix,
-            prefix_filter=tuple(telemetry.prefix_filter),
-            filter_default=telemetry.filter_default,
-            prometheus_retention=telemetry.prometheus_retention_time,
-            disable_hostname=telemetry.disable_hostname,
-            statsd_address=telemetry.statsd_address,
-            dogstatsd_addr=telemetry.dogstatsd_addr,
-            dogstatsd_tags=tuple(telemetry.dogstatsd_tags),
-            statsite_address=telemetry.statsite_address,
-        ),
-        time.time(),
-        socket.gethostname(),
-    )
 
 
 async def _elsewhere(function: Callable[..., Any], *args: Any) -> Any:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import gc
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lictor.agent.leaves_book import EXPIRED
+from lictor.agent.metrics import Metrics, Telemetry, from_config
 from lictor.agent.metrics_runtime import publish_runtime
 from lictor.model.check import CRITICAL, PASSING, WARNING
 from lictor.model.command import (
@@ -34,8 +36,9 @@ from lictor.model.version import API_VERSION
 
 if TYPE_CHECKING:
     from lictor.agent.agent import Agent
+    from lictor.agent.config.keys import RuntimeConfig
     from lictor.agent.leaves import Leaves
-    from lictor.agent.metrics import Metrics, Sample
+    from lictor.agent.metrics import Sample
     from lictor.agent.replica import PartialReplica
 
 _NAMES: dict[type, str] = {
@@ -185,3 +188,23 @@ def _members_with(agent: Agent, role: str) -> Callable[[], float]:
 
 def _integer(text: str) -> float:
     return int(text) if text.isdigit() else 0
+
+
+def metrics_of(config: RuntimeConfig) -> Metrics:
+    """The metrics that a configuration describes."""
+    telemetry = config.telemetry
+    return from_config(
+        Telemetry(
+            metrics_prefix=telemetry.metrics_prefix,
+            prefix_filter=tuple(telemetry.prefix_filter),
+            filter_default=telemetry.filter_default,
+            prometheus_retention=telemetry.prometheus_retention_time,
+            disable_hostname=telemetry.disable_hostname,
+            statsd_address=telemetry.statsd_address,
+            dogstatsd_addr=telemetry.dogstatsd_addr,
+            dogstatsd_tags=tuple(telemetry.dogstatsd_tags),
+            statsite_address=telemetry.statsite_address,
+        ),
+        time.time(),
+        socket.gethostname(),
+    )
