@@ -134,6 +134,7 @@ class Agent:
         self.lookup_map: LookupMap | None = None  # none until programs can reach the agent
         self.launcher: Launcher | None = None  # likewise; none where the agent starts no proxies
         self.has_left = False
+        self._leaving = False
         self.pools = Pools(config, self.node_id, folder, self._give_up, GossipMetrics(self.metrics))
         self.pools.on_change = self._pool_changed
         if not config.server:
@@ -553,10 +554,18 @@ class Agent:
     async def leave(self) -> None:
         """Leave the cluster, and end once whoever asked has been answered."""
         log.info("leaving")
-        told = self.serving is not None and await self.serving.leave()
-        await self.pools.ready()
-        drain = self.config.performance.leave_drain_time if told else 0.0
-        await asyncio.gather(self.pools.leave(), asyncio.sleep(drain))
+        # What this agent has registered is about to go: it must not put it back.
+        self._leaving = True
+        await self.anti_entropy.close()
+        try:
+            told = self.serving is not None and await self.serving.leave()
+            await self.pools.ready()
+            drain = self.config.performance.leave_drain_time if told else 0.0
+            await asyncio.gather(self.pools.leave(), asyncio.sleep(drain))
+        except BaseException:
+            self._leaving = False
+            self.anti_entropy.start()
+            raise
         self.has_left = True
         if self.on_leave is not None:
             asyncio.get_running_loop().call_soon(self.on_leave)
@@ -641,7 +650,7 @@ class Agent:
         """Bring the catalog in line now, so that whoever has just written reads it; gives up after `SYNC_PATIENCE`,
         and anti-entropy goes on trying.
         """
-        if not self.local.pending():
+        if self._leaving or not self.local.pending():
             return
         try:
             async with asyncio.timeout(SYNC_PATIENCE):
