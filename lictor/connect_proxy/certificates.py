@@ -22,7 +22,8 @@ from lictor.model.spiffe import BadSpiffeId, ServiceId, parse_spiffe_id
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
 REMEMBERED = 1024  # certificates that were read
-SESSIONS = 512  # TLS sessions that a listener remembers; one takes 1 to 11 KB
+SESSIONS = 4096  # TLS sessions of resumed connections that are remembered; one takes about 1 KB
+FULL = 8  # how many of them one of a full handshake is worth: it has a certificate of its own
 URI = "URI"
 
 
@@ -46,6 +47,7 @@ class Identity:
         self.roots = roots
         self.trust_domain = roots.trust_domain.lower()
         self._server: ssl.SSLContext | None = None
+        self._remembered = 0
         self._client: ssl.SSLContext | None = None
 
     @property
@@ -57,12 +59,17 @@ class Identity:
             # Sessions are remembered here and a ticket is but their name: to read a ticket with a session in it, with
             # the peer's certificate, costs more than the rest of a handshake.
             self._server.options |= ssl.OP_NO_TICKET
+            self._remembered = 0
         return self._server
 
-    def forget_sessions(self) -> None:
-        """Begin with full handshakes again, if there are too many sessions: there is no other bound to their memory."""
-        if self._server is not None and self._server.session_stats()["number"] >= SESSIONS:
-            self._server = None
+    def accepted(self, tls: ssl.SSLObject) -> None:
+        """A handshake of a connection that was accepted is complete, and its session remembered. When there are too
+        many, all are forgotten, and full handshakes begin again: there is no other bound to their memory.
+        """
+        if tls.context is self._server:
+            self._remembered += 1 if tls.session_reused else FULL
+            if self._remembered >= SESSIONS:
+                self._server = None
 
     @property
     def client(self) -> ssl.SSLContext:
@@ -150,9 +157,12 @@ def _read(tls: ssl.SSLObject) -> Peer:
     return Peer(uri, found, ssl.cert_time_to_seconds(str(shown["notAfter"])))
 
 
-def server_name(service: ServiceId) -> str | None:
-    """The name that is sent to the server of a service, as Consul's proxies spell it; None where it is no host name."""
+def server_name(service: ServiceId) -> bytes | None:
+    """The name that is sent to the server of a service, as Consul's proxies spell it; None where it is no host name.
+
+    As bytes, which `ssl` takes as they are: a text it would encode for every connection.
+    """
     name = f"{service.service}.{service.namespace}.{service.datacenter}.internal.{service.domain}"
     labels = name.split(".")
     plain = name.isascii() and len(name) < 254
-    return name if plain and all(0 < len(label) < 64 for label in labels) else None
+    return name.encode() if plain and all(0 < len(label) < 64 for label in labels) else None

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 RECORD = 16384  # bytes of plain text in a TLS record at most
+TICKETS = 4096  # bytes at most that TLS says to itself and that wait until there is more to send
 HELD = 65536  # bytes that an end holds before it is joined
 WRITE_HIGH = 262144  # bytes waiting to be sent at which the other end is paused
 RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # struct linger: on, after 0 seconds
@@ -191,7 +192,7 @@ class SecureEnd(End):
         context: ssl.SSLContext,
         *,
         server: bool,
-        name: str | None = None,
+        name: bytes | None = None,
         session: ssl.SSLSession | None = None,
         begin: Begin | None = None,
     ) -> None:
@@ -236,6 +237,8 @@ class SecureEnd(End):
             return
         try:
             piece = read(RECORD)
+            if not self.received:
+                self.owner.noted(self)  # a ticket may have come before it
             if not incoming.pending and piece:
                 # The usual case: one record, whole.
                 self.received += len(piece)
@@ -291,7 +294,7 @@ class SecureEnd(End):
                 self.received += len(piece)
                 self._hold(piece)
         except ssl.SSLWantReadError:
-            if self._outgoing.pending:
+            if self._outgoing.pending > TICKETS:
                 self._flush()
             return
         except ssl.SSLZeroReturnError:
@@ -341,6 +344,12 @@ class SecureEnd(End):
             self.finish()
             transport.close()
 
+    def release(self) -> None:
+        asked = self._holding > 0
+        super().release()
+        if not asked and self._outgoing.pending:
+            self._flush()  # nothing may be sent for long: what TLS has to say waits for no answer
+
     def _start(self, data: bytes) -> bytes:
         """Read what comes before TLS. Returns what follows it, nothing where that has not come."""
         self._before += data
@@ -369,8 +378,15 @@ class SecureEnd(End):
             self.owner.failed(self, _told(error))
             return False
         self._open = True
-        self._flush()
-        self.owner.shaken(self)
+        # A client's last words go together with the first bytes of plain text, where these are there already. All that
+        # a server has still to say by TLS 1.3 is a ticket, which goes with the service's first bytes.
+        if not self.tls.server_side:
+            self.owner.shaken(self)
+            self._flush()
+        else:
+            if self.tls.version() != "TLSv1.3":
+                self._flush()
+            self.owner.shaken(self)
         return True
 
     def _flush(self) -> None:

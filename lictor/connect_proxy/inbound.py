@@ -13,7 +13,7 @@ from lictor.agent.logs import Logger
 from lictor.connect_proxy import proxy_header
 from lictor.connect_proxy.access_log import AccessLog
 from lictor.connect_proxy.authorizing import Authorizer
-from lictor.connect_proxy.certificates import SESSIONS, BadPeer, Identity, Peer, Peers
+from lictor.connect_proxy.certificates import BadPeer, Identity, Peer, Peers
 from lictor.connect_proxy.ends import End, PlainEnd, SecureEnd
 from lictor.connect_proxy.listener import Listener
 from lictor.connect_proxy.passage import Deadlines, Passage, State
@@ -47,7 +47,6 @@ class InboundListener(Listener):
         self.peers = Peers()
         self.clock = clock
         self.opening = 0
-        self.shaken = 0
         self.by_peer: dict[str, int] = {}
         self.changed: Callable[[], None] | None = None  # called when the live connections have changed
         authorizer.trust(identity.trust_domain)
@@ -184,6 +183,7 @@ class Inbound(Passage):
         host = self.host
         host.opening -= 1
         self.is_shaken = True
+        host.identity.accepted(end.tls)
         try:
             peer = host.peers.of(end.tls, host.clock())
         except BadPeer as error:
@@ -194,9 +194,6 @@ class Inbound(Passage):
             self._refuse("intention", peer.uri, ruling.reason)
             return
         self.peer = peer
-        host.shaken += 1
-        if host.shaken % SESSIONS == 0:
-            host.identity.forget_sessions()
         if end.tls.session_reused:
             host.resumed += 1
         host.deadlines.set(self, host.settings.connect_timeout, self._service_late)

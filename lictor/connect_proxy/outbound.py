@@ -13,7 +13,7 @@ from collections.abc import Callable
 from lictor.agent.logs import Logger
 from lictor.connect_proxy.access_log import AccessLog
 from lictor.connect_proxy.certificates import BadPeer, Identity, Peers, server_name
-from lictor.connect_proxy.endpoints import Endpoint, Endpoints
+from lictor.connect_proxy.endpoints import Endpoint, Endpoints, Target
 from lictor.connect_proxy.ends import End, PlainEnd, SecureEnd
 from lictor.connect_proxy.listener import Listener
 from lictor.connect_proxy.passage import Deadlines, Passage, State
@@ -48,7 +48,7 @@ class OutboundListener(Listener):
         self.peers = Peers()
         self.clock = clock
         self.retries = 0
-        self._names: dict[tuple[str, str, str], tuple[ServiceId, str | None]] = {}
+        self._names: dict[tuple[str, str, str], tuple[ServiceId, bytes | None]] = {}
 
     @property
     def address(self) -> Address:
@@ -68,7 +68,7 @@ class OutboundListener(Listener):
         """Show another certificate, or trust others, from the next connection on."""
         self.identity = identity
 
-    def wanted(self, endpoint: Endpoint, domain: str) -> tuple[ServiceId, str | None]:
+    def wanted(self, endpoint: Endpoint, domain: str) -> tuple[ServiceId, bytes | None]:
         """The id that an endpoint must have, and the name that is sent to it."""
         target = endpoint.target
         key = (domain, target.datacenter, target.service)
@@ -82,14 +82,16 @@ class OutboundListener(Listener):
 class Outbound(Passage):
     """A connection to an upstream."""
 
-    __slots__ = ("_shaking", "endpoint", "source")
+    __slots__ = ("_identity", "_tried", "_why", "endpoint", "source")
     host: OutboundListener
 
     def __init__(self, host: OutboundListener) -> None:
         super().__init__(host)
         self.endpoint: Endpoint | None = None
         self.source = ""
-        self._shaking: asyncio.Future[str] | None = None
+        self._identity = host.identity  # as whom it connects
+        self._tried: list[Endpoint] = []
+        self._why = "no endpoint is passing"
 
     @property
     def target(self) -> str:
@@ -100,7 +102,12 @@ class Outbound(Passage):
         if self.state >= State.CLOSING:
             end.abort()
             return
+        if end is self.secure:
+            # A task that is cancelled now would have the loop close the connection without a word to its end.
+            self.task = None
+            return
         if end is not self.plain:
+            end.abort()  # one that came too late
             return
         host = self.host
         limit = host.settings.max_connections
@@ -110,11 +117,20 @@ class Outbound(Passage):
             host.log.warn("Refused a connection: there are too many", upstream=host.settings.name, limit=limit)
             self.stop("limit")
         else:
-            self.task = host.loop.create_task(self._reach())
+            self._next()
 
     def shaken(self, end: SecureEnd) -> None:
-        if end is self.secure:
-            self._tell("")
+        if end is not self.secure or self.state is not State.OPENING:
+            return
+        trouble = self._strange(end)
+        if trouble:
+            self._troubled(end, trouble)
+            return
+        assert self.endpoint is not None
+        if end.tls.session_reused:
+            self.host.resumed += 1
+        self.host.endpoints.succeeded(self.endpoint)
+        self.join()
 
     def noted(self, end: SecureEnd) -> None:
         if not end.tls.session_reused:
@@ -122,95 +138,91 @@ class Outbound(Passage):
 
     def failed(self, end: End, reason: str) -> None:
         if self.state is State.OPENING and isinstance(end, SecureEnd):
-            if end is self.secure:
-                self._tell(reason)
-            else:
-                end.abort()
+            self._troubled(end, reason)
         else:
             super().failed(end, reason)
 
     def lost(self, end: End, error: Exception | None) -> None:
-        if self.state is State.OPENING and isinstance(end, SecureEnd):
+        if isinstance(end, SecureEnd) and end is not self.secure:
             end.transport = None
-            if end is self.secure:
-                self._tell(str(error or "the endpoint closed the connection in the handshake"))
+        elif self.state is State.OPENING and isinstance(end, SecureEnd):
+            end.transport = None
+            self._troubled(end, str(error or "the endpoint closed the connection in the handshake"))
         else:
             self._keep_session()
             super().lost(end, error)
 
-    def _tell(self, result: str) -> None:
-        if self._shaking is not None and not self._shaking.done():
-            self._shaking.set_result(result)
-
-    async def _reach(self) -> None:
+    def _next(self) -> None:
+        """Connect to the next endpoint, if there is one."""
         host = self.host
-        identity = host.identity
-        tried: list[Endpoint] = []
-        why = "no endpoint is passing"
-        endpoints = host.endpoints
-        while len(tried) < MOST_TRIES:
-            endpoint = endpoints.choose(host.loop.time(), tried)
-            if endpoint is None:
-                break
-            if tried:
-                host.retries += 1
-            tried.append(endpoint)
-            self.endpoint = endpoint
-            trouble = await self._try(endpoint, identity)
-            if not trouble:
-                endpoints.succeeded(endpoint)
-                self.join()
-                return
-            why = f"{endpoint.target}: {trouble}"
-            host.log.warn(
-                "An endpoint cannot be used", upstream=host.settings.name, endpoint=endpoint.target, reason=trouble
-            )
-            if endpoints.failed(endpoint, host.loop.time()):
-                host.log.warn("An endpoint is left out for a while", endpoint=endpoint.target, reason=trouble)
-        self._give_up("upstream", why)
-
-    async def _try(self, endpoint: Endpoint, identity: Identity) -> str:
-        """Connect to an endpoint; returns what stands in the way, or nothing."""
-        host = self.host
-        wanted, name = host.wanted(endpoint, identity.trust_domain)
-        context = identity.client
+        tried = self._tried
+        endpoint = host.endpoints.choose(host.loop.time(), tried) if len(tried) < MOST_TRIES else None
+        if endpoint is None:
+            self._give_up("upstream", self._why)
+            return
+        if tried:
+            host.retries += 1
+        tried.append(endpoint)
+        self.endpoint = endpoint
+        context = self._identity.client
+        _, name = host.wanted(endpoint, self._identity.trust_domain)
         session = endpoint.session if endpoint.session_context is context else None
         try:
-            self.secure = end = SecureEnd(self, context, server=False, name=name, session=session)
+            end = SecureEnd(self, context, server=False, name=name, session=session)
         except ValueError:
-            self.secure = end = SecureEnd(self, context, server=False)
-        self._shaking = host.loop.create_future()
+            end = SecureEnd(self, context, server=False)
+        self.secure = end
+        host.deadlines.set(self, host.settings.connect_timeout, self._late)
+        self.task = host.loop.create_task(self._dial(end, endpoint.target))
+
+    async def _dial(self, end: SecureEnd, target: Target) -> None:
         try:
-            async with asyncio.timeout(host.settings.connect_timeout):
-                await host.loop.create_connection(lambda: end, endpoint.target.host, endpoint.target.port)
-                trouble = await self._shaking
-        except TimeoutError:
-            trouble = "it does not answer in time"
+            await self.host.loop.create_connection(lambda: end, target.host, target.port)
         except OSError as error:
-            trouble = error.strerror or str(error)
+            self._troubled(end, error.strerror or str(error))
         except asyncio.CancelledError:
             # Where the connection had just been made, the loop closes it without a word to its end.
             end.abort()
             end.transport = None
             self._look_closed()
             raise
-        finally:
-            self._shaking = None
-        if not trouble:
-            try:
-                peer = host.peers.of(end.tls, host.clock())
-                if peer.service != wanted:
-                    trouble = f"it is {peer.uri}, not {wanted.uri}"
-            except BadPeer as error:
-                trouble = str(error)
-        if trouble:
-            if end.tls.session_reused:
-                endpoint.session = None
-            self.secure = None
+
+    def _late(self) -> None:
+        if self.secure is not None:
+            self._troubled(self.secure, "it does not answer in time")
+
+    def _strange(self, end: SecureEnd) -> str:
+        """What is wrong with who answers, or nothing."""
+        host = self.host
+        assert self.endpoint is not None
+        wanted, _ = host.wanted(self.endpoint, self._identity.trust_domain)
+        try:
+            peer = host.peers.of(end.tls, host.clock())
+        except BadPeer as error:
+            return str(error)
+        return "" if peer.service == wanted else f"it is {peer.uri}, not {wanted.uri}"
+
+    def _troubled(self, end: SecureEnd, trouble: str) -> None:
+        """The endpoint that is tried cannot be used: try the next one."""
+        if end is not self.secure or self.state is not State.OPENING:
             end.abort()
-        elif end.tls.session_reused:
-            host.resumed += 1
-        return trouble
+            return
+        host, endpoint = self.host, self.endpoint
+        assert endpoint is not None
+        task, self.task = self.task, None
+        if task is not None and task is not asyncio.current_task(host.loop):
+            task.cancel()
+        if end.tls.session_reused:
+            endpoint.session = None
+        self.secure = None
+        end.abort()
+        self._why = f"{endpoint.target}: {trouble}"
+        host.log.warn(
+            "An endpoint cannot be used", upstream=host.settings.name, endpoint=endpoint.target, reason=trouble
+        )
+        if host.endpoints.failed(endpoint, host.loop.time()):
+            host.log.warn("An endpoint is left out for a while", endpoint=endpoint.target, reason=trouble)
+        self._next()
 
     def _give_up(self, reason: str, why: str) -> None:
         if self.state < State.CLOSING:
@@ -222,7 +234,7 @@ class Outbound(Passage):
     def _keep_session(self) -> None:
         """Remember the session, for the next connection to the endpoint."""
         secure, endpoint, identity = self.secure, self.endpoint, self.host.identity
-        if secure is None or endpoint is None or self.state is State.OPENING:
+        if secure is None or endpoint is None or not self.was_joined:
             return
         tls = secure.tls
         if tls.context is not identity.client or (tls.session_reused and endpoint.session is not None):

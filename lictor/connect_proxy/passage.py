@@ -183,9 +183,9 @@ class Passage:
 
     def ended(self, end: End) -> None:
         if self.state is State.JOINED:
-            if end.other is not None:
+            if end.other is not None and not end.other.ended:
                 end.other.finish()
-            self._settle()
+            self._settle()  # to close says so, too
 
     def failed(self, end: End, reason: str) -> None:
         if self.state is State.JOINED:
