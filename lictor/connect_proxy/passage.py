@@ -218,13 +218,18 @@ class Passage:
             self._look_closed()
 
     def _look_closed(self) -> None:
-        if self.state is State.CLOSING and not any(e is not None and e.transport for e in (self.plain, self.secure)):
+        plain, secure = self.plain, self.secure
+        if (
+            self.state is State.CLOSING
+            and (plain is None or plain.transport is None)
+            and (secure is None or secure.transport is None)
+        ):
             self.state = State.CLOSED
             self.host.deadlines.clear(self)
             self.host.passages.discard(self)
             self.host.closed(self)
             # What refers to itself would wait for the collector, and TLS is large.
-            for end in (self.plain, self.secure):
+            for end in (plain, secure):
                 if end is not None:
                     end.other = None
             self.plain = self.secure = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 
 import pytest
 
+from lictor.connect_proxy import certificates
 from lictor.connect_proxy.certificates import Identity
 from lictor.connect_proxy.inbound import InboundListener
 from lictor.connect_proxy.outbound import OutboundListener
@@ -146,3 +148,74 @@ async def test_a_resumed_session_of_an_expired_certificate_is_refused() -> None:
         now += 2 * 86400
         assert await is_refused(await mesh.connect(outbound))
         assert inbound.ends["identity"] == 1
+
+
+@on_uvloop
+async def test_the_session_of_a_connection_without_a_byte_is_resumed() -> None:
+    async with Mesh() as mesh:
+        inbound, outbound = await mesh.pair()
+        _, writer = await mesh.connect(outbound)
+        (endpoint,) = outbound.endpoints.all
+        await soon(lambda: endpoint.session is not None, "the server's ticket does not wait for bytes")
+        assert await say(await mesh.connect(outbound), b"hello") == b"hello"
+        assert inbound.resumed == outbound.resumed == 1
+        writer.close()
+
+
+@on_uvloop
+async def test_the_session_of_a_connection_that_lasts_is_resumed() -> None:
+    async with Mesh() as mesh:
+        inbound, outbound = await mesh.pair()
+        lasting = await mesh.connect(outbound)
+        assert await say(lasting, b"hello") == b"hello"
+        assert await say(await mesh.connect(outbound), b"hello") == b"hello"
+        assert inbound.resumed == outbound.resumed == 1, "a ticket came with the first bytes, and was kept"
+        assert await say(lasting, b"still there") == b"still there"
+
+
+@on_uvloop
+async def test_sessions_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "SESSIONS", certificates.FULL + 3)
+    async with Mesh() as mesh:
+        inbound, outbound = await mesh.pair()
+        seen = []
+        for _ in range(6):
+            streams = await mesh.connect(outbound)
+            assert await say(streams, b"hello") == b"hello"
+            streams[1].close()
+            await soon(lambda: not outbound.passages and not inbound.passages, "the connection is closed")
+            seen.append(inbound.resumed)
+        assert seen == [0, 1, 2, 3, 3, 4], "all are forgotten once there are too many, and full handshakes begin again"
+
+
+@on_uvloop
+async def test_a_service_that_speaks_first_is_heard() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"welcome")
+        assert await reader.read(100) == b"thanks"
+        writer.write(b"bye")
+
+    async with Mesh() as mesh:
+        inbound, outbound = await mesh.pair(greet)
+        for _ in range(2):
+            reader, writer = await mesh.connect(outbound)
+            assert await reader.readexactly(7) == b"welcome"
+            writer.write(b"thanks")
+            assert await reader.read(100) == b"bye"
+            writer.close()
+            await soon(lambda: not outbound.passages and not inbound.passages, "the connection is closed")
+        assert inbound.resumed == outbound.resumed == 1
+
+
+@on_uvloop
+async def test_sessions_by_tls_1_2_end_their_handshakes_too() -> None:
+    async with Mesh() as mesh:
+        identity = mesh.authority.identity("client")
+        identity.client.maximum_version = ssl.TLSVersion.TLSv1_2
+        inbound = await mesh.inbound(await mesh.service())
+        outbound = await mesh.outbound(target(inbound), identity=identity)
+        for _ in range(2):
+            streams = await mesh.connect(outbound)
+            assert await say(streams, b"hello") == b"hello"
+            streams[1].close()
+        await soon(lambda: not outbound.passages and not inbound.passages, "the connections are closed")
