@@ -9,6 +9,7 @@ bytes upwards:
     outbound       connections of the service to an upstream: an endpoint is chosen, its identity verified
     endpoints      which endpoint of an upstream is next: weights, failures, ejection
     certificates   TLS contexts, and what a peer's certificate says
+    client_hello   the ticket that a client offers
     authorizing    which peers the intentions let in
     settings       what the proxy block of a registration means
     source, watch  what the agent says, followed by blocking queries

@@ -17,11 +17,12 @@ from contextlib import contextmanager
 
 import msgspec
 
+from lictor.connect_proxy.client_hello import ticket_of
 from lictor.connect_proxy.records import Leaf, Roots
 from lictor.model.spiffe import BadSpiffeId, ServiceId, parse_spiffe_id
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
-REMEMBERED = 1024  # certificates that were read
+REMEMBERED = 1024  # certificates that were read, tickets that were seen
 SESSIONS = 4096  # TLS sessions of resumed connections that are remembered; one takes about 1 KB
 FULL = 8  # how many of them one of a full handshake is worth: it has a certificate of its own
 URI = "URI"
@@ -48,6 +49,7 @@ class Identity:
         self.trust_domain = roots.trust_domain.lower()
         self._server: ssl.SSLContext | None = None
         self._remembered = 0
+        self._seen: set[bytes] = set()
         self._client: ssl.SSLContext | None = None
 
     @property
@@ -60,14 +62,32 @@ class Identity:
             # the peer's certificate, costs more than the rest of a handshake.
             self._server.options |= ssl.OP_NO_TICKET
             self._remembered = 0
+            self._seen.clear()
         return self._server
 
-    def accepted(self, tls: ssl.SSLObject) -> None:
-        """A handshake of a connection that was accepted is complete, and its session remembered. When there are too
-        many, all are forgotten, and full handshakes begin again: there is no other bound to their memory.
+    def server_for(self, data: bytes) -> ssl.SSLContext:
+        """The context of a connection that is accepted, whose first bytes these are.
+
+        Who comes with a ticket for the second time keeps tickets, and gets no other: to make one and to remember it is
+        a good part of a resumed handshake. Who uses each but once gets another each time.
+        """
+        context = self.server
+        ticket = ticket_of(data)
+        context.num_tickets = 0 if ticket in self._seen else 1
+        if ticket is not None:
+            if len(self._seen) >= REMEMBERED:
+                self._seen.clear()
+            self._seen.add(ticket)
+        return context
+
+    def accepted(self, tls: ssl.SSLObject, gets_ticket: bool) -> None:
+        """A handshake of a connection that was accepted is complete, and its session remembered if it gets a ticket.
+        When there are too many, all are forgotten, and full handshakes begin again: nothing else bounds their memory.
         """
         if tls.context is self._server:
-            self._remembered += 1 if tls.session_reused else FULL
+            if not tls.session_reused:
+                self._seen.clear()  # a ticket may be too old to be good: who has it needs another
+            self._remembered += gets_ticket * (1 if tls.session_reused else FULL)
             if self._remembered >= SESSIONS:
                 self._server = None
 

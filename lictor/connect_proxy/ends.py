@@ -180,27 +180,35 @@ Begin = Callable[[bytes], bytes | None]
 """Takes the bytes that come before the handshake, all that have come so far: returns what follows them, or None where
 they are not complete. Raises `ValueError` for what they should not be."""
 
+Choose = Callable[[bytes], ssl.SSLContext]
+"""Takes the first bytes of TLS, and says with which context a server goes on."""
+
 
 class SecureEnd(End):
     """Another proxy, or whoever connects from outside."""
 
-    __slots__ = ("_before", "_begin", "_incoming", "_open", "_outgoing", "_said_bye", "_touched", "tls")
+    __slots__ = ("_before", "_begin", "_choose", "_incoming", "_open", "_outgoing", "_said_bye", "_touched", "tls")
+    tls: ssl.SSLObject
 
     def __init__(
         self,
         owner: Owner,
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | None = None,
         *,
-        server: bool,
         name: bytes | None = None,
         session: ssl.SSLSession | None = None,
+        choose: Choose | None = None,
         begin: Begin | None = None,
     ) -> None:
-        """`name` is sent to the server, `session` resumed where it agrees; `begin` reads what comes before TLS."""
+        """A client's has a `context`; `name` is sent to the server, `session` resumed where it agrees. A server's has
+        its context chosen by the first bytes; `begin` reads what comes before TLS.
+        """
         super().__init__(owner)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server, name, session)
+        self._choose = choose
+        if context is not None:
+            self.tls = context.wrap_bio(self._incoming, self._outgoing, False, name, session)
         self._open = False
         self._said_bye = False
         self._touched = False
@@ -210,12 +218,16 @@ class SecureEnd(End):
     @property
     def is_untouched(self) -> bool:
         """Whether a server's end has not read a byte, nor written one."""
-        return self.tls.server_side and not self._open and not self._touched
+        return self._choose is not None and not self._touched
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if not self.tls.server_side:
+        if self._choose is None:
             self._shake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.finish()  # a session that ends without good-bye would not be resumed by others any more
+        super().connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
         if self._begin is not None:  # what comes before TLS is not complete
@@ -226,7 +238,9 @@ class SecureEnd(End):
         incoming = self._incoming
         incoming.write(data)
         if not self._open:
-            self._touched = True
+            if self._choose is not None:
+                self.tls = self._choose(data).wrap_bio(incoming, self._outgoing, True)
+                self._choose = None
             complete = self._shake()
             if not complete or not incoming.pending:
                 return

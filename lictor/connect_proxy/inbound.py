@@ -6,6 +6,7 @@ it is ever passed on.
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Sequence
 
@@ -64,8 +65,7 @@ class InboundListener(Listener):
         passage = Inbound(self)
         secure = SecureEnd(
             passage,
-            self.identity.server,
-            server=True,
+            choose=passage.choose,
             begin=passage.read_header if self.settings.accept_proxy_protocol else None,
         )
         passage.secure = secure
@@ -122,12 +122,14 @@ class InboundListener(Listener):
 class Inbound(Passage):
     """A connection from the mesh. `ends_told` are those that a PROXY header told."""
 
-    __slots__ = ("ends_told", "is_counted", "is_shaken", "peer")
+    __slots__ = ("ends_told", "gets_ticket", "identity", "is_counted", "is_shaken", "peer")
     host: InboundListener
 
     def __init__(self, host: InboundListener) -> None:
         super().__init__(host)
+        self.identity = host.identity
         self.peer: Peer | None = None
+        self.gets_ticket = True
         self.is_shaken = False
         self.is_counted = False
         self.ends_told: proxy_header.Ends | None = None
@@ -179,11 +181,18 @@ class Inbound(Passage):
             self.remote = join_host_port(self.ends_told.source, self.ends_told.source_port)
         return data[length:]
 
+    def choose(self, data: bytes) -> ssl.SSLContext:
+        """The context that it goes on with, by its first bytes."""
+        self.identity = self.host.identity
+        context = self.identity.server_for(data)
+        self.gets_ticket = context.num_tickets > 0
+        return context
+
     def shaken(self, end: SecureEnd) -> None:
         host = self.host
         host.opening -= 1
         self.is_shaken = True
-        host.identity.accepted(end.tls)
+        self.identity.accepted(end.tls, self.gets_ticket)
         try:
             peer = host.peers.of(end.tls, host.clock())
         except BadPeer as error:

@@ -168,9 +168,9 @@ class Outbound(Passage):
         _, name = host.wanted(endpoint, self._identity.trust_domain)
         session = endpoint.session if endpoint.session_context is context else None
         try:
-            end = SecureEnd(self, context, server=False, name=name, session=session)
+            end = SecureEnd(self, context, name=name, session=session)
         except ValueError:
-            end = SecureEnd(self, context, server=False)
+            end = SecureEnd(self, context)
         self.secure = end
         host.deadlines.set(self, host.settings.connect_timeout, self._late)
         self.task = host.loop.create_task(self._dial(end, endpoint.target))

@@ -175,17 +175,29 @@ async def test_the_session_of_a_connection_that_lasts_is_resumed() -> None:
 
 @on_uvloop
 async def test_sessions_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certificates, "SESSIONS", certificates.FULL + 3)
+    monkeypatch.setattr(certificates, "SESSIONS", 2 * certificates.FULL)
     async with Mesh() as mesh:
-        inbound, outbound = await mesh.pair()
+        inbound, one = await mesh.pair()
+        other = await mesh.outbound(target(inbound))
         seen = []
-        for _ in range(6):
+        for outbound in (one, one, other, one, one):
             streams = await mesh.connect(outbound)
             assert await say(streams, b"hello") == b"hello"
             streams[1].close()
-            await soon(lambda: not outbound.passages and not inbound.passages, "the connection is closed")
+            await soon(lambda: not one.passages and not other.passages and not inbound.passages, "it is closed")
             seen.append(inbound.resumed)
-        assert seen == [0, 1, 2, 3, 3, 4], "all are forgotten once there are too many, and full handshakes begin again"
+        assert seen == [0, 1, 1, 1, 2], "all are forgotten once there are too many, and full handshakes begin again"
+
+
+@on_uvloop
+async def test_a_connection_that_is_cut_does_not_end_the_session_for_others() -> None:
+    async with Mesh() as mesh:
+        inbound, outbound = await mesh.pair()
+        for _ in range(6):
+            assert await say(await mesh.connect(outbound), b"hello") == b"hello"
+            inbound.cut_all("drained")
+            await soon(lambda: not outbound.passages and not inbound.passages, "the connection is gone")
+        assert inbound.resumed == outbound.resumed == 5
 
 
 @on_uvloop
