@@ -38,11 +38,11 @@ from lictor.agent.node_views import NodeViews
 from lictor.agent.persistence import AgentFiles
 from lictor.agent.pool_tags import SERVER, pool_tags
 from lictor.agent.pools import Pools
-from lictor.agent.registry import Registry
+from lictor.agent.registry import Registry, stands_for
 from lictor.agent.remote_exec import EVENT as REMOTE_EXEC
 from lictor.agent.signing import sign_leaf
 from lictor.model.authorizer import ALLOW_ALL, Authorizer
-from lictor.model.command import Command, CoordinateUpdate, Numbered, Restore, RestorePart
+from lictor.model.command import Command, CoordinateUpdate, LeavesRevoke, Numbered, Restore, RestorePart
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotFound, Refused
 from lictor.model.host_port import join_host_port, split_host_port
@@ -147,7 +147,10 @@ class Agent:
             self.datacenter,
             LeafFiles(folder / "leaves" if folder is not None else None),
             self.sign_leaf,
-            lambda: self.follow(connect_ca.roots),
+            lambda: self.follow(connect_ca.trusted),
+            node=self.node_name,
+            revoke=lambda leaves: self.apply(LeavesRevoke(leaves)),
+            is_local=self._has_service,
         )
         self._nodes = NodeViews(self.store, self.client)
         self.registry: Registry
@@ -399,6 +402,7 @@ class Agent:
         self.registry = Registry(
             lambda: self.config, self.local, self.files, self._nodes.health, self.anti_entropy.trigger
         )
+        self.registry.on_services = self.leaves.services_changed
         self._closing.append(self.registry.close)
         if self.client is not None:
             self.client.replica.on_leader = self.anti_entropy.servers_up
@@ -610,6 +614,10 @@ class Agent:
                 pool.force_leave(name, prune=prune)
 
     # -- services and checks ------------------------------------------------------------------------------------------
+
+    def _has_service(self, name: str) -> bool:
+        """Whether there is an instance of a service here, or a proxy for it; the name is in lower case."""
+        return any(name in stands_for(service) for service in self.local.services.values())
 
     async def register_service(self, definition: ServiceDefinition, *, replace_checks: bool = False) -> None:
         """Register a service, its checks and its sidecar, and have the catalog know. See `Registry`."""

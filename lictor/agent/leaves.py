@@ -13,18 +13,20 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 
 from lictor.agent.leaves_book import Active, Book, Leaf, Life, Now, utc_text
 from lictor.agent.leaves_files import LeafFiles
+from lictor.agent.leaves_revoking import Revoke, Revoking, nobody
 from lictor.agent.logs import logger
 from lictor.agent.worker import Worker
 from lictor.model.clock import lease_clock
-from lictor.model.connect_ca import CARoot
+from lictor.model.connect_ca import CARoot, RevokedLeaf
 from lictor.model.errors import Forbidden, InvalidRequest, LictorError, NoLeader, Refused
 from lictor.model.spiffe import LONGEST, ServiceId, parse_spiffe_id, trust_domain
 from lictor.server.connect_ca_requests import SignedLeaf
+from lictor.store.reads.connect_ca import Trusted
 from lictor.store.store import Answer
 
 PATIENCE = 60.0  # seconds that somebody waits for a first leaf while there is too much to sign
@@ -57,8 +59,8 @@ Sign = Callable[[str, str], Awaitable[SignedLeaf]]
 """Has a request signed by the rights of a token. Raises `LictorError`: of status 429 where there is too much to sign
 just now."""
 
-Roots = Callable[[], AsyncGenerator[Answer[list[CARoot]], None]]
-"""The roots, and each list that takes their place."""
+Roots = Callable[[], AsyncGenerator[Answer[Trusted], None]]
+"""The roots with the revoked leaves, and what takes their place."""
 
 
 class Leaves:
@@ -71,6 +73,9 @@ class Leaves:
         sign: Sign,
         roots: Roots,
         *,
+        node: str = "",
+        revoke: Revoke = nobody,
+        is_local: Callable[[str], bool] = lambda name: False,
         chance: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = lease_clock,
@@ -83,6 +88,7 @@ class Leaves:
         self._steady = steady
         self._book = Book(chance)
         self._worker = Worker("leaf-certs")
+        self._revoking = Revoking(node, files, self._keep, revoke, is_local, chance=chance, wall=wall)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._tokens: dict[str, str] = {}  # of whoever asked last for each service
         self._refusals: dict[str, LictorError] = {}  # why a service that has no leaf has none
@@ -96,6 +102,7 @@ class Leaves:
         self._remind_at = -1.0  # when the present trouble is to be said again; below 0 there is none
         self._closed = False
         self.roots: list[CARoot] = []  # as they are known, if need be from disk
+        self.revoked: list[RevokedLeaf] = []  # likewise
         self._roots_index = 0
         self._heard = False  # whether the servers have said anything of them
         self.signed = 0
@@ -109,14 +116,18 @@ class Leaves:
         self._forget_at = now.steady + FORGETTING
         if not self._files.kept:
             return
-        kept = self._files.roots()
-        self._take_roots(kept, max((root.modify_index for root in kept), default=0), save=False)
+        roots, revoked = self._files.roots(), self._files.revoked()
+        known = max([root.modify_index for root in roots] + [one.create_index for one in revoked], default=0)
+        self._take_roots(Trusted(roots, revoked), known, save=False)
         for leaf in self._files.leaves():
             if f"/dc/{self._datacenter}/" in leaf.uri:
                 self._book.load(leaf, now)
+        held = [life.leaf for life in self._book if life.leaf is not None]
+        for service in self._revoking.start(held):
+            self._renounce(service)
         if len(self._book):
             self._follow()
-            self._turn()
+        self._turn()
 
     async def close(self) -> None:
         """End; what was signed is on disk. Whoever waits is told that there is nobody to wait for."""
@@ -126,10 +137,25 @@ class Leaves:
         tasks = [*self._tasks, *([self._roots_task] if self._roots_task is not None else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._revoking.close(), return_exceptions=True)
         for service in list(self._waiting):
             self._tell(service)
         await asyncio.to_thread(self._worker.close)
+
+    def services_changed(self, names: Iterable[str]) -> None:
+        """Instances of services of these names were registered or deregistered on this node. A service that it has no
+        more has its leaves revoked, and their keys are forgotten.
+        """
+        gone = self._revoking.services_changed(names)
+        for service in gone:
+            self._renounce(service)
+        if gone:
+            self._turn()
+
+    def _renounce(self, service: str) -> None:
+        self._book.renounce(service, self._now())
+        if self._files.kept:
+            self._keep(self._files.forget, service)
 
     # -- for the doors ------------------------------------------------------------------------------------------------
 
@@ -166,8 +192,9 @@ class Leaves:
             life.followers -= 1
             life.asked = self._steady()
 
-    async def trusted(self, *, index: int = 0, wait: float = 0.0) -> tuple[list[CARoot], int]:
-        """The roots, and their index; where that is `index` still, the next ones, or after `wait` seconds the same.
+    async def trusted(self, *, index: int = 0, wait: float = 0.0) -> tuple[Trusted, int]:
+        """The roots with the revoked leaves, and their index; where that is `index` still, the next ones, or after
+        `wait` seconds the same.
         Raises `NoLeader` where they have never been known here.
         """
         self._follow()
@@ -180,7 +207,7 @@ class Leaves:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._changed(ROOTS)
-        return self.roots, self._roots_index
+        return Trusted(self.roots, self.revoked), self._roots_index
 
     def states(self) -> dict[str, tuple[str, Leaf | None]]:
         """Every service's state (see `Life.state`) and leaf."""
@@ -280,22 +307,27 @@ class Leaves:
         async with aclosing(self._follow_roots()) as answers:
             async for answer in answers:
                 self._heard = True
-                if answer.value:
+                if answer.value.roots:
                     self._take_roots(answer.value, answer.index, save=True)
                     self._book.resume(self._now())
                     self._turn()
 
-    def _take_roots(self, roots: list[CARoot], index: int, *, save: bool) -> None:
+    def _take_roots(self, trusted: Trusted, index: int, *, save: bool) -> None:
+        roots = trusted.roots
         active = next((root for root in roots if root.active), None)
         if active is None:
             return
-        self.roots, self._roots_index = roots, index
+        before = self.roots, self.revoked
+        self.roots, self.revoked, self._roots_index = roots, trusted.revoked, index
         self._roots_known.set()
         self._tell(ROOTS)
         known = Active(active.id, active.signing_key_id, trust_domain(active.cluster))
         self._book.root_changed(known, self._now())
         if save and self._files.kept:
-            self._keep(self._files.save_roots, roots)
+            if before[0] != roots:
+                self._keep(self._files.save_roots, roots)
+            if before[1] != trusted.revoked:
+                self._keep(self._files.save_revoked, trusted.revoked)
 
     async def _active(self) -> CARoot:
         if not self.roots:
@@ -368,6 +400,9 @@ class Leaves:
             log.info("certificates are signed again")
         leaf = self._book.signed(leaf, self._now())
         self._refusals.pop(leaf.service, None)
+        if self._book.get(leaf.service) is None:
+            return  # nobody wants it any more, and nobody has got its key
+        self._revoking.signed(leaf)
         if self._files.kept:
             self._keep(self._files.save, leaf)
 

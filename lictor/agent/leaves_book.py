@@ -284,6 +284,18 @@ class Book:
                 self._renew_within(life, ROOT_SPREAD, now)
                 self._consider(life, now)
 
+    def renounce(self, service: str, now: Now) -> None:
+        """A service's leaf is not to be used any more: its key is forgotten. Whoever waits for it gets another one."""
+        life = self._lives.get(service)
+        if life is None:
+            return
+        if not life.followers:
+            self._drop(life)
+            return
+        life.leaf = None
+        life.renew_wall = life.renew_steady = -math.inf
+        self._consider(life, now)
+
     def forget(self, now: Now) -> None:
         """Drop the lives that nobody has asked for in a long time."""
         for life in [life for life in self._lives.values() if self._idle(life, now) >= FORGET]:

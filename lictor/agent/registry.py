@@ -31,7 +31,7 @@ from lictor.agent.registration import (
 )
 from lictor.model.check import CRITICAL, NODE_MAINTENANCE, PASSING, SERVICE_MAINTENANCE_PREFIX, Check
 from lictor.model.errors import InvalidRequest, LictorError, NotFound, Refused
-from lictor.model.service import NO_LAUNCH, NodeService
+from lictor.model.service import CONNECT_PROXY, NO_LAUNCH, NodeService
 from lictor.model.service_definition import CheckDefinition, ServiceDefinition
 
 log = logger("agent")
@@ -44,6 +44,12 @@ Job = Callable[[], None]
 def aliased(check: Check) -> AliasedCheck:
     """A check as aliases see it."""
     return AliasedCheck(check.check_id, check.name, check.service_id, check.status, check.output)
+
+
+def stands_for(service: NodeService) -> tuple[str, ...]:
+    """The names, in lower case, of the services that an instance is one of, or a proxy for."""
+    own = service.service.lower()
+    return (own, service.proxy.destination_service_name.lower()) if service.kind == CONNECT_PROXY else (own,)
 
 
 class _LocalHealth:
@@ -95,6 +101,9 @@ class Registry:
         self._files = files
         self._trigger = trigger
         self._changing = asyncio.Lock()
+        self.on_services: Callable[[set[str]], None] | None = None
+        """Called once instances were registered or deregistered, with the names of the services that they stand for."""
+        self._named: set[str] = set()  # those of which it is still to be said
         self._reaping: set[asyncio.Task[None]] = set()
         # Services and checks that the configuration files define.
         self._from_files: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
@@ -137,6 +146,7 @@ class Registry:
                 self._put_service(registration)
             for check_id in stale:
                 self._drop_check(check_id)
+            self._tell_services()
 
     def _plan(self, definition: ServiceDefinition, reserved: Iterable[int] = ()) -> list[ServiceRegistration]:
         """The instance that a definition describes, then its sidecar, which gets none of the `reserved` ports.
@@ -205,7 +215,15 @@ class Registry:
                     found.append(check.check_id)
         return found
 
+    def _tell_services(self) -> None:
+        """What is registered is whole again: say which services were changed."""
+        named, self._named = self._named, set()
+        if self.on_services is not None and named:
+            self.on_services(named)
+
     def _put_service(self, registration: ServiceRegistration) -> None:
+        before = self._local.service(registration.service.id)
+        self._named.update(stands_for(registration.service), stands_for(before) if before is not None else ())
         self._local.put_service(registration)
         for check in registration.checks:
             self._put_check(check)
@@ -218,6 +236,7 @@ class Registry:
         async with self._changing:
             self._known_service(service_id)
             await self._remove_services([*self._local.sidecars_of(service_id), service_id])
+            self._tell_services()
 
     def _known_service(self, service_id: str) -> NodeService:
         service = self._local.service(service_id)
@@ -238,6 +257,9 @@ class Registry:
             self._drop_service(service_id)
 
     def _drop_service(self, service_id: str) -> None:
+        service = self._local.service(service_id)
+        if service is not None:
+            self._named.update(stands_for(service))
         for check in self._local.checks_of(service_id):
             self._drop_check(check.check_id)
         if self._local.remove_service(service_id):
@@ -444,6 +466,7 @@ class Registry:
             for check in node_checks:
                 self._put_check(check)
             self._from_files = (now_services, now_checks)
+            self._tell_services()
 
     def _plan_file_check(self, definition: CheckDefinition, known: dict[str, NodeService]) -> CheckRegistration:
         self._admit_check(definition, remote=False)

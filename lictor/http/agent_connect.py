@@ -22,7 +22,7 @@ from lictor.http.waiting import JITTER
 from lictor.model.authorizer import WRITE
 from lictor.model.errors import InvalidRequest, Refused
 from lictor.model.spiffe import BadSpiffeId, ServiceId, parse_spiffe_id
-from lictor.store.reads import intentions
+from lictor.store.reads import connect_ca, intentions
 
 family = Family()
 
@@ -124,6 +124,11 @@ async def authorize(api: Api, request: Request) -> Any:
     request.require("service", given.target, WRITE)
     default, client = policy(api), api.agent.client
     here = client is None or client.covers(api.agent.store.read(intentions.for_destination, given.target).seen)
+    if given.client_cert_serial:
+        revoked = (await api.agent.read(lambda view: connect_ca.is_revoked(view, given.client_cert_serial))).value
+        if revoked:
+            answer = {"Authorized": False, "Reason": "The certificate has been revoked"}
+            return json_reply(answer, pretty=request.pretty, headers=_cached(api, here=here))
     decision = (await api.agent.read(lambda view: intentions.decision(view, source, given.target, default))).value
     answer = {"Authorized": decision.allowed, "Reason": decision.reason}
     return json_reply(answer, pretty=request.pretty, headers=_cached(api, here=here))

@@ -67,13 +67,15 @@ def _root(root: CARoot) -> dict[str, Any]:
     }
 
 
-def roots_json(roots: list[CARoot]) -> dict[str, Any]:
-    """The roots as the API shows them."""
+def roots_json(trusted: connect_ca.Trusted) -> dict[str, Any]:
+    """The roots as the API shows them, and Lictor's own: the serial numbers of revoked leaves, where there are any."""
+    roots = trusted.roots
     active = next((root for root in roots if root.active), None)
     return {
         "ActiveRootID": active.id if active is not None else "",
         "TrustDomain": trust_domain(active.cluster) if active is not None else "",
         "Roots": [_root(root) for root in roots],
+        **({"Revoked": [leaf.serial for leaf in trusted.revoked]} if trusted.revoked else {}),
     }
 
 
@@ -84,10 +86,11 @@ def roots(api: Api, request: Request) -> ReadFunction:
     pem = request.has("pem") and _wants_pem(request.get("pem"))
 
     def run(view: View) -> Any:
-        found = connect_ca.roots(view)
         if not pem:
-            return roots_json(found)
-        certificates = [text for root in found for text in (root.root, *root.intermediates, *root.crosses)]
+            return roots_json(connect_ca.trusted(view))
+        certificates = [
+            text for root in connect_ca.roots(view) for text in (root.root, *root.intermediates, *root.crosses)
+        ]
         return Reply(200, "".join(certificates).encode(), "application/pem-certificate-chain")
 
     return run

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from lictor.model.check import Check
-from lictor.model.connect_ca import CAConfiguration, CARoot
+from lictor.model.connect_ca import CAConfiguration, CARoot, RevokedLeaf
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.node import Node
 from lictor.model.prepared_query import PreparedQuery
@@ -176,6 +176,18 @@ class AuthorityWrite(_Command, frozen=True, tag="authority"):
     roots: tuple[CARoot, ...]
 
 
+class LeavesRevoke(_Command, frozen=True, tag="leaves-revoke"):
+    """Have leaves believed by nobody any more, until they end."""
+
+    leaves: tuple[RevokedLeaf, ...]
+
+
+class RevokedForget(_Command, frozen=True, tag="revoked-forget"):
+    """Forget the revoked leaves that have ended by themselves at `ended`, in seconds since 1970."""
+
+    ended: float
+
+
 class Reap(_Command, frozen=True, tag="reap"):
     """Forget what was removed at or before `up_to`: tombstones and the last indexes of things that are gone."""
 
@@ -213,6 +225,8 @@ Plain = (
     | IntentionWrite
     | SettingWrite
     | AuthorityWrite
+    | LeavesRevoke
+    | RevokedForget
     | Reap
     | RestorePart
     | Restore

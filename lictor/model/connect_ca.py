@@ -1,5 +1,9 @@
-"""The mesh's authority as the servers keep it: its roots, and its configuration with the provider's state."""
+"""The mesh's authority as the servers keep it: its roots, its configuration with the provider's state, and which of the
+leaves that were signed are not to be believed any more.
+"""
 
+import hashlib
+import ssl
 from typing import Any
 
 import msgspec
@@ -48,3 +52,33 @@ class CAConfiguration(msgspec.Struct, frozen=True):
     create_index: int = 0
     modify_index: int = 0
     revision: int = 0
+
+
+class RevokedLeaf(msgspec.Struct, frozen=True):
+    """A leaf that nobody is to believe, though it has not ended. `serial` is written as for whoever holds the leaf,
+    `fingerprint` is the SHA-256 of the certificate in hex (empty where only the serial number is known), `until` when
+    the leaf ends by itself, in seconds since 1970. `service` and `node` say whose it was.
+    """
+
+    serial: str
+    fingerprint: str = ""
+    service: str = ""
+    node: str = ""
+    until: float = 0.0
+    create_index: int = 0
+
+
+def plain_serial(text: str) -> str:
+    """A serial number in the form in which it can be compared: programs write it with colons or without, in either
+    case, and with zeros before it.
+    """
+    return text.replace(":", "").strip().lower().lstrip("0")
+
+
+END = "-----END CERTIFICATE-----"
+
+
+def fingerprint(certificate: str) -> str:
+    """The SHA-256 of a certificate in PEM, or of the first of several, in hex. Raises `ValueError`."""
+    first, mark, _ = certificate.partition(END)
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first.strip() + "\n" + mark)).hexdigest()

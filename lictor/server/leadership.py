@@ -20,7 +20,7 @@ from lictor.model.errors import LictorError, NotLeader, Refused
 from lictor.model.session import Session
 from lictor.model.transport import Transport
 from lictor.raft.consensus import ServerChange, ServerRecord
-from lictor.server import autopilot_config, tombstones
+from lictor.server import autopilot_config, revoked_leaves, tombstones
 from lictor.server.agents import NO_GOSSIP, Agents
 from lictor.server.autopilot_config import AutopilotConfig
 from lictor.server.autopilot_duty import Autopilot
@@ -113,6 +113,7 @@ class Leadership:
         self.duties.add_first("first config entries", self._put_first_entries)
         self.duties.add("end sessions", self._sessions.run)
         self.duties.add("reap tombstones", lambda: tombstones.reap(server))
+        self.duties.add("forget revoked certificates", lambda: revoked_leaves.forget(server))
         self.duties.add("write coordinates", self._coordinates.run)
         self.duties.add("keep members in line", self._reconcile.run)
         self.duties.add("autopilot", self.autopilot.run)

@@ -13,6 +13,7 @@ from lictor.model.command import (
     Deregister,
     IntentionWrite,
     KVWrite,
+    LeavesRevoke,
     Numbered,
     Plain,
     QueryDelete,
@@ -21,13 +22,26 @@ from lictor.model.command import (
     Register,
     Restore,
     RestorePart,
+    RevokedForget,
     SessionCreate,
     SessionDestroy,
     SettingWrite,
     Txn,
 )
 from lictor.model.errors import LictorError, Refused
-from lictor.store import catalog, connect_ca, intentions, kv, numbered, queries, sessions, settled, snapshot, txn
+from lictor.store import (
+    catalog,
+    connect_ca,
+    intentions,
+    kv,
+    numbered,
+    queries,
+    revoked,
+    sessions,
+    settled,
+    snapshot,
+    txn,
+)
 from lictor.store.store import Store
 
 log = logging.getLogger("lictor.server")
@@ -86,6 +100,8 @@ _HANDLERS: dict[type, Callable[[Store, Any], Any]] = {
     IntentionWrite: intentions.write,
     SettingWrite: lambda s, c: settled.put_setting(s, c.name, c.body, c.index if c.cas else None),
     AuthorityWrite: lambda s, c: connect_ca.put(s, c.revision, c.configuration, c.roots),
+    LeavesRevoke: lambda s, c: revoked.add(s, c.leaves),
+    RevokedForget: lambda s, c: revoked.forget(s, c.ended),
     Reap: lambda s, c: s.reap(c.up_to),
     RestorePart: lambda s, c: snapshot.keep_part(s, c.token, c.number, c.data),
     Restore: _restore,

@@ -17,6 +17,7 @@ the rows as they are.
 | `("config",)`, `("config", kind)`, `("config", kind, name)` | entries, a kind's, one | broad, broad, narrow |
 | `("setting", name)` | the setting | narrow |
 | `("ca-roots",)` | the roots of the mesh's authority | narrow |
+| `("ca-revoked",)` | leaves that are not to be believed | narrow |
 | `("sessions",)`, `("sessions", n)`, `("session", id)` | sessions, a node's, one | broad, narrow, narrow |
 | `("queries",)`, `("query", id)` | queries, one | broad, narrow |
 | `("kv", key)`, `("kv/", prefix)` | entries and tombstones | narrow, some |
@@ -209,6 +210,7 @@ KINDS: dict[tuple[str, int], Kind] = {
     ("config", 3): Kind(_entry),
     ("setting", 2): Kind(_one("settings")),
     ("ca-roots", 1): Kind(_whole("ca_roots")),
+    ("ca-revoked", 1): Kind(_whole("ca_revoked"), NARROW, (), _whole_among("ca_revoked")),
     ("sessions", 1): Kind(_whole("sessions"), BROAD, (), _whole_among("sessions")),
     ("sessions", 2): Kind(_by("sessions", "node")),
     ("session", 2): Kind(_one("sessions")),

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from lictor.model.check import Check
-from lictor.model.connect_ca import CAConfiguration, CARoot
+from lictor.model.connect_ca import CAConfiguration, CARoot, RevokedLeaf
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.errors import InvalidRequest, Refused
 from lictor.model.kv import KVEntry
@@ -47,6 +47,7 @@ ROW_TYPES: dict[str, Any] = {
     "config": ConfigRow,
     "settings": Setting,
     "ca_roots": CARoot,
+    "ca_revoked": RevokedLeaf,
     "authority": CAConfiguration,
     "lock_delays": tuple[str, float],
     "numbered_answers": NumberedAnswer,
@@ -250,6 +251,7 @@ TYPES = {
     "config": "ConfigEntry",
     "settings": "Setting",
     "ca_roots": "ConnectCA",
+    "ca_revoked": "ConnectCARevoked",
     "authority": "ConnectCAConfig",
     "lock_delays": "LockDelay",
     "numbered_answers": "NumberedAnswer",
@@ -352,6 +354,8 @@ def restore_parts(store: Store, token: str, count: int) -> None:
     index = max(store.index, header.index + 1)
     for name in _LASTING:
         ahead.reading.store.tables[name].exchange(store.tables[name])
+    # What was revoked since the snapshot was taken is not to be believed again.
+    ahead.reading.store.ca_revoked.fill(store.ca_revoked)
     _take(store, header, ahead.reading.store)
     store.index = store.floor = store.base = index
     store.touched = dict.fromkeys(store.touched, index)

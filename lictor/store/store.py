@@ -19,7 +19,7 @@ import msgspec
 
 from lictor.model.address import canonical_address
 from lictor.model.check import Check
-from lictor.model.connect_ca import CAConfiguration, CARoot
+from lictor.model.connect_ca import CAConfiguration, CARoot, RevokedLeaf, plain_serial
 from lictor.model.coordinate_entry import CoordinateEntry
 from lictor.model.kv import KVEntry
 from lictor.model.node import Node
@@ -212,6 +212,7 @@ class Store:
         )
         self.settings: Table[str, Setting] = Table(lambda s: s.name)
         self.ca_roots: Table[str, CARoot] = Table(lambda r: r.id)
+        self.ca_revoked: Table[str, RevokedLeaf] = Table(lambda r: plain_serial(r.serial))
         self.authority: Table[str, CAConfiguration] = Table(lambda c: "")
         # Lock delays: until when (seconds since 1970, the proposers' clock) a key cannot be locked again.
         self.lock_delays: Table[str, tuple[str, float]] = Table(lambda d: d[0])
@@ -259,6 +260,7 @@ class Store:
             "config": self.config,
             "settings": self.settings,
             "ca_roots": self.ca_roots,
+            "ca_revoked": self.ca_revoked,
             "authority": self.authority,
             "lock_delays": self.lock_delays,
             "numbered_answers": self.numbered_answers,

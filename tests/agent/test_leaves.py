@@ -20,6 +20,7 @@ from lictor.model.errors import InvalidRequest, LictorError, NoLeader, Refused
 from lictor.model.spiffe import ServiceId, SigningId, trust_domain
 from lictor.server.connect_ca_requests import SignedLeaf, SigningLimited
 from lictor.server.connect_ca_roots import as_root
+from lictor.store.reads.connect_ca import Trusted
 from lictor.store.store import Answer
 from tests.patience import PATIENCE, soon
 
@@ -51,12 +52,12 @@ class Authority:
         for queue in self._told:
             queue.put_nowait([self.root])
 
-    async def roots(self) -> AsyncGenerator[Answer[list[CARoot]], None]:
+    async def roots(self) -> AsyncGenerator[Answer[Trusted], None]:
         queue: asyncio.Queue[list[CARoot]] = asyncio.Queue()
         self._told.append(queue)
         queue.put_nowait([self.root])
         while True:
-            yield Answer(await queue.get(), 1, ())
+            yield Answer(Trusted(await queue.get()), 1, ())
 
     async def sign(self, request: str, token: str) -> SignedLeaf:
         self.tokens.append(token)
@@ -76,10 +77,10 @@ class Authority:
         )
 
 
-async def no_roots() -> AsyncGenerator[Answer[list[CARoot]], None]:
+async def no_roots() -> AsyncGenerator[Answer[Trusted], None]:
     """What an agent hears whose servers are away."""
     await asyncio.Event().wait()
-    yield Answer([], 0, ())
+    yield Answer(Trusted([]), 0, ())
 
 
 def made(authority: Authority, folder: Path | None = None, chance: float = 0.5) -> Leaves:
@@ -146,8 +147,8 @@ async def test_what_is_kept_is_for_the_agent_alone_and_served_while_the_servers_
     await leaves.get("db")
     await leaves.close()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
-    assert len(list(folder.iterdir())) == 3  # with the roots
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*") if path.is_file()} == {0o600}
+    assert len([path for path in folder.iterdir() if path.is_file()]) == 3  # with the roots
 
     authority.refusal = NoLeader()
     again = Leaves("dc1", LeafFiles(folder), authority.sign, no_roots)
@@ -169,7 +170,7 @@ async def test_a_file_that_cannot_be_used_is_left_out_and_named(
     mine = await leaves.get("web")
     await leaves.get("db")
     await leaves.close()
-    files = [path for path in folder.iterdir() if path.name != "roots.json"]
+    files = [path for path in _files(folder) if path.name != "roots.json"]
     files[0].write_bytes(files[0].read_bytes()[:100])
     files[1].write_bytes(files[1].read_bytes().replace(b"svc/", b"xvc/"))
     (folder / "roots.json").write_bytes(b"{")
@@ -243,8 +244,8 @@ async def test_it_is_told_apart_whether_the_servers_or_their_authority_are_missi
     monkeypatch.setattr(leaves_module, "ROOTS_PATIENCE", 0.01)
     authority = Authority()
 
-    async def none_yet() -> AsyncGenerator[Answer[list[CARoot]], None]:
-        yield Answer([], 1, ())
+    async def none_yet() -> AsyncGenerator[Answer[Trusted], None]:
+        yield Answer(Trusted([]), 1, ())
         await asyncio.Event().wait()
 
     for roots, words in ((no_roots, "No cluster leader"), (none_yet, "CA is uninitialized")):
@@ -319,3 +320,8 @@ async def test_whoever_waits_when_the_agent_ends_is_told() -> None:
 
 def _identity(service: str) -> ServiceId:
     return ServiceId(DOMAIN, "dc1", service)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of the leaves and of the roots, without those that tell what was signed."""
+    return [path for path in folder.iterdir() if path.is_file()]

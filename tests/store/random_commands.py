@@ -15,11 +15,13 @@ from lictor.model.command import (
     IntentionWrite,
     KVOp,
     KVWrite,
+    LeavesRevoke,
     NodeOp,
     QueryDelete,
     QuerySet,
     Reap,
     Register,
+    RevokedForget,
     ServiceOp,
     SessionCreate,
     SessionDestroy,
@@ -28,7 +30,7 @@ from lictor.model.command import (
     Txn,
     TxnOp,
 )
-from lictor.model.connect_ca import CAConfiguration, CARoot
+from lictor.model.connect_ca import CAConfiguration, CARoot, RevokedLeaf
 from lictor.model.coordinate_entry import Coord, CoordinateEntry
 from lictor.model.intention import DefaultPolicy
 from lictor.model.node import Node
@@ -127,6 +129,8 @@ class Dice:
             (4, self.intention),
             (1, self.setting),
             (2, self.authority),
+            (2, self.revoke),
+            (1, self.forget_revoked),
             (2, self.reap),
         )
         return self._random.choices([make for _, make in makers], [weight for weight, _ in makers])[0]()
@@ -253,6 +257,14 @@ class Dice:
         roots = {root.id: root for root in (self.root(), self.root())}
         return AuthorityWrite(self.one((0, self.small())), configuration, tuple(roots.values()))
 
+    def revoke(self) -> LeavesRevoke:
+        serials = [self.one(("01", "02", "0a:01", "0A")) for _ in range(self._random.randint(0, 2))]
+        print_, until = self.one(("", "ab" * 32)), self.one((500.0, 2000.0, 1e6))
+        return LeavesRevoke(tuple(RevokedLeaf(serial, print_, "web", "n1", until) for serial in serials))
+
+    def forget_revoked(self) -> RevokedForget:
+        return RevokedForget(self.one((500.0, 2000.0)))
+
     def session_end(self) -> SessionDestroy:
         return SessionDestroy(self.one(SESSIONS))
 
@@ -360,6 +372,7 @@ READS: dict[str, Read] = {
     "setting": lambda v: config.setting(v, "autopilot"),
     "roots": connect_ca.roots,
     "root": connect_ca.active_root,
+    "trusted": connect_ca.trusted,
     "gateway in": lambda v: gateways.gateway_services(v, "in"),
     "ingress web": lambda v: gateways.ingress_instances(v, "web"),
     "ui gateway intentions": lambda v: ui.gateway_intentions(v, "in"),
