@@ -25,6 +25,10 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
         "lictor.cli.connect.ca.get_config",
         "Display the current certificate authority configuration",
     ),
+    ("connect", "ca", "revoke"): (
+        "lictor.cli.connect.ca.revoke",
+        "Revoke a certificate of the mesh, or list what is revoked",
+    ),
     ("connect", "ca", "rotate"): (
         "lictor.cli.connect.ca.rotate",
         "Have another root take the place of the present one",

@@ -27,6 +27,7 @@ from lictor.client.requests import WATCH_LONGEST, Cursor, check, target
 from lictor.client.settings import Options, Settings
 from lictor.client.tls import Checked, FollowingContext, following
 from lictor.client.trust import Trust
+from lictor.model.connect_ca import plain_serial
 from lictor.model.spiffe import ServiceId
 
 WAIT = 300.0  # seconds that a blocking query waits
@@ -130,7 +131,7 @@ class Identity:
     # -- connections --------------------------------------------------------------------------------------------------
 
     def admitted(self, connection: Checked) -> None:
-        """A caller was let in."""
+        """The other end was found to be who it should be."""
         with self._lock:
             self._connections.add(connection)
         # What holds may have become another while the handshake was made.
@@ -140,7 +141,9 @@ class Identity:
         if self._trust is None or connection.peer is None:
             return
         try:
-            self._trust.admit(connection.peer)
+            self._trust.believe(connection.shown)
+            if connection.server_side:
+                self._trust.admit(connection.peer)
         except PeerRefused as error:
             log.warning("a connection is cut: %s", error)
             connection.cut(str(error))
@@ -164,8 +167,9 @@ class Identity:
                 self._rules = news
         if self._roots is None or self._leaf is None or self._rules is None:
             return
-        self._trust, self._why = Trust(self._roots, self._leaf, self._rules), None
-        if isinstance(news, Rules):
+        revoked = frozenset(map(plain_serial, self._roots.revoked))
+        self._trust, self._why = Trust(self._roots, self._leaf, self._rules, revoked), None
+        if not isinstance(news, ConnectLeaf):
             with self._lock:
                 connections = list(self._connections)
             for connection in connections:

@@ -87,23 +87,25 @@ class Connect(ConnectCalls[Loop]):
         for place in places:
             try:
                 async with asyncio.timeout(min(timeout, HANDSHAKE)):
-                    return await asyncio.open_connection(place.host, place.port, ssl=context, server_hostname=name)
+                    streams = await asyncio.open_connection(place.host, place.port, ssl=context, server_hostname=name)
             except OSError as error:  # a timeout is one, and so is a peer that is refused
                 problems.append(f"{place.authority}: {error or 'no answer in time'}")
+                continue
+            _abort_when_cut(streams[1])
+            return streams
         raise identity.none(service, problems)
 
     async def start_server(
         self, handle: Handler, host: str, port: int, *, service: str, timeout: float = READY, **options: Any
     ) -> asyncio.Server:
         """A server of a service, as `asyncio.start_server` makes it; `handle` is called for each connection of a peer
-        that may connect, who is `peer_of(writer)`. A connection is cut once an intention forbids it. Raises `NotReady`,
-        `NoAgent`, `OSError`.
+        that may connect, who is `peer_of(writer)`. A connection is cut once an intention forbids it, or its certificate
+        is revoked. Raises `NotReady`, `NoAgent`, `OSError`.
         """
         identity = await self.service(service, timeout=timeout)
-        loop = asyncio.get_running_loop()
 
         async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            _checked(writer).when_cut(lambda: loop.call_soon_threadsafe(writer.transport.abort))
+            _abort_when_cut(writer)
             await handle(reader, writer)
 
         options.setdefault("ssl_handshake_timeout", HANDSHAKE)
@@ -121,6 +123,11 @@ def _checked(writer: asyncio.StreamWriter) -> CheckedObject:
     found: ssl.SSLObject = writer.get_extra_info("ssl_object")
     assert isinstance(found, CheckedObject)
     return found
+
+
+def _abort_when_cut(writer: asyncio.StreamWriter) -> None:
+    loop = asyncio.get_running_loop()
+    _checked(writer).when_cut(lambda: loop.call_soon_threadsafe(writer.transport.abort))
 
 
 async def _wait(identity: Identity, condition: Callable[[], bool], timeout: float) -> None:

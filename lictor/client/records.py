@@ -197,11 +197,14 @@ class ConnectRoot(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class ConnectRoots(msgspec.Struct, frozen=True, rename="pascal"):
-    """The authorities that are trusted; one of them signs."""
+    """The authorities that are trusted; one of them signs. `revoked` are the serial numbers of certificates that are
+    not to be believed all the same.
+    """
 
     active_root_id: str = msgspec.field(default="", name="ActiveRootID")
     trust_domain: str = ""
     roots: list[ConnectRoot] = []
+    revoked: list[str] = []
 
 
 class ConnectLeaf(msgspec.Struct, frozen=True, rename="pascal"):

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from lictor.client.errors import PeerRefused
-from lictor.client.trust import Trust
+from lictor.client.trust import Certificate, Trust
 from lictor.model.spiffe import ServiceId
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Holder(Protocol):
         ...
 
     def admitted(self, connection: Checked) -> None:
-        """A caller was let in: the connection is to be cut where it may not connect any more."""
+        """A peer was found to be who it should be: the connection is to be cut where that holds no more."""
         ...
 
 
@@ -54,11 +54,17 @@ class _Context(ssl.SSLContext):
 
     source: FollowingContext
 
-    def check(self, connection: Checked) -> ServiceId:
-        """Who the other end is. Raises `PeerRefused`; on a server the log says why, since not every library does."""
-        source, now, certificate = self.source, time.time(), connection.getpeercert()
-        if not certificate:
+    @staticmethod
+    def certificate(connection: Checked) -> Certificate:
+        """What the other end has shown. Raises `PeerRefused`."""
+        found = connection.getpeercert()
+        if not found:
             raise PeerRefused("the peer has shown no certificate")
+        return found
+
+    def check(self, certificate: Certificate) -> ServiceId:
+        """Who the other end is. Raises `PeerRefused`; on a server the log says why, since not every library does."""
+        source, now = self.source, time.time()
         if source.called:
             return source.holder.trust.called(certificate, source.called, source.datacenter, now)
         try:
@@ -74,6 +80,7 @@ class CheckedSocket(ssl.SSLSocket):
     """
 
     peer: ServiceId | None = None
+    shown: Certificate = {}
     _cut = ""
 
     def do_handshake(self, block: bool = False) -> None:
@@ -83,12 +90,12 @@ class CheckedSocket(ssl.SSLSocket):
             context = self.context
             assert isinstance(context, _Context)
             try:
-                self.peer = context.check(self)
+                self.shown = context.certificate(self)
+                self.peer = context.check(self.shown)
             except PeerRefused as error:
                 self.cut(str(error))
                 raise
-            if self.server_side:
-                context.source.holder.admitted(self)
+            context.source.holder.admitted(self)
 
     def cut(self, reason: str) -> None:
         """End the connection, whatever is going on; whoever uses it is told why."""
@@ -153,6 +160,7 @@ class CheckedObject(ssl.SSLObject):
     """The same for event loops, which pass the bytes themselves."""
 
     peer: ServiceId | None = None
+    shown: Certificate = {}
     _cut = ""
     _told: Callable[[], object] | None = None
 
@@ -162,9 +170,9 @@ class CheckedObject(ssl.SSLObject):
         if self.peer is None:
             context = self.context
             assert isinstance(context, _Context)
-            self.peer = context.check(self)
-            if self.server_side:
-                context.source.holder.admitted(self)
+            self.shown = context.certificate(self)
+            self.peer = context.check(self.shown)
+            context.source.holder.admitted(self)
 
     def cut(self, reason: str) -> None:
         """End the connection: no byte passes from now on."""

@@ -17,6 +17,7 @@ import msgspec
 from lictor.client.errors import PeerRefused
 from lictor.client.families.connect import Rules
 from lictor.client.records import ConnectLeaf, ConnectRoots
+from lictor.model.connect_ca import plain_serial
 from lictor.model.intention import decide
 from lictor.model.spiffe import NAMESPACE, BadSpiffeId, ServiceId, parse_spiffe_id
 
@@ -30,6 +31,8 @@ class Trust(msgspec.Struct, frozen=True, eq=False):
     roots: ConnectRoots
     leaf: ConnectLeaf
     rules: Rules
+    revoked: frozenset[str] = frozenset()
+    """The plain serial numbers of certificates that are not to be believed."""
 
     @property
     def own(self) -> ServiceId:
@@ -59,7 +62,13 @@ class Trust(msgspec.Struct, frozen=True, eq=False):
             raise PeerRefused(f"the peer is of a namespace or partition that is not here: {found.uri}")
         if not _seconds(certificate, "notBefore") <= now < _seconds(certificate, "notAfter"):
             raise PeerRefused(f"the certificate of {found.uri} is not valid at this time")
+        self.believe(certificate)
         return found
+
+    def believe(self, certificate: Certificate) -> None:
+        """Raise `PeerRefused` where a certificate has been revoked."""
+        if self.revoked and plain_serial(str(certificate.get("serialNumber", ""))) in self.revoked:
+            raise PeerRefused("the peer's certificate has been revoked")
 
     def called(self, certificate: Certificate, service: str, datacenter: str, now: float) -> ServiceId:
         """See that the other end is the service that was called. Raises `PeerRefused`."""

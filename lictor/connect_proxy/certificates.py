@@ -19,6 +19,7 @@ import msgspec
 
 from lictor.connect_proxy.client_hello import ticket_of
 from lictor.connect_proxy.records import Leaf, Roots
+from lictor.model.connect_ca import plain_serial
 from lictor.model.spiffe import BadSpiffeId, ServiceId, parse_spiffe_id
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
@@ -33,11 +34,12 @@ class BadPeer(Exception):
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """A peer: what its certificate says, and until when (seconds since 1970)."""
+    """A peer: what its certificate says, and until when (seconds since 1970); `serial` is in its plain form."""
 
     uri: str
     service: ServiceId
     expires: float
+    serial: str = ""
 
 
 class Identity:
@@ -138,10 +140,13 @@ def _readable(text: str) -> Iterator[str]:
 
 
 class Peers:
-    """Reads peers' certificates. The few that a proxy meets are read once."""
+    """Reads peers' certificates. The few that a proxy meets are read once. `revoked` are the plain serial numbers of
+    those that are not to be believed.
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, Peer] = OrderedDict()
+        self.revoked: frozenset[str] = frozenset()
 
     def of(self, tls: ssl.SSLObject, now: float) -> Peer:
         """The peer of a connection whose handshake is complete; `now` in seconds since 1970. Raises `BadPeer`."""
@@ -157,6 +162,8 @@ class Peers:
         if peer.expires <= now:
             # Handshakes see to that themselves; a resumed session does not.
             raise BadPeer(f"the certificate of {peer.uri} has expired")
+        if peer.serial in self.revoked:
+            raise BadPeer(f"the certificate of {peer.uri} has been revoked")
         return peer
 
 
@@ -174,7 +181,7 @@ def _read(tls: ssl.SSLObject) -> Peer:
         raise BadPeer(str(error)) from None
     if not isinstance(found, ServiceId):
         raise BadPeer(f"{uri} is the id of no service")
-    return Peer(uri, found, ssl.cert_time_to_seconds(str(shown["notAfter"])))
+    return Peer(uri, found, ssl.cert_time_to_seconds(str(shown["notAfter"])), plain_serial(str(shown["serialNumber"])))
 
 
 def server_name(service: ServiceId) -> bytes | None:

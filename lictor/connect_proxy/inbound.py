@@ -14,7 +14,7 @@ from lictor.agent.logs import Logger
 from lictor.connect_proxy import proxy_header
 from lictor.connect_proxy.access_log import AccessLog
 from lictor.connect_proxy.authorizing import Authorizer
-from lictor.connect_proxy.certificates import BadPeer, Identity, Peer, Peers
+from lictor.connect_proxy.certificates import BadPeer, Identity
 from lictor.connect_proxy.ends import End, PlainEnd, SecureEnd
 from lictor.connect_proxy.listener import Listener
 from lictor.connect_proxy.passage import Deadlines, Passage, State
@@ -45,7 +45,6 @@ class InboundListener(Listener):
         self.settings = settings
         self.identity = identity
         self.authorizer = authorizer
-        self.peers = Peers()
         self.clock = clock
         self.opening = 0
         self.by_peer: dict[str, int] = {}
@@ -122,13 +121,12 @@ class InboundListener(Listener):
 class Inbound(Passage):
     """A connection from the mesh. `ends_told` are those that a PROXY header told."""
 
-    __slots__ = ("ends_told", "gets_ticket", "identity", "is_counted", "is_shaken", "peer")
+    __slots__ = ("ends_told", "gets_ticket", "identity", "is_counted", "is_shaken")
     host: InboundListener
 
     def __init__(self, host: InboundListener) -> None:
         super().__init__(host)
         self.identity = host.identity
-        self.peer: Peer | None = None
         self.gets_ticket = True
         self.is_shaken = False
         self.is_counted = False

@@ -15,6 +15,7 @@ from typing import Any
 
 from lictor.agent.logs import Logger
 from lictor.connect_proxy.access_log import AccessLog
+from lictor.connect_proxy.certificates import Peers
 from lictor.connect_proxy.passage import Deadlines, Passage, State
 from lictor.connect_proxy.settings import Address
 
@@ -95,6 +96,7 @@ class Listener:
         self.log = log
         self.access = access
         self.passages: set[Passage] = set()
+        self.peers = Peers()
         self.sock: socket.socket | None = None
         self.draining = False
         self.accepted = 0
@@ -120,6 +122,26 @@ class Listener:
     def accept(self) -> asyncio.Protocol:
         """The end of a connection that has just come."""
         raise NotImplementedError
+
+    def revoke(self, serials: frozenset[str]) -> int:
+        """Believe no certificate with one of these plain serial numbers, and cut the connections with those that show
+        one. Returns how many these were.
+        """
+        self.peers.revoked = serials
+        cut = 0
+        for passage in list(self.passages):
+            peer = passage.peer
+            if peer is not None and peer.serial in serials and passage.state < State.CLOSING:
+                cut += 1
+                self.log.info(
+                    "Cut a connection whose certificate has been revoked",
+                    service=self.service,
+                    peer=peer.uri,
+                    serial=peer.serial,
+                    remote=passage.remote,
+                )
+                passage.stop("revoked", f"the certificate of {peer.uri} has been revoked")
+        return cut
 
     def hold(self, sock: socket.socket) -> None:
         """Have a socket that listens: connections wait there until they are accepted."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from lictor.agent.logs import Logger
 from lictor.connect_proxy.access_log import AccessLog
-from lictor.connect_proxy.certificates import BadPeer, Identity, Peers, server_name
+from lictor.connect_proxy.certificates import BadPeer, Identity, server_name
 from lictor.connect_proxy.endpoints import Endpoint, Endpoints, Target
 from lictor.connect_proxy.ends import End, PlainEnd, SecureEnd
 from lictor.connect_proxy.listener import Listener
@@ -45,7 +45,6 @@ class OutboundListener(Listener):
         self.settings = settings
         self.identity = identity
         self.endpoints = endpoints
-        self.peers = Peers()
         self.clock = clock
         self.retries = 0
         self._names: dict[tuple[str, str, str], tuple[ServiceId, bytes | None]] = {}
@@ -197,7 +196,7 @@ class Outbound(Passage):
         assert self.endpoint is not None
         wanted, _ = host.wanted(self.endpoint, self._identity.trust_domain)
         try:
-            peer = host.peers.of(end.tls, host.clock())
+            self.peer = peer = host.peers.of(end.tls, host.clock())
         except BadPeer as error:
             return str(error)
         return "" if peer.service == wanted else f"it is {peer.uri}, not {wanted.uri}"

@@ -13,6 +13,7 @@ import enum
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from lictor.connect_proxy.certificates import Peer
 from lictor.connect_proxy.ends import End, PlainEnd, SecureEnd, join
 
 TICK = 0.25  # seconds between two looks at deadlines
@@ -87,6 +88,7 @@ class Passage:
         "details",
         "host",
         "idle_since",
+        "peer",
         "plain",
         "reason",
         "remote",
@@ -100,6 +102,7 @@ class Passage:
         self.host = host
         self.plain: PlainEnd | None = None
         self.secure: SecureEnd | None = None
+        self.peer: Peer | None = None  # who the other end of `secure` is, once that is known
         self.state = State.OPENING
         self.began = host.loop.time()
         self.idle_since = self.began

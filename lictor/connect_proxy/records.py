@@ -16,10 +16,11 @@ class Root(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class Roots(msgspec.Struct, frozen=True, rename="pascal"):
-    """`/v1/agent/connect/ca/roots`."""
+    """`/v1/agent/connect/ca/roots`. `revoked` are serial numbers of leaves that are not to be believed."""
 
     trust_domain: str = ""
     roots: tuple[Root, ...] = ()
+    revoked: tuple[str, ...] = ()
 
 
 class Leaf(msgspec.Struct, frozen=True, rename="pascal"):

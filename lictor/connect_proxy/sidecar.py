@@ -32,6 +32,7 @@ from lictor.connect_proxy.settings import (
     UpstreamKey,
 )
 from lictor.connect_proxy.source import Source, Watch
+from lictor.model.connect_ca import plain_serial
 from lictor.model.service import AccessLogs
 
 BIND_PAUSE = 2.0  # seconds until an address that is in use is tried again
@@ -88,6 +89,8 @@ class Sidecar:
         self._access = AccessLog(AccessLogs())
         self._retry: asyncio.TimerHandle | None = None
         self._reporting: asyncio.TimerHandle | None = None
+        self._revoked_told: tuple[str, ...] = ()
+        self._revoked: frozenset[str] = frozenset()
         self._last_report: dict[str, int] = {}
         self._upstreams: dict[UpstreamKey, tuple[Watch[Any] | None, Endpoints]] = {}
         source = world.source
@@ -174,6 +177,7 @@ class Sidecar:
     def _settle(self) -> None:
         """Make what is what should be."""
         self._renew()
+        self._revoke()
         if self.closed:
             return
         self._settle_inbound()
@@ -196,6 +200,17 @@ class Sidecar:
         for listener in self.listeners:
             if isinstance(listener, InboundListener | OutboundListener):
                 listener.renew(identity)
+
+    def _revoke(self) -> None:
+        """Have what is revoked refused, and cut where it is in use, by the listeners that are closing too."""
+        roots = self._roots.value
+        if roots is None or roots.revoked == self._revoked_told:
+            return
+        self._revoked_told = roots.revoked
+        self._revoked = frozenset(map(plain_serial, roots.revoked))
+        for listener in (*self.listeners, *self.draining):
+            if isinstance(listener, InboundListener | OutboundListener):
+                listener.revoke(self._revoked)
 
     def _settle_inbound(self) -> None:
         wanted, current = self.settings.inbound, self.inbound
@@ -314,6 +329,8 @@ class Sidecar:
                 self._retry = self.world.loop.call_later(BIND_PAUSE, self._open_again)
             return False
         self._deaf.pop(str(listener.address), None)
+        if isinstance(listener, InboundListener | OutboundListener):
+            listener.revoke(self._revoked)
         self.world.log.info(
             "Starting listener", direction=listener.direction, service=self.settings.service, address=listener.address
         )

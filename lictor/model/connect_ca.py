@@ -75,10 +75,11 @@ def plain_serial(text: str) -> str:
     return text.replace(":", "").strip().lower().lstrip("0")
 
 
-END = "-----END CERTIFICATE-----"
+BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
 def fingerprint(certificate: str) -> str:
     """The SHA-256 of a certificate in PEM, or of the first of several, in hex. Raises `ValueError`."""
-    first, mark, _ = certificate.partition(END)
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first.strip() + "\n" + mark)).hexdigest()
+    _, begin, rest = certificate.partition(BEGIN)
+    first, end, _ = rest.partition(END)
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(begin + first + end)).hexdigest()

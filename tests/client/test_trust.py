@@ -66,6 +66,16 @@ def test_what_is_no_service_of_the_mesh_is_refused(shown: dict[str, Any], words:
         trust().peer(shown, NOW)
 
 
+def test_a_revoked_certificate_is_refused_however_its_serial_number_is_written() -> None:
+    found = msgspec.structs.replace(trust(), revoked=frozenset({"a01"}))
+    shown = certificate(service("web"))
+    for serial in ("0A01", "A01", "000a01"):
+        for check in (found.caller, lambda shown, now: found.called(shown, "web", "", now)):
+            with pytest.raises(PeerRefused, match="has been revoked"):
+                check({**shown, "serialNumber": serial}, NOW)
+    assert found.caller({**shown, "serialNumber": "0A02"}, NOW).service == "web"
+
+
 def test_who_is_called_must_answer() -> None:
     found = trust()
     assert found.called(certificate(service("web")), "web", "", NOW).service == "web"

@@ -92,6 +92,7 @@ class Authority:
         return Leaf(
             certificate.public_bytes(serialization.Encoding.PEM).decode(),
             encoded.decode(),
+            f"{certificate.serial_number:x}",
             service=service,
             service_uri=wanted[0] if wanted else "",
         )

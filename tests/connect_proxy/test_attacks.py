@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import os
 import random
 import shutil
@@ -200,8 +201,41 @@ def test_a_chain_of_certificates_without_end(place: Place) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_what_is_stolen_is_of_no_use_once_the_service_is_deregistered(place: Place, version: ssl.TLSVersion) -> None:
+    """With key, certificate and a live session; the service itself comes back with another key."""
+    place.agent.put("/v1/agent/service/register", {"Name": "leaver", "Port": 1})
+    stolen = place.leaf("leaver")
+    intend(place.agent, "web", client="allow", leaver="allow", any="deny")
+    context = place.of(stolen)
+    context.maximum_version = version
+    eventually(lambda: place.get(context)[0] == b"web: hello", "leaver is let in")
+    session = place.get(context)[1]
+    assert session is not None
+    with socket.create_connection(("127.0.0.1", place.port), PATIENCE) as plain, context.wrap_socket(plain) as live:
+        live.sendall(b"hello")
+        assert live.recv(100) == b"web: hello"
+        place.agent.put("/v1/agent/service/deregister/leaver", None)
+        with contextlib.suppress(OSError):
+            assert live.recv(100) == b"", "the connection is cut"
+    assert place.get(context)[0] == b""
+    assert place.get(context, session)[0] == b"", "a session is not let in either"
+    place.refuses(context, "has been revoked")
+    question = {"Target": "web", "ClientCertURI": stolen["ServiceURI"], "ClientCertSerial": stolen["SerialNumber"]}
+    answer = json.loads(place.agent.ask("POST", "/v1/agent/connect/authorize", question)[1])
+    assert answer == {"Authorized": False, "Reason": "The certificate has been revoked"}
+    assert stolen["SerialNumber"] in place.agent.get("/v1/connect/ca/roots")["Revoked"]
+    place.agent.put("/v1/agent/service/register", {"Name": "leaver", "Port": 1})
+    fresh = place.leaf("leaver")
+    assert fresh["PrivateKeyPEM"] != stolen["PrivateKeyPEM"]
+    assert place.get(place.of(fresh))[0] == b"web: hello"
+    assert place.get(context)[0] == b"", "what was stolen is refused all the same"
+    place.agent.put("/v1/agent/service/deregister/leaver", None)
+    intend(place.agent, "web", client="allow", any="deny")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_what_is_stolen_is_good_until_an_intention_forbids_it(place: Place, version: ssl.TLSVersion) -> None:
-    """A certificate outlives its service's registration: what ends it at once is an intention."""
+    """A certificate of a service that is registered nowhere is good until an intention forbids it."""
     stolen = place.leaf("former")
     intend(place.agent, "web", client="allow", former="allow", any="deny")
     context = place.of(stolen)

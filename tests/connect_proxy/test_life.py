@@ -12,6 +12,7 @@ from lictor.connect_proxy import certificates
 from lictor.connect_proxy.certificates import Identity
 from lictor.connect_proxy.inbound import InboundListener
 from lictor.connect_proxy.outbound import OutboundListener
+from lictor.model.connect_ca import plain_serial
 from tests.connect_proxy.authority import Authority
 from tests.connect_proxy.loops import on_uvloop
 from tests.connect_proxy.mesh import Mesh, is_refused, say, target
@@ -112,6 +113,32 @@ async def test_a_rotation_of_the_root_ends_no_connection_and_refuses_none() -> N
             assert await say(kept, b"kept") == b"kept"
         outbound.renew(Identity(old.leaf("client"), both))
         assert await is_refused(await mesh.connect(outbound)), "the old root is not trusted any more"
+
+
+@on_uvloop
+async def test_a_revoked_certificate_is_refused_and_cut_by_either_side() -> None:
+    async with Mesh() as mesh:
+        inbound, outbound = await mesh.pair()
+        streams, other = await mesh.connect(outbound), await mesh.connect(outbound)
+        assert await say(streams, b"hello") == b"hello"
+        assert await say(other, b"hello") == b"hello"
+        serial = plain_serial(outbound.identity.leaf.serial_number)
+        assert inbound.revoke(frozenset({"ab"})) == 0
+        assert inbound.revoke(frozenset({"ab", serial})) == 2
+        for reader, _ in (streams, other):
+            with pytest.raises(ConnectionResetError):
+                await reader.read(-1)
+        assert inbound.ends["revoked"] == 2
+        assert await is_refused(await mesh.connect(outbound)), "nor is a session resumed"
+        outbound.renew(mesh.authority.identity("client"))
+        streams = await mesh.connect(outbound)
+        assert await say(streams, b"hello") == b"hello"
+        assert outbound.revoke(frozenset({plain_serial(inbound.identity.leaf.serial_number)})) >= 1
+        with pytest.raises(ConnectionResetError):
+            await streams[0].read(-1)
+        assert await is_refused(await mesh.connect(outbound))
+        inbound.renew(mesh.authority.identity("web"))
+        assert await say(await mesh.connect(outbound), b"hello") == b"hello"
 
 
 @on_uvloop

@@ -1,7 +1,9 @@
 """`/v1/connect/ca`: the roots as they change, the configuration without its secrets, and a mesh that is turned off."""
 
 import asyncio
+import hashlib
 import json
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -171,3 +173,55 @@ async def test_an_agent_signs_for_its_own_services(mesh: Door) -> None:
     identity = ServiceId((await mesh.json(ROOTS))["TrustDomain"], "dc1", "web")
     signed = await mesh.agent.sign_leaf(certificates.make_request(certificates.make_key(), identity))
     assert certificates.signed_by(signed.certificate, root["RootCert"]) and signed.root == root["ID"]
+
+
+REVOKED = "/v1/connect/ca/revoked"
+
+
+@pytest.mark.parametrize("path", [ROOTS, AGENT_ROOTS])
+async def test_a_revoked_certificate_wakes_those_who_wait_for_the_roots(mesh: Door, path: str) -> None:
+    _, headers, body = await mesh.get(path)
+    assert "Revoked" not in json.loads(body)
+    waiting = asyncio.ensure_future(mesh.get(f"{path}?index={headers['x-consul-index']}&wait=100s"))
+    assert (await mesh.put(REVOKED, {"SerialNumber": "0A:01"}))[0] == 200
+    status, later, changed = await waiting
+    assert status == 200 and int(later["x-consul-index"]) > int(headers["x-consul-index"])
+    assert json.loads(changed) == {**json.loads(body), "Revoked": ["0a:01"]}
+
+
+async def test_a_certificate_is_revoked_by_hand_and_listed(mesh: Door) -> None:
+    leaf = await mesh.json("/v1/agent/connect/ca/leaf/web")
+    assert await mesh.json(REVOKED) == []
+    for _ in range(2):
+        assert (await mesh.put(REVOKED, {"CertPEM": leaf["CertPEM"]}))[0] == 200
+    [found] = await mesh.json(REVOKED)
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(leaf["CertPEM"])).hexdigest()
+    assert (found["SerialNumber"], found["Fingerprint"]) == (leaf["SerialNumber"], digest)
+    assert (found["Service"], found["ValidBefore"]) == ("web", leaf["ValidBefore"])
+    asked = {"Target": "db", "ClientCertURI": leaf["ServiceURI"]}
+    plain = leaf["SerialNumber"].replace(":", "").upper()
+    for serial, allowed in ((leaf["SerialNumber"], False), (plain, False), ("0b", True)):
+        question = {**asked, "ClientCertSerial": serial}
+        _, _, body = await mesh.call("POST", "/v1/agent/connect/authorize", json=question)
+        assert json.loads(body)["Authorized"] is allowed
+
+
+@pytest.mark.parametrize("body", [{}, {"SerialNumber": "x"}, {"CertPEM": "x"}, {"SerialNumber": "0a", "CertPEM": "x"}])
+async def test_what_is_no_certificate_is_not_revoked(mesh: Door, body: dict[str, str]) -> None:
+    assert (await mesh.put(REVOKED, body))[0] == 400
+    root = (await mesh.json(ROOTS))["Roots"][0]["RootCert"]
+    assert (await mesh.put(REVOKED, {"CertPEM": root}))[0] == 400
+    assert await mesh.json(REVOKED) == []
+
+
+async def test_a_deregistered_service_has_its_certificate_revoked_and_another_one_next_time(mesh: Door) -> None:
+    assert (await mesh.put("/v1/agent/service/register", {"Name": "web", "Connect": {"SidecarService": {}}}))[0] == 200
+    first = await mesh.json("/v1/agent/connect/ca/leaf/web")
+    assert (await mesh.put("/v1/agent/service/deregister/web", None))[0] == 200
+    await soon(lambda: len(mesh.agent.store.ca_revoked), "it is revoked")
+    [found] = await mesh.json(REVOKED)
+    assert (found["SerialNumber"], found["Service"]) == (first["SerialNumber"], "web")
+    assert found["Node"] == mesh.agent.node_name
+    assert (await mesh.put("/v1/agent/service/register", {"Name": "web"}))[0] == 200
+    second = await mesh.json("/v1/agent/connect/ca/leaf/web")
+    assert second["PrivateKeyPEM"] != first["PrivateKeyPEM"]

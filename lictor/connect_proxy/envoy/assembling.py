@@ -73,6 +73,7 @@ def assemble(
         upstreams=tuple(_upstreams(view, (*service.proxy.upstreams, *_implied(view, service)), domain, place)),
         jwt_providers=tuple(_providers(view, rules)),
         mesh=_mesh(view),
+        revoked=tuple(sorted({leaf.fingerprint for leaf in connect_ca.revoked(view)} - {""})),
     )
 
 

@@ -6,6 +6,9 @@ deny, the policies are what is allowed; where it is to allow, what is denied.
 
 Permissions look at requests: the first that matches decides, and where none does, the default, as in
 `lictor.model.intention_request`. At a service that has no requests (`tcp`), permissions let nothing through.
+
+Who shows a revoked certificate is let through by none of it: where policies allow, each has the condition that the
+certificate is another one; where they deny, one more denies all who show such a one.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.type.matcher.v3 import metadata_pb2, path_pb2, regex_pb2, string_pb2, value_pb2
+from google.api.expr.v1alpha1 import syntax_pb2
 
 from lictor.connect_proxy.envoy import names
 from lictor.connect_proxy.envoy.snapshot import ProxySnapshot, Rule
@@ -23,6 +27,8 @@ from lictor.model.config_entry.intentions import ALLOW, HTTPPermission, JWTRequi
 
 JWT_FILTER = "envoy.filters.http.jwt_authn"
 ANY_SOURCE = "*"
+REVOKED = "lictor-revoked"  # the policy that denies whoever shows a revoked certificate
+DIGEST = "sha256_peer_certificate_digest"
 
 
 def effective(rules: Iterable[Rule]) -> list[Rule]:
@@ -65,6 +71,7 @@ class _Policies:
         self._domain = snapshot.trust_domain
         action = rbac_pb2.RBAC.Action.DENY if snapshot.default_allow else rbac_pb2.RBAC.Action.ALLOW
         self._made = rbac_pb2.RBAC(action=action)
+        self._revoked = snapshot.revoked
 
     def add(self, rule: Rule, permissions: Sequence[rbac_pb2.Permission]) -> None:
         """What is allowed, or denied, to a rule's source."""
@@ -86,8 +93,34 @@ class _Policies:
         return rbac_pb2.Principal(authenticated=rbac_pb2.Principal.Authenticated(principal_name=pattern))
 
     def made(self) -> rbac_pb2.RBAC:
-        """All of them."""
+        """All of them, with what keeps revoked certificates out."""
+        if self._revoked and self._made.action == rbac_pb2.RBAC.Action.DENY:
+            anybody = rbac_pb2.Policy(
+                permissions=[rbac_pb2.Permission(any=True)], principals=[rbac_pb2.Principal(any=True)]
+            )
+            anybody.condition.CopyFrom(_shows(self._revoked))
+            self._made.policies[REVOKED].CopyFrom(anybody)
+        elif self._revoked:
+            condition = _call("!_", _shows(self._revoked))
+            for policy in self._made.policies.values():
+                policy.condition.CopyFrom(condition)
         return self._made
+
+
+def _shows(fingerprints: Sequence[str]) -> syntax_pb2.Expr:
+    """The condition that a connection's certificate is one of these, as CEL: `connection.sha256_... in [...]`."""
+    digest = syntax_pb2.Expr(
+        select_expr=syntax_pb2.Expr.Select(
+            operand=syntax_pb2.Expr(ident_expr=syntax_pb2.Expr.Ident(name="connection")), field=DIGEST
+        )
+    )
+    listed = [syntax_pb2.Expr(const_expr=syntax_pb2.Constant(string_value=one)) for one in fingerprints]
+    many = syntax_pb2.Expr(list_expr=syntax_pb2.Expr.CreateList(elements=listed))
+    return _call("@in", digest, many)
+
+
+def _call(function: str, *arguments: syntax_pb2.Expr) -> syntax_pb2.Expr:
+    return syntax_pb2.Expr(call_expr=syntax_pb2.Expr.Call(function=function, args=arguments))
 
 
 def _steps(rule: Rule, issuers: Mapping[str, str]) -> list[tuple[rbac_pb2.Permission, bool]]:

@@ -74,7 +74,9 @@ class Leaf(msgspec.Struct, frozen=True):
 
 
 class ProxySnapshot(msgspec.Struct, frozen=True):
-    """See above. `service` is what the proxy stands for; `rules` are in the order in which they are considered."""
+    """See above. `service` is what the proxy stands for; `rules` are in the order in which they are considered;
+    `revoked` are the fingerprints (SHA-256 in hex) of certificates that are not to be believed.
+    """
 
     proxy_id: str
     service: str
@@ -91,6 +93,7 @@ class ProxySnapshot(msgspec.Struct, frozen=True):
     upstreams: tuple[UpstreamNeeds, ...] = ()
     jwt_providers: tuple[JWTProvider, ...] = ()
     mesh: Mesh = msgspec.field(default_factory=Mesh)
+    revoked: tuple[str, ...] = ()
 
     @property
     def is_transparent(self) -> bool:

@@ -8,6 +8,7 @@ import hmac
 import json
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -157,6 +158,48 @@ def test_a_new_leaf_takes_the_place_of_the_old_one_without_a_connection_ended(pa
 
 def _renewed(envoy: Envoy, before: str) -> bool:
     return envoy.certificate() not in ("", before)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "http"])
+@pytest.mark.parametrize(
+    "rules",
+    [[{"Name": "other", "Action": "deny"}], [{"Name": "*", "Action": "deny"}, {"Name": "leaver", "Action": "allow"}]],
+)
+def test_what_is_stolen_is_of_no_use_once_the_service_is_deregistered(
+    pair: Pair, protocol: str, rules: list[dict[str, str]]
+) -> None:
+    """Where all is allowed and where all is denied, for connections and for requests."""
+    pair.agent.configure("service-defaults", "server", Protocol=protocol)
+    pair.agent.intend("server", *rules)
+    port = pair.agent.get("/v1/agent/service/server-sidecar-proxy")["Port"]
+
+    def register() -> ssl.SSLContext:
+        pair.agent.put("/v1/agent/service/register", {"Name": "leaver", "Port": 1})
+        leaf = pair.agent.get("/v1/agent/connect/ca/leaf/leaver")
+        file = pair.folder / f"{leaf['SerialNumber']}.pem"
+        file.write_text(leaf["CertPEM"] + leaf["PrivateKeyPEM"])
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.load_cert_chain(file)
+        return context
+
+    def status(context: ssl.SSLContext) -> str:
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+                context.wrap_socket(plain) as secure,
+            ):
+                secure.sendall(b"GET / HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n")
+                return secure.recv(100).decode()[9:12]
+        except OSError:
+            return ""
+
+    stolen = register()
+    settles(partial(status, stolen), "200", "leaver is let in")
+    pair.agent.put("/v1/agent/service/deregister/leaver")
+    settles(partial(status, stolen), "403" if protocol == "http" else "", "its certificate is good for nothing")
+    settles(partial(status, register()), "200", "and its next one is good")
+    assert status(stolen) in ("", "403")
 
 
 def test_only_those_whom_a_change_concerns_hear_of_it(pair: Pair) -> None:
