@@ -28,6 +28,7 @@ from lictor.agent.gossip_metrics import GossipMetrics
 from lictor.agent.instruments import metrics_of
 from lictor.agent.leaves import Leaves
 from lictor.agent.leaves_files import LeafFiles
+from lictor.agent.leaves_revoking import DRAINING
 from lictor.agent.live_connections import QUERY as LIVE_CONNECTIONS
 from lictor.agent.live_connections import LiveConnections
 from lictor.agent.local import LocalState
@@ -151,6 +152,7 @@ class Agent:
             node=self.node_name,
             revoke=lambda leaves: self.apply(LeavesRevoke(leaves)),
             is_local=self._has_service,
+            grace=lambda: DRAINING if self.launcher is not None else 0.0,
         )
         self._nodes = NodeViews(self.store, self.client)
         self.registry: Registry

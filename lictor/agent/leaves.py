@@ -76,6 +76,7 @@ class Leaves:
         node: str = "",
         revoke: Revoke = nobody,
         is_local: Callable[[str], bool] = lambda name: False,
+        grace: Callable[[], float] = lambda: 0.0,
         chance: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = lease_clock,
@@ -88,7 +89,7 @@ class Leaves:
         self._steady = steady
         self._book = Book(chance)
         self._worker = Worker("leaf-certs")
-        self._revoking = Revoking(node, files, self._keep, revoke, is_local, chance=chance, wall=wall)
+        self._revoking = Revoking(node, files, self._keep, revoke, is_local, grace=grace, chance=chance, wall=wall)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._tokens: dict[str, str] = {}  # of whoever asked last for each service
         self._refusals: dict[str, LictorError] = {}  # why a service that has no leaf has none

@@ -4,7 +4,7 @@ A service's record has its leaves that may still be shown to others, be they in 
 revoked. A service that was registered on this node and is so no more has all of its leaves revoked.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -81,11 +81,11 @@ class Ledger:
         """The names, in lower case, of the services that were registered on this node when that was last known."""
         return list({record.service.lower(): None for record in self._records.values() if record.registered})
 
-    def to_revoke(self, most: int, now: float) -> list[tuple[str, Issued]]:
-        """Some of the leaves that are to be revoked, with their services."""
+    def to_revoke(self, most: int, now: float, later: Container[str] = ()) -> list[tuple[str, Issued]]:
+        """Some of the leaves that are to be revoked, with their services; without those of `later` services."""
         found: list[tuple[str, Issued]] = []
         for record in list(self._records.values()):
-            if record.revoking:
+            if record.revoking and record.service not in later:
                 self._put(record, now)
                 found += [(record.service, one) for one in self.get(record.service).revoking]
             if len(found) >= most:

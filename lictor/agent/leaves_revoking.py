@@ -3,6 +3,9 @@
 What was signed for a service is kept, also on disk, until it has ended (`leaves_issued`). When the last instance of the
 service on this node is deregistered, all of it is revoked; while the servers are away that is tried again, also after
 a restart. An agent that only stops, or leaves, revokes nothing: its services come back with it.
+
+Proxies that the agent itself has started are drained when their service is deregistered: there, the leaf that their
+connections go on with is revoked when they have had the time for it.
 """
 
 import asyncio
@@ -20,6 +23,8 @@ AT_ONCE = 500  # leaves in one command
 SENDING = 30.0  # seconds that the servers have for it
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds after a failure, doubled with each that follows
 
+DRAINING = 30.0  # seconds that proxies have which the agent has started
+
 Revoke = Callable[[tuple[RevokedLeaf, ...]], Awaitable[object]]
 """Has the servers revoke leaves: to do it twice does no harm. Raises `LictorError`."""
 
@@ -32,7 +37,8 @@ async def nobody(leaves: tuple[RevokedLeaf, ...]) -> None:
 
 class Revoking:
     """What was signed on this node, and its end. `is_local` says whether a service, its name in lower case, has an
-    instance or a proxy on this node; `keep` calls what writes to disk.
+    instance or a proxy on this node; `keep` calls what writes to disk. `grace` is for how many seconds leaves may go on
+    being used by proxies that drain.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class Revoking:
         revoke: Revoke,
         is_local: Callable[[str], bool],
         *,
+        grace: Callable[[], float] = lambda: 0.0,
         chance: Callable[[], float] = random.random,
         wall: Callable[[], float],
     ) -> None:
@@ -51,6 +58,8 @@ class Revoking:
         self._keep = keep
         self._revoke = revoke
         self._is_local = is_local
+        self._grace = grace
+        self._later: dict[str, float] = {}  # services whose leaves are still used, and until when on the loop's clock
         self._chance = chance
         self._wall = wall
         self._ledger = Ledger()
@@ -100,6 +109,10 @@ class Revoking:
                 gone += self._ledger.left(name, now)
         self._save()
         if gone:
+            grace = self._grace()
+            if grace > 0:
+                end = asyncio.get_running_loop().time() + grace
+                self._later.update(dict.fromkeys(gone, end))
             self._begin()
         return gone
 
@@ -115,8 +128,15 @@ class Revoking:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        failures = 0
-        while found := self._ledger.to_revoke(AT_ONCE, self._wall()):
+        failures, loop = 0, asyncio.get_running_loop()
+        while True:
+            self._later = {service: end for service, end in self._later.items() if end > loop.time()}
+            found = self._ledger.to_revoke(AT_ONCE, self._wall(), self._later)
+            if not found and self._later:
+                await asyncio.sleep(min(self._later.values()) - loop.time())
+                continue
+            if not found:
+                return
             leaves = tuple(
                 RevokedLeaf(leaf.serial, leaf.fingerprint, service, self._node, leaf.until) for service, leaf in found
             )

@@ -4,6 +4,7 @@ import asyncio
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lictor.agent.leaves import Leaves
@@ -160,6 +161,33 @@ def test_it_is_tried_again_ever_more_seldom_while_the_servers_are_away() -> None
         tried = len(servers.tried)
         await asyncio.sleep(600.0)
         assert len(servers.tried) == tried
+        await revoking.close()
+
+    run_virtually(scenario())
+
+
+def test_a_leaf_that_proxies_drain_with_is_revoked_when_they_have_had_the_time() -> None:
+    """Whatever else is deregistered meanwhile."""
+
+    async def scenario() -> None:
+        loop, servers = asyncio.get_running_loop(), Servers()
+        revoking = Revoking(
+            "n1",
+            LeafFiles(None),
+            lambda *arguments: None,
+            servers.revoke,
+            lambda name: False,
+            grace=lambda: 30.0,
+            wall=loop.time,
+        )
+        begun = loop.time()
+        for number in range(10):
+            revoking.signed(msgspec.structs.replace(LEAF, service=f"s{number}", serial=f"0{number}"))
+            assert revoking.services_changed([f"s{number}"]) == [f"s{number}"]
+            await asyncio.sleep(10.0)
+        await asyncio.sleep(60.0)
+        assert [leaf.serial for leaf in servers.revoked] == [f"0{number}" for number in range(10)]
+        assert [round(time - begun) for time in servers.tried] == [30 + 10 * number for number in range(10)]
         await revoking.close()
 
     run_virtually(scenario())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from lictor.ca import certificates
 from tests.cluster.datacenter import Datacenter, datacenter_in
 from tests.cluster.servers import IMPATIENT, Server
-from tests.patience import eventually
+from tests.patience import eventually, settles
 
 LEAF = "/v1/agent/connect/ca/leaf"
 ROOTS = "/v1/agent/connect/ca/roots"
@@ -70,6 +71,32 @@ def test_identities_outlast_the_servers_and_the_agent(datacenter: Datacenter) ->
     assert agent.get(f"{LEAF}/web") == web
     for server in datacenter.servers:
         assert web["PrivateKeyPEM"].splitlines()[1] not in server.log()
+
+
+def _revoked(agent: Server) -> Any:
+    return agent.get(ROOTS).get("Revoked")
+
+
+def test_what_is_deregistered_while_the_servers_are_away_is_revoked_once_they_are_back(datacenter: Datacenter) -> None:
+    agent = datacenter.client("n1", "-hcl", IMPATIENT)
+    other = datacenter.client("n2", "-hcl", IMPATIENT)
+    agent.put("/v1/agent/service/register", {"Name": "web"})
+    web, db = leaf(agent, "web"), leaf(agent, "db")
+    assert "Revoked" not in other.get(ROOTS)
+    for server in datacenter.servers:
+        server.kill()
+    agent.put("/v1/agent/service/deregister/web")
+    agent.kill()
+    agent.start()
+    assert agent.ask("GET", f"{LEAF}/web")[0] == 500, "its key is forgotten"
+    datacenter.servers.start()
+    for place in (agent, other):
+        settles(partial(_revoked, place), [web["SerialNumber"]], "all agents know")
+    question = {"Target": "db", "ClientCertURI": web["ServiceURI"], "ClientCertSerial": web["SerialNumber"]}
+    assert b"revoked" in other.ask("POST", "/v1/agent/connect/authorize", question)[1]
+    assert agent.get(f"{LEAF}/db") == db
+    [row] = agent.get("/v1/connect/ca/revoked")
+    assert (row["Service"], row["Node"]) == ("web", "n1")
 
 
 def test_a_thousand_services_asked_for_at_once_all_get_theirs(datacenter: Datacenter) -> None:

@@ -29,7 +29,9 @@ MISSING: tuple[tuple[str, str], ...] = (
         "hold is an error; in the reference nothing happens. Another `PrivateKeyType` or `PrivateKeyBits` means "
         "another root; the reference keeps the one it has. A root that the built-in provider made is replaced before "
         "it ends, and `NewRoot` has another one made. Serial numbers are random. `State` of the configuration has "
-        "`Trouble` while the authority cannot do its work.",
+        "`Trouble` while the authority cannot do its work. A deregistered service's certificates are revoked: the "
+        "roots have `Revoked` with serial numbers then, `authorize` heeds `ClientCertSerial`, and "
+        "`/v1/connect/ca/revoked` is Lictor's own.",
     ),
     (
         "Intentions",

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from lictor.connect_proxy.envoy.intentions import connection_rules, effective, request_rules
+from lictor.connect_proxy.envoy.intentions import DIGEST, REVOKED, connection_rules, effective, request_rules
 from lictor.connect_proxy.envoy.names import service_uri
 from lictor.connect_proxy.envoy.snapshot import ProxySnapshot, Rule
 from lictor.model.config_entry.intentions import (
@@ -64,6 +64,28 @@ def test_who_is_no_service_of_here_is_not_let_in_where_all_are_kept_out(default_
         for rules in (connection_rules(snapshot), request_rules(snapshot)):
             assert not allows(rules, Call(f"spiffe://{DOMAIN}{path}"))
             assert allows(rules, Call(API))
+
+
+@pytest.mark.parametrize("default_allow", [True, False])
+def test_a_revoked_certificate_is_in_the_way_of_all_that_lets_in(default_allow: bool) -> None:
+    """And there is nothing of it where nothing is revoked."""
+    plain = called(Rule("api", "allow"), Rule("db", "deny"), Rule("*", "allow"), default_allow=default_allow)
+    revoked = changed(plain, revoked=("ab" * 32, "cd" * 32))
+    for rules_of in (connection_rules, request_rules):
+        before, after = rules_of(plain), rules_of(revoked)
+        assert not any(policy.HasField("condition") for policy in before.policies.values())
+        condition = after.policies[REVOKED if default_allow else "lictor-intentions-layer4-api"].condition.call_expr
+        if default_allow:
+            assert after.policies.keys() - before.policies.keys() == {REVOKED}
+        else:
+            assert after.policies.keys() == before.policies.keys()
+            assert all(policy.HasField("condition") for policy in after.policies.values())
+            assert condition.function == "!_"
+            condition = condition.args[0].call_expr
+        digest, listed = condition.args
+        assert condition.function == "@in"
+        assert (digest.select_expr.operand.ident_expr.name, digest.select_expr.field) == ("connection", DIGEST)
+        assert [one.const_expr.string_value for one in listed.list_expr.elements] == ["ab" * 32, "cd" * 32]
 
 
 @pytest.mark.parametrize("default_allow", [True, False])
