@@ -46,6 +46,24 @@ def test_the_configuration_is_read_put_back_and_changed(cli: CommandLine, roots:
     assert late.code == 1 and "could not atomically update" in late.err
 
 
+def test_a_certificate_is_revoked_and_listed(cli: CommandLine, agent: Server, roots: Any, tmp_path: Path) -> None:
+    client = api.Client(api.parse_address(f"127.0.0.1:{agent.ports['http']}"))
+    leaf = client.get("/v1/agent/connect/ca/leaf/stolen").json()
+    file = tmp_path / "stolen.pem"
+    file.write_text(leaf["CertPEM"])
+    done = cli.run("connect", "ca", "revoke", "-cert", str(file))
+    assert (done.code, done.out) == (0, "Revoked\n")
+    assert cli.run("connect", "ca", "revoke", "0a:01").code == 0
+    listed = cli.run("connect", "ca", "revoke").out
+    assert f"{leaf['SerialNumber']}  stolen  -  {leaf['ValidBefore']}\n" in listed and "0a:01  -  -  " in listed
+    assert {leaf["SerialNumber"], "0a:01"} <= set(roots()["Revoked"])
+
+
+@pytest.mark.parametrize("words", [["x"], ["-cert", "/nowhere"], ["-cert", "a", "0a"], ["0a", "0b"]])
+def test_what_is_no_certificate_is_not_revoked(cli: CommandLine, words: list[str]) -> None:
+    assert cli.run("connect", "ca", "revoke", *words).code == 1
+
+
 def test_another_root_is_made(cli: CommandLine, roots: Any) -> None:
     before = roots()
     done = cli.run("connect", "ca", "rotate")

@@ -219,6 +219,26 @@ def test_a_connection_is_cut_once_an_intention_forbids_it(agent: Process, client
         assert "Matched L4 intention: default/web => default/db6" in server.refused[0]
 
 
+def revoke(agent: Process, service: str) -> None:
+    leaf = agent.get(f"/v1/agent/connect/ca/leaf/{service}")
+    agent.put("/v1/connect/ca/revoked", {"CertPEM": leaf["CertPEM"]})
+
+
+def test_a_connection_is_cut_once_the_certificate_of_either_side_is_revoked(agent: Process, client: Client) -> None:
+    with echo(client, "db7") as server:
+        with client.connect.open("db7", own="thief") as cut, client.connect.open("db7", own="api") as kept:
+            assert answered(cut, b"x") == answered(kept, b"x") == b"x"
+            revoke(agent, "thief")
+            with contextlib.suppress(OSError):
+                assert cut.recv(100) == b""
+            assert answered(kept, b"y") == b"y"
+            revoke(agent, "db7")
+            with contextlib.suppress(OSError):
+                assert kept.recv(100) == b""
+        eventually(lambda: server.refused, "a refusal")
+        assert "has been revoked" in server.refused[0]
+
+
 def test_a_rotation_of_the_authority_loses_no_connection(agent: Process, client: Client) -> None:
     with echo(client, "db7"), client.connect.open("db7", own="web") as long:
         identity = client.connect.service("web")
