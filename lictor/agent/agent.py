@@ -152,7 +152,7 @@ class Agent:
             node=self.node_name,
             revoke=lambda leaves: self.apply(LeavesRevoke(leaves)),
             is_local=self._has_service,
-            grace=lambda: DRAINING if self.launcher is not None else 0.0,
+            grace=lambda: DRAINING if self.config.connect.launch.enabled else 0.0,
         )
         self._nodes = NodeViews(self.store, self.client)
         self.registry: Registry
