@@ -26,9 +26,9 @@ from lictor.agent.following import follow
 from lictor.agent.forwarding import block
 from lictor.agent.gossip_metrics import GossipMetrics
 from lictor.agent.instruments import metrics_of
+from lictor.agent.launching import LaunchSettings, launched_as
 from lictor.agent.leaves import Leaves
 from lictor.agent.leaves_files import LeafFiles
-from lictor.agent.leaves_revoking import DRAINING
 from lictor.agent.live_connections import QUERY as LIVE_CONNECTIONS
 from lictor.agent.live_connections import LiveConnections
 from lictor.agent.local import LocalState
@@ -49,6 +49,7 @@ from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotFound,
 from lictor.model.host_port import join_host_port, split_host_port
 from lictor.model.member import ALIVE, LEFT, Member
 from lictor.model.node import Node
+from lictor.model.service import NodeService
 from lictor.model.service_definition import CheckDefinition, ServiceDefinition
 from lictor.model.user_event import UserEvent
 from lictor.model.version import API_VERSION
@@ -152,7 +153,6 @@ class Agent:
             node=self.node_name,
             revoke=lambda leaves: self.apply(LeavesRevoke(leaves)),
             is_local=self._has_service,
-            grace=lambda: DRAINING if self.config.connect.launch.enabled else 0.0,
         )
         self._nodes = NodeViews(self.store, self.client)
         self.registry: Registry
@@ -404,7 +404,7 @@ class Agent:
         self.registry = Registry(
             lambda: self.config, self.local, self.files, self._nodes.health, self.anti_entropy.trigger
         )
-        self.registry.on_services = self.leaves.services_changed
+        self.registry.on_services = self._services_changed
         self._closing.append(self.registry.close)
         if self.client is not None:
             self.client.replica.on_leader = self.anti_entropy.servers_up
@@ -616,6 +616,13 @@ class Agent:
                 pool.force_leave(name, prune=prune)
 
     # -- services and checks ------------------------------------------------------------------------------------------
+
+    def _services_changed(self, names: set[str], dropped: list[NodeService]) -> None:
+        """Instances of services of these names were registered or deregistered here; `dropped` are those that went."""
+        launch = self.config.connect.launch
+        settings = LaunchSettings(launch.enabled, launch.default, launch.one_process)
+        launched = [service for service in dropped if launched_as(service, settings)]
+        self.leaves.services_changed(names, {name for service in launched for name in stands_for(service)})
 
     def _has_service(self, name: str) -> bool:
         """Whether there is an instance of a service here, or a proxy for it; the name is in lower case."""

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable
 from contextlib import aclosing
 
 from lictor.agent.leaves_book import Active, Book, Leaf, Life, Now, utc_text
@@ -76,7 +76,6 @@ class Leaves:
         node: str = "",
         revoke: Revoke = nobody,
         is_local: Callable[[str], bool] = lambda name: False,
-        grace: Callable[[], float] = lambda: 0.0,
         chance: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = lease_clock,
@@ -89,7 +88,7 @@ class Leaves:
         self._steady = steady
         self._book = Book(chance)
         self._worker = Worker("leaf-certs")
-        self._revoking = Revoking(node, files, self._keep, revoke, is_local, grace=grace, chance=chance, wall=wall)
+        self._revoking = Revoking(node, files, self._keep, revoke, is_local, chance=chance, wall=wall)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._tokens: dict[str, str] = {}  # of whoever asked last for each service
         self._refusals: dict[str, LictorError] = {}  # why a service that has no leaf has none
@@ -143,11 +142,12 @@ class Leaves:
             self._tell(service)
         await asyncio.to_thread(self._worker.close)
 
-    def services_changed(self, names: Iterable[str]) -> None:
-        """Instances of services of these names were registered or deregistered on this node. A service that it has no
-        more has its leaves revoked, and their keys are forgotten.
+    def services_changed(self, names: Iterable[str], draining: Container[str] = ()) -> None:
+        """Instances of services of these names were registered or deregistered on this node; proxies for those
+        `draining`, which the agent has started, go on for a while with the leaf that they have. A service that it has
+        no more has its leaves revoked, and their keys are forgotten.
         """
-        gone = self._revoking.services_changed(names)
+        gone = self._revoking.services_changed(names, draining)
         for service in gone:
             self._renounce(service)
         if gone:

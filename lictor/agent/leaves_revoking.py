@@ -10,7 +10,7 @@ connections go on with is revoked when they have had the time for it.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 
 from lictor.agent.leaves_book import Leaf
 from lictor.agent.leaves_files import LeafFiles
@@ -37,8 +37,7 @@ async def nobody(leaves: tuple[RevokedLeaf, ...]) -> None:
 
 class Revoking:
     """What was signed on this node, and its end. `is_local` says whether a service, its name in lower case, has an
-    instance or a proxy on this node; `keep` calls what writes to disk. `grace` is for how many seconds leaves may go on
-    being used by proxies that drain.
+    instance or a proxy on this node; `keep` calls what writes to disk.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class Revoking:
         revoke: Revoke,
         is_local: Callable[[str], bool],
         *,
-        grace: Callable[[], float] = lambda: 0.0,
         chance: Callable[[], float] = random.random,
         wall: Callable[[], float],
     ) -> None:
@@ -58,7 +56,6 @@ class Revoking:
         self._keep = keep
         self._revoke = revoke
         self._is_local = is_local
-        self._grace = grace
         self._later: dict[str, float] = {}  # services whose leaves are still used, and until when on the loop's clock
         self._chance = chance
         self._wall = wall
@@ -94,9 +91,10 @@ class Revoking:
         self._ledger.signed(leaf.service, _issued(leaf), self._wall(), registered=registered)
         self._save()
 
-    def services_changed(self, names: Iterable[str]) -> list[str]:
-        """Instances of services of these names were registered or deregistered on this node. Returns the services that
-        it has no more, as their leaves spell them: their keys are to be forgotten.
+    def services_changed(self, names: Iterable[str], draining: Container[str] = ()) -> list[str]:
+        """Instances of services of these names were registered or deregistered on this node; of those `draining`, in
+        lower case, the agent has started a proxy, which goes on for a while with the leaf that it has. Returns the
+        services that it has no more, as their leaves spell them: their keys are to be forgotten.
         """
         gone: list[str] = []
         now = self._wall()
@@ -109,10 +107,8 @@ class Revoking:
                 gone += self._ledger.left(name, now)
         self._save()
         if gone:
-            grace = self._grace()
-            if grace > 0:
-                end = asyncio.get_running_loop().time() + grace
-                self._later.update(dict.fromkeys(gone, end))
+            end = asyncio.get_running_loop().time() + DRAINING
+            self._later.update({service: end for service in gone if service.lower() in draining})
             self._begin()
         return gone
 

@@ -101,9 +101,11 @@ class Registry:
         self._files = files
         self._trigger = trigger
         self._changing = asyncio.Lock()
-        self.on_services: Callable[[set[str]], None] | None = None
-        """Called once instances were registered or deregistered, with the names of the services that they stand for."""
+        self.on_services: Callable[[set[str], list[NodeService]], None] | None = None
+        """Called once instances were registered or deregistered, with the names of the services that they stand for,
+        and with the instances that went."""
         self._named: set[str] = set()  # those of which it is still to be said
+        self._dropped: list[NodeService] = []  # likewise
         self._reaping: set[asyncio.Task[None]] = set()
         # Services and checks that the configuration files define.
         self._from_files: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
@@ -218,8 +220,9 @@ class Registry:
     def _tell_services(self) -> None:
         """What is registered is whole again: say which services were changed."""
         named, self._named = self._named, set()
+        dropped, self._dropped = self._dropped, []
         if self.on_services is not None and named:
-            self.on_services(named)
+            self.on_services(named, dropped)
 
     def _put_service(self, registration: ServiceRegistration) -> None:
         before = self._local.service(registration.service.id)
@@ -260,6 +263,7 @@ class Registry:
         service = self._local.service(service_id)
         if service is not None:
             self._named.update(stands_for(service))
+            self._dropped.append(service)
         for check in self._local.checks_of(service_id):
             self._drop_check(check.check_id)
         if self._local.remove_service(service_id):

@@ -177,13 +177,12 @@ def test_a_leaf_that_proxies_drain_with_is_revoked_when_they_have_had_the_time()
             lambda *arguments: None,
             servers.revoke,
             lambda name: False,
-            grace=lambda: 30.0,
             wall=loop.time,
         )
         begun = loop.time()
         for number in range(10):
             revoking.signed(msgspec.structs.replace(LEAF, service=f"s{number}", serial=f"0{number}"))
-            assert revoking.services_changed([f"s{number}"]) == [f"s{number}"]
+            assert revoking.services_changed([f"s{number}"], {f"s{number}"}) == [f"s{number}"]
             await asyncio.sleep(10.0)
         await asyncio.sleep(60.0)
         assert [leaf.serial for leaf in servers.revoked] == [f"0{number}" for number in range(10)]
