@@ -42,6 +42,7 @@ from lictor.agent.pools import Pools
 from lictor.agent.registry import Registry, stands_for
 from lictor.agent.remote_exec import EVENT as REMOTE_EXEC
 from lictor.agent.signing import sign_leaf
+from lictor.agent.wan import Wan
 from lictor.model.authorizer import ALLOW_ALL, Authorizer
 from lictor.model.command import Command, CoordinateUpdate, LeavesRevoke, Numbered, Restore, RestorePart
 from lictor.model.coordinate_entry import CoordinateEntry
@@ -139,11 +140,14 @@ class Agent:
         self._leaving = False
         self.pools = Pools(config, self.node_id, folder, self._give_up, GossipMetrics(self.metrics))
         self.pools.on_change = self._pool_changed
+        self.wan: Wan | None = None  # a server's way to other datacenters
         if not config.server:
             self.client = self._beside_servers()
         else:
+            self.wan = Wan(config, self.node_id, self.pools)
             if folder is not None:
                 self.serving = self._beside_others()
+                self.wan.datacenters.serve(self.serving.network)
             self.server = self.serving.server if self.serving is not None else Server(self.store, self._alone)
         self.leaves = Leaves(
             self.datacenter,
@@ -411,6 +415,8 @@ class Agent:
         self.anti_entropy.on_adopted = self.registry.adopt
         self.pools.open()
         self._closing.append(self.pools.close)
+        if self.wan is not None:
+            self._closing.append(self.wan.close)
         if self.server is not None:
             self.leadership = Leadership(
                 self.server,
@@ -426,6 +432,7 @@ class Agent:
                 datacenter=self.datacenter,
                 authorizer=self.authorizer,
                 work=_elsewhere,
+                datacenters=self.wan.datacenters if self.wan is not None else None,
             )
             self.server.consensus.on_peers(self._peers_changed)
             self.server.consensus.on_leadership(self._tell_leadership)
@@ -744,6 +751,8 @@ class Agent:
         network = self.serving or self.client
         if network is not None and security is not None:
             network.reload(config, security)
+            if self.wan is not None:
+                self.wan.reload(config, security)
         self.pools.reload(config)
         telemetry = config.telemetry
         self.metrics.filter = PrefixFilter(tuple(telemetry.prefix_filter), telemetry.filter_default)

@@ -18,6 +18,8 @@ import msgspec
 
 from lictor.agent.config import RuntimeConfig
 from lictor.model.errors import LictorError
+from lictor.model.transport import Caller
+from lictor.rpc.incoming import covers
 from lictor.rpc.security import Security
 
 _VERSIONS = {
@@ -60,7 +62,7 @@ class _Settings(msgspec.Struct, frozen=True):
 def rpc_tls(config: RuntimeConfig) -> Security:
     """Contexts made of the files that the configuration names. Raises `LictorError` with the key and the file."""
     settings = _settings(config)
-    server_name = f"server.{config.datacenter}.{config.domain.strip('.')}".lower()
+    server_name = name_of_servers(config, config.datacenter)
     named = settings.verify_server_hostname
     return Security(
         server_tls=_server_tls(settings) if settings.cert_file or settings.verify_incoming else None,
@@ -69,6 +71,23 @@ def rpc_tls(config: RuntimeConfig) -> Security:
         required_name=server_name if named else "",
         plain_too=not settings.verify_incoming,
     )
+
+
+def name_of_servers(config: RuntimeConfig, datacenter: str) -> str:
+    """The name that certificates of a datacenter's servers are for."""
+    return f"server.{datacenter}.{config.domain.strip('.')}".lower()
+
+
+def toward(security: Security, config: RuntimeConfig, datacenter: str) -> Security:
+    """The same, to connect to the servers of a datacenter."""
+    name = name_of_servers(config, datacenter) if security.server_name else ""
+    return msgspec.structs.replace(security, server_name=name)
+
+
+def speaks_for(caller: Caller, security: Security, config: RuntimeConfig, datacenter: str) -> bool:
+    """Whether a caller's certificate is one of a datacenter's servers, where certificates have to be."""
+    name = name_of_servers(config, datacenter)
+    return not security.required_name or any(covers(shown, name) for shown in caller.names)
 
 
 def _settings(config: RuntimeConfig) -> _Settings:

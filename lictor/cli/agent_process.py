@@ -288,6 +288,8 @@ class _Process:
         try:
             self.for_agents = ForAgents(self.config, self.agent.server)
             serve_signing(self.for_agents.network, self.agent.leadership.connect_ca)
+            if self.agent.wan is not None:
+                self.agent.wan.datacenters.serve(self.for_agents.network)
             self._answer_agents(self.for_agents.network)
             await self.for_agents.listen()
         except (OSError, LictorError) as error:

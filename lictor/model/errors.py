@@ -48,6 +48,13 @@ class Refused(LictorError):
     """The request was understood, and the state of the store does not allow it (status 500, as Consul gives it)."""
 
 
+class NoPath(Refused):
+    """No server of the datacenter that a request is for is known."""
+
+    def __init__(self) -> None:
+        super().__init__("No path to datacenter")
+
+
 class NoLeader(LictorError):
     """There is no leader to take a write or confirm a read."""
 

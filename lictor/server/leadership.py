@@ -28,6 +28,7 @@ from lictor.server.autopilot_state import State
 from lictor.server.connect_ca import ConnectCA, here, serve_signing
 from lictor.server.connect_ca_settings import NO_MESH, CASettings
 from lictor.server.coordinate_batches import CoordinateBatches
+from lictor.server.datacenters import Datacenters
 from lictor.server.duties import Duties, log
 from lictor.server.hello import Hello
 from lictor.server.leader_calls import LeaderCalls
@@ -70,7 +71,8 @@ class Leadership:
     begins with. `peer_removed` is told, on the leader, the node id of a server that an operator removed.
     `heartbeat` is the longest silence of a leader that is well, in seconds. `agents` is what gossip knows; whoever
     gives it calls `agents_changed`. `authority` is what the mesh's authority begins with (see `connect_ca`), in a
-    datacenter; `authorizer` gives the rights of a token; `work` does elsewhere what takes long.
+    datacenter; `authorizer` gives the rights of a token; `work` does elsewhere what takes long. `datacenters`
+    makes calls to servers of other datacenters, and answers theirs.
     """
 
     def __init__(
@@ -89,8 +91,10 @@ class Leadership:
         datacenter: str = "",
         authorizer: Callable[[str], Authorizer] = lambda token: ALLOW_ALL,
         work: Callable[..., Awaitable[Any]] = here,
+        datacenters: Datacenters | None = None,
     ) -> None:
         self._server = server
+        self.datacenters = datacenters
         self._consensus = server.consensus
         self._members_changed = members_changed
         self._first_autopilot = first_autopilot

@@ -39,6 +39,7 @@ class End:
         self._address = address
         self._messages: dict[str, OnMessage] = {}
         self._calls: dict[str, OnCall] = {}
+        self._streams: dict[str, OnStream] = {}
 
     def on_message(self, method: str, handler: OnMessage, *, agents: bool = False) -> None:
         self._messages[method] = handler
@@ -47,7 +48,7 @@ class End:
         self._calls[method] = handler
 
     def on_stream(self, method: str, handler: OnStream, *, agents: bool = False) -> None:
-        raise NotImplementedError
+        self._streams[method] = handler
 
     def send(self, address: str, method: str, body: bytes) -> bool:
         try:
@@ -72,5 +73,8 @@ class End:
         self._wire.reached(address, self._address)
         return answer
 
-    def stream(self, address: str, method: str, body: bytes) -> AsyncIterator[bytes]:
-        raise NotImplementedError
+    async def stream(self, address: str, method: str, body: bytes) -> AsyncIterator[bytes]:
+        end = self._wire.reached(self._address, address)
+        async for piece in end._streams[method](Caller(self._address), body):
+            self._wire.reached(address, self._address)
+            yield piece
