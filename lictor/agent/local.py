@@ -27,6 +27,7 @@ from lictor.model.command import Command, Deregister, Register
 from lictor.model.errors import Refused
 from lictor.model.node import Node
 from lictor.model.service import NodeService
+from lictor.model.virtual_ip import TAG
 from lictor.store.watch import Topic
 
 Row = TypeVar("Row", NodeService, Check)
@@ -64,7 +65,11 @@ class Change(msgspec.Struct, frozen=True):
 
 
 def _bare_service(row: NodeService) -> NodeService:
-    return msgspec.structs.replace(row, create_index=0, modify_index=0)
+    """A service without what the servers add to it: its indexes, and if the mesh reaches it its virtual address."""
+    addresses = row.tagged_addresses
+    if row.connect_name and addresses:
+        addresses = {tag: address for tag, address in addresses.items() if tag != TAG} or None
+    return msgspec.structs.replace(row, tagged_addresses=addresses, create_index=0, modify_index=0)
 
 
 def _bare_check(row: Check, *, output: bool) -> Check:
@@ -332,7 +337,10 @@ class LocalState:
     def _judge_service(self, service_id: str, entry: _Entry[NodeService], remote: NodeService | None) -> None:
         if entry.deleted and remote is None:
             del self._services[service_id]
-        synced = remote is None if entry.deleted else remote is not None and _bare_service(remote) == entry.row
+        if entry.deleted or remote is None:
+            synced = entry.deleted and remote is None
+        else:
+            synced = _bare_service(remote) == _bare_service(entry.row)
         if synced:
             self._unsynced_services.pop(service_id, None)
         else:

@@ -41,7 +41,7 @@ from lictor.model.check import CRITICAL, MAINTENANCE, PASSING, WARNING, aggregat
 from lictor.model.duration import parse_nanoseconds
 from lictor.model.errors import LictorError, NotFound
 from lictor.model.node import Node
-from lictor.store.reads import catalog, health, prepared_queries
+from lictor.store.reads import catalog, health, prepared_queries, virtual_ips
 from lictor.store.reads.health import CheckServiceNode
 from lictor.store.reads.prepared_queries import Execution
 from lictor.store.store import View
@@ -54,7 +54,6 @@ MAX_FOLLOWED = 64
 MAX_WANTED = 16
 MAX_NAME_SERVERS = 3
 CONSUL_SERVICE = "consul"
-VIRTUAL_TAG = "consul-virtual"
 
 _ADDRESS_TYPES = (A, AAAA, ANY, TXT, SRV, NS)  # the types that a plain address answers, as the reference has it
 _FOLLOWED = (CNAME, A, AAAA, TXT)
@@ -289,15 +288,13 @@ def _ingress(q: _Question, wanted: Asked) -> Resolved:
 
 
 def _virtual(q: _Question, wanted: Asked) -> Resolved:
-    """The one address under which transparent proxies reach a service, where one was given out."""
-    rows = health.connect(q.view, wanted.name, (), {}) + health.service(q.view, wanted.name, (), {})
-    for row in rows:
-        tagged = (row.service.tagged_addresses or {}).get(VIRTUAL_TAG)
-        packed = packed_address(tagged.address) if tagged is not None else None
-        if packed is not None:
-            records = _address_records(packed, None, q.request.qtype, q.settings.node_ttl)
-            return Resolved(parts=(Part(records),), soa=None if records else q.soa(), common=True)
-    return q.unknown()
+    """The one address under which transparent proxies reach a service."""
+    address = virtual_ips.virtual_ip(q.view, wanted.name)
+    packed = packed_address(address) if address is not None else None
+    if packed is None:
+        return q.unknown()
+    records = _address_records(packed, None, q.request.qtype, q.settings.node_ttl)
+    return Resolved(parts=(Part(records),), soa=None if records else q.soa(), common=True)
 
 
 def _instances(q: _Question, rows: list[CheckServiceNode], service: str) -> Resolved:

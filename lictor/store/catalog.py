@@ -15,6 +15,7 @@ from lictor.model.check import CRITICAL, SERF_HEALTH, Check
 from lictor.model.errors import Refused
 from lictor.model.node import Node
 from lictor.model.service import Instance, NodeService
+from lictor.store import virtual_ips
 from lictor.store.sessions import end_sessions_of_check, end_sessions_of_node
 from lictor.store.store import Store
 
@@ -117,6 +118,7 @@ def put_service(store: Store, node: str, service: NodeService) -> NodeService:
     if store.nodes.get(node.lower()) is None:
         raise Refused("Missing node registration")
     name = node.lower()
+    service = virtual_ips.addressed(store, service)
     found = store.services.get((name, service.id.lower()))
     old = found.service if found is not None else None
     if old is not None:
@@ -136,6 +138,7 @@ def put_service(store: Store, node: str, service: NodeService) -> NodeService:
     if old is not None:
         if (old.service, old.connect_name, old.kind) != (row.service, row.connect_name, row.kind):
             _touch_gone(store, old)
+            virtual_ips.release(store, old.connect_name)
         if old.service != row.service or old.tags != row.tags:
             for check in _checks_of(store, name, row.id):
                 put_check(store, check)
@@ -215,6 +218,7 @@ def delete_service(store: Store, node: str, service_id: str) -> bool:
     store.touch("node", name)
     store.touch("services")
     _touch_gone(store, instance.service)
+    virtual_ips.release(store, instance.service.connect_name)
     return True
 
 

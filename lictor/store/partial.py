@@ -18,6 +18,7 @@ the rows as they are.
 | `("setting", name)` | the setting | narrow |
 | `("ca-roots",)` | the roots of the mesh's authority | narrow |
 | `("ca-revoked",)` | leaves that are not to be believed | narrow |
+| `("virtual-ips",)`, `("virtual-ip", s)` | virtual addresses, a service's | broad, narrow |
 | `("sessions",)`, `("sessions", n)`, `("session", id)` | sessions, a node's, one | broad, narrow, narrow |
 | `("queries",)`, `("query", id)` | queries, one | broad, narrow |
 | `("kv", key)`, `("kv/", prefix)` | entries and tombstones | narrow, some |
@@ -211,6 +212,8 @@ KINDS: dict[tuple[str, int], Kind] = {
     ("setting", 2): Kind(_one("settings")),
     ("ca-roots", 1): Kind(_whole("ca_roots")),
     ("ca-revoked", 1): Kind(_whole("ca_revoked"), NARROW, (), _whole_among("ca_revoked")),
+    ("virtual-ips", 1): Kind(_whole("virtual_ips"), BROAD, (), _whole_among("virtual_ips")),
+    ("virtual-ip", 2): Kind(_one("virtual_ips")),
     ("sessions", 1): Kind(_whole("sessions"), BROAD, (), _whole_among("sessions")),
     ("sessions", 2): Kind(_by("sessions", "node")),
     ("session", 2): Kind(_one("sessions")),

@@ -4,6 +4,7 @@ from typing import Any
 
 from lictor.model.config_entry import check_graph, check_permissions, read_entry
 from lictor.model.coordinate_entry import CoordinateEntry
+from lictor.store import virtual_ips
 from lictor.store.store import ConfigRow, Setting, Store, config_key
 
 # The kinds whose entries depend on each other.
@@ -65,6 +66,7 @@ def put_config(store: Store, kind: str, name: str, body: dict[str, Any]) -> bool
     _refuse_misfit(store, kind, name, body)
     created = old.create_index if old is not None else store.index
     store.config.put(ConfigRow(kind, name, body, created, store.index))
+    virtual_ips.assign(store, kind, name)
     store.touch("config", *config_key(kind, name))
     store.touch("config", kind)
     store.touch("config")
@@ -84,6 +86,7 @@ def delete_config(store: Store, kind: str, name: str) -> bool:
     if store.config.get(config_key(kind, name)) is not None:
         _refuse_misfit(store, kind, name, None)
         store.config.delete(config_key(kind, name))
+        virtual_ips.release(store, name)
         store.depart("config", *config_key(kind, name))
         store.touch("config", kind)
         store.touch("config")

@@ -25,6 +25,8 @@ from lictor.model.node import Node
 from lictor.model.prepared_query import PreparedQuery
 from lictor.model.service import Instance
 from lictor.model.session import Session
+from lictor.model.virtual_ip import VirtualIP
+from lictor.store import virtual_ips
 from lictor.store.rows import Parts
 from lictor.store.store import ConfigRow, NumberedAnswer, NumberedOrigin, Setting, Store
 
@@ -49,6 +51,7 @@ ROW_TYPES: dict[str, Any] = {
     "ca_roots": CARoot,
     "ca_revoked": RevokedLeaf,
     "authority": CAConfiguration,
+    "virtual_ips": VirtualIP,
     "lock_delays": tuple[str, float],
     "numbered_answers": NumberedAnswer,
     "numbered_origins": NumberedOrigin,
@@ -253,6 +256,7 @@ TYPES = {
     "ca_roots": "ConnectCA",
     "ca_revoked": "ConnectCARevoked",
     "authority": "ConnectCAConfig",
+    "virtual_ips": "ServiceVirtualIP",
     "lock_delays": "LockDelay",
     "numbered_answers": "NumberedAnswer",
     "numbered_origins": "NumberedOrigin",
@@ -288,6 +292,8 @@ async def load_pieces(store: Store, pieces: Iterable[bytes]) -> None:
         for _ in reading.take(piece):
             await asyncio.sleep(0)
     header = reading.end()
+    for _ in _completed(header, reading.store):
+        await asyncio.sleep(0)
     _take(store, header, reading.store)
     store.index, store.floor, store.base, store.now = header.index, header.floor, header.base, header.now
     store.replaced()
@@ -351,6 +357,8 @@ def restore_parts(store: Store, token: str, count: int) -> None:
         for part in parts:
             ahead.take(part)
     header = ahead.reading.end()
+    for _ in _completed(header, ahead.reading.store):
+        pass
     index = max(store.index, header.index + 1)
     for name in _LASTING:
         ahead.reading.store.tables[name].exchange(store.tables[name])
@@ -361,6 +369,12 @@ def restore_parts(store: Store, token: str, count: int) -> None:
     store.touched = dict.fromkeys(store.touched, index)
     store.departed = dict.fromkeys(store.departed, index)
     store.replaced()
+
+
+def _completed(header: Header, fresh: Store) -> Iterator[None]:
+    """Make what a state of an earlier version does not have, a little at a time."""
+    if "virtual_ips" not in header.rows:
+        yield from virtual_ips.derive(fresh)
 
 
 def _take(store: Store, header: Header, fresh: Store) -> None:

@@ -26,6 +26,7 @@ from lictor.model.node import Node
 from lictor.model.prepared_query import PreparedQuery
 from lictor.model.service import Instance
 from lictor.model.session import LOCK_DELAY_MAX, Session
+from lictor.model.virtual_ip import VirtualIP
 from lictor.store.table import Journal, OrderedTable, Table
 from lictor.store.watch import KV, KV_PREFIX, Topic, Watches
 
@@ -214,6 +215,7 @@ class Store:
         self.ca_roots: Table[str, CARoot] = Table(lambda r: r.id)
         self.ca_revoked: Table[str, RevokedLeaf] = Table(lambda r: plain_serial(r.serial))
         self.authority: Table[str, CAConfiguration] = Table(lambda c: "")
+        self.virtual_ips: Table[str, VirtualIP] = Table(lambda v: v.service, address=lambda v: (v.address,))
         # Lock delays: until when (seconds since 1970, the proposers' clock) a key cannot be locked again.
         self.lock_delays: Table[str, tuple[str, float]] = Table(lambda d: d[0])
 
@@ -262,6 +264,7 @@ class Store:
             "ca_roots": self.ca_roots,
             "ca_revoked": self.ca_revoked,
             "authority": self.authority,
+            "virtual_ips": self.virtual_ips,
             "lock_delays": self.lock_delays,
             "numbered_answers": self.numbered_answers,
             "numbered_origins": self.numbered_origins,

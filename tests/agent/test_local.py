@@ -13,7 +13,7 @@ from lictor.model.check import CRITICAL, PASSING, WARNING, Check
 from lictor.model.command import Deregister, Register
 from lictor.model.errors import Refused
 from lictor.model.node import Node
-from lictor.model.service import NodeService
+from lictor.model.service import NodeService, ServiceAddress, ServiceConnect
 from lictor.model.service_definition import CheckDefinition
 from lictor.store import commands
 from lictor.store.reads import catalog, health
@@ -232,6 +232,15 @@ def test_tags_are_the_catalogs_where_override_is_enabled(world: World) -> None:
     assert ("agent", "service", "web") in world.told
     check = world.local.check("c1")
     assert check is not None and check.service_tags == ("b",)
+    assert world.local.pending() == []
+
+
+@pytest.mark.parametrize("addresses", [None, {"consul-virtual": ServiceAddress("240.0.0.1", 1)}])
+def test_the_virtual_address_is_the_servers_affair(world: World, addresses: dict[str, ServiceAddress] | None) -> None:
+    world.service("api", port=80, connect=ServiceConnect(native=True), tagged_addresses=addresses)
+    world.sync()
+    assert "consul-virtual" in (world.in_catalog()[0]["api"].tagged_addresses or {})
+    world.compare()
     assert world.local.pending() == []
 
 

@@ -53,6 +53,7 @@ from lictor.store.reads import (
     sessions,
     ui,
     usage,
+    virtual_ips,
 )
 from lictor.store.reads.prepared_queries import Execution
 from lictor.store.store import View
@@ -370,6 +371,8 @@ READS: dict[str, Read] = {
     "entry": lambda v: config.entry(v, "service-defaults", "web"),
     "entries": lambda v: config.entries(v, "service-defaults"),
     "setting": lambda v: config.setting(v, "autopilot"),
+    "virtual ips": virtual_ips.virtual_ips,
+    **{f"virtual ip {s}": _of(virtual_ips.virtual_ip, s) for s in (*SERVICES, "nothing")},
     "roots": connect_ca.roots,
     "root": connect_ca.active_root,
     "trusted": connect_ca.trusted,
