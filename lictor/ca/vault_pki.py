@@ -14,7 +14,7 @@ from lictor.model.duration import format_duration
 log = logging.getLogger("lictor.ca.vault")
 
 ROLE = "leaf-cert"  # Consul's name of it
-_TIDY_BUFFER = "72h"  # that a certificate is kept after its end
+_TIDY_BUFFER = "72h"  # that a certificate or an issuer is kept after its end
 _MOST_ISSUERS = 100  # that are looked through for one
 
 
@@ -157,7 +157,12 @@ class PkiMount:
 
     async def tidy(self) -> None:
         """Have it forget what has ended. Nothing depends on it."""
-        body = {"tidy_cert_store": True, "tidy_expired_issuers": True, "safety_buffer": _TIDY_BUFFER}
+        body = {
+            "tidy_cert_store": True,
+            "tidy_expired_issuers": True,
+            "safety_buffer": _TIDY_BUFFER,
+            "issuer_safety_buffer": _TIDY_BUFFER,
+        }
         try:
             await self._client.write(f"{self.path}/tidy", body, self._namespace)
         except ProviderError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import time
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
@@ -12,9 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from lictor.ca.certificates import (
     belongs_to,
@@ -28,14 +23,9 @@ from lictor.ca.certificates import (
 from lictor.ca.provider import Authority, ProviderError
 from lictor.ca.vault import VaultProvider
 from lictor.model.spiffe import SigningId
+from tests.ca.kubernetes import signed_token
 from tests.ca.vault_standin import ROOT_TOKEN, VaultStandin
-from tests.ca.vaults import DOMAIN, HOUR, WEB, Refused, Vault, around, real_vault, web_request
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Generator[Vault]:
-    with real_vault(tmp_path_factory.mktemp("vault")) as vault:
-        yield vault
+from tests.ca.vaults import DOMAIN, HOUR, WEB, Refused, Vault, around, web_request
 
 
 @pytest.fixture(params=["stand-in", "stand-in of an old version", "real"])
@@ -258,18 +248,6 @@ async def test_a_namespace_for_each_mount(vault: Vault) -> None:
     with pytest.raises(ProviderError, match='has no namespace "nowhere"|refuses the token'):
         await provider.open()
     await provider.close(remove=False)
-
-
-def signed_token(claims: dict[str, Any]) -> tuple[str, str]:
-    """A JWT (RFC 7519) signed with ES256, and the key that it is checked with."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()) for part in ({"alg": "ES256", "typ": "JWT"}, claims)]
-    signing = b".".join(part.rstrip(b"=") for part in parts)
-    r, s = decode_dss_signature(key.sign(signing, ec.ECDSA(hashes.SHA256())))
-    signature = base64.urlsafe_b64encode(r.to_bytes(32, "big") + s.to_bytes(32, "big")).rstrip(b"=")
-    kind = serialization.PublicFormat.SubjectPublicKeyInfo
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, kind)
-    return f"{signing.decode()}.{signature.decode()}", public.decode()
 
 
 async def test_logins(vault: Vault, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -30,6 +31,7 @@ from tests.ports import free_port
 DOMAIN = trust_domain("11111111-2222-3333-4444-555555555555")
 WEB = ServiceId(DOMAIN, "dc1", "web")
 HOUR = 3600.0
+_UNSEAL_KEY = re.compile(r"^Unseal Key: (\S+)\n", re.MULTILINE)
 
 
 def around(clock: Callable[[], float] = time.time, work: Any = asyncio.to_thread, domain: str = DOMAIN) -> Surroundings:
@@ -56,12 +58,15 @@ class Refused(Exception):
 
 
 class Vault:
-    """A Vault and mounts in it that nobody else uses. `standin` is None for a real one."""
+    """A Vault and mounts in it that nobody else uses. `standin` is None for a real one; `unseal_key` is that of one
+    that the tests have started, which may be sealed and reaches what listens here, empty for another.
+    """
 
-    def __init__(self, address: str, token: str, standin: VaultStandin | None = None) -> None:
+    def __init__(self, address: str, token: str, standin: VaultStandin | None = None, unseal_key: str = "") -> None:
         self.address = address
         self.token = token
         self.standin = standin
+        self.unseal_key = unseal_key
         self.mounts = f"lictor-{uuid.uuid4().hex[:12]}"
 
     @property
@@ -87,6 +92,14 @@ class Vault:
                 raise Refused(error.code, error.read().decode()) from None
         found: dict[str, Any] = json.loads(text) if text else {}
         return found
+
+    def is_up(self) -> bool:
+        """Whether it answers to its token."""
+        try:
+            self.ask("GET", "auth/token/lookup-self")
+        except (OSError, Refused):
+            return False
+        return True
 
     def provider(self, state: dict[str, Any] | None = None, **other: Any) -> VaultProvider:
         """A provider that uses it; `other` are further keys of its configuration."""
@@ -118,19 +131,12 @@ def real_vault(folder: Path) -> Generator[Vault]:
     try:
         vault = Vault(f"http://{address}", token)
         waiting = Waiting()
-        while not _is_up(vault):
+        while not (vault.is_up() and (told := _UNSEAL_KEY.search((folder / "vault.log").read_text()))):
             pause = waiting.pause()
             assert process.poll() is None and pause is not None, (folder / "vault.log").read_text()
             time.sleep(pause)
+        vault.unseal_key = told[1]
         yield vault
     finally:
         process.terminate()
         process.wait()
-
-
-def _is_up(vault: Vault) -> bool:
-    try:
-        vault.ask("GET", "auth/token/lookup-self")
-    except (OSError, Refused):
-        return False
-    return True
