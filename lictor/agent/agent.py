@@ -142,7 +142,7 @@ class Agent:
         self.pools.on_change = self._pool_changed
         self.wan: Wan | None = None  # a server's way to other datacenters
         if not config.server:
-            self.client = self._beside_servers()
+            self.client = self._beside_servers(folder)
         else:
             self.wan = Wan(config, self.node_id, self.pools)
             if folder is not None:
@@ -206,10 +206,10 @@ class Agent:
 
         return Serving(self.config, self.store, self.server_record, self.meta, self._give_up)
 
-    def _beside_servers(self) -> "Client":
+    def _beside_servers(self, folder: Path | None) -> "Client":
         from lictor.agent.client import Client  # takes a while to import, and -dev does without
 
-        return Client(self.config, self.store, lambda: len(self.members()), self.metrics)
+        return Client(self.config, self.store, lambda: len(self.members()), self.metrics, folder)
 
     def _alone(self, machine: Machine) -> Consensus:
         return SingleVoter(machine, self.server_record)

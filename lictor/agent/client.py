@@ -9,6 +9,7 @@ import contextlib
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -28,6 +29,7 @@ from lictor.agent.forwarding import (
 from lictor.agent.logs import logger
 from lictor.agent.metrics import Metrics
 from lictor.agent.replica import NotCoverable, PartialReplica
+from lictor.agent.replica_file import ReplicaFile, forget
 from lictor.agent.rpc_limits import network_limits
 from lictor.agent.rpc_tls import rpc_tls
 from lictor.agent.servers import Servers, rebalance_after
@@ -58,11 +60,18 @@ class NoServers(NoLeader):
 
 
 class Client:
-    """See above. Made on a running loop. `members` is how many agents there are. Raises `LictorError` for TLS files
-    that cannot be used.
+    """See above. Made on a running loop. `members` is how many agents there are, `folder` that of the agent's data, if
+    it keeps any. Raises `LictorError` for TLS files that cannot be used.
     """
 
-    def __init__(self, config: RuntimeConfig, store: Store, members: Callable[[], int], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        store: Store,
+        members: Callable[[], int],
+        metrics: Metrics,
+        folder: Path | None = None,
+    ) -> None:
         self._config = config
         self._members = members
         self._chance = random.SystemRandom()
@@ -81,6 +90,11 @@ class Client:
             rate=config.cache.entry_fetch_rate,
             burst=config.cache.entry_fetch_max_burst,
         )
+        self.file: ReplicaFile | None = None
+        if folder is not None and config.cache.persist:
+            self.file = ReplicaFile(folder, self.replica, config.datacenter)
+        elif folder is not None:
+            forget(folder)
         self._numbers = Numbers(self._chance)
         self._bucket = _bucket(config, self._loop.time())
         self._found = asyncio.Event()
@@ -94,7 +108,9 @@ class Client:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to take another server now and then."""
+        """Hold what an earlier run has kept, and begin to take another server now and then."""
+        if self.file is not None:
+            self.file.load()
         self._rebalancing = self._loop.create_task(self._rebalance())
 
     async def close(self) -> None:
@@ -104,6 +120,8 @@ class Client:
             await asyncio.gather(self._rebalancing, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
+        if self.file is not None:
+            await self.file.close()
         await self.replica.close()
         await self.network.close()
 

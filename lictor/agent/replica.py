@@ -20,10 +20,12 @@ from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import Concatenate, ParamSpec, TypeVar
 
+from lictor.agent.replica_image import Found, Image, Moment, may_be_kept
 from lictor.agent.replica_pace import Pace
 from lictor.agent.replica_room import Room
 from lictor.agent.replica_topics import Holding, Holdings
 from lictor.model.errors import LictorError, NoLeader, Refused, TooLarge
+from lictor.model.seldom import Seldom
 from lictor.model.transport import UNREADABLE, Transport, Unreachable
 from lictor.store import partial_messages as wire
 from lictor.store.partial import kind_of
@@ -45,6 +47,7 @@ LASTING = 2.0  # seconds after which a server that was followed counts as one th
 REFUSED = 60.0  # seconds for which it is not tried again to hold what servers refused
 REFUSED_MOST = 4096
 BATCH = 1024  # topics in one call
+REMINDER = 600.0  # seconds between two lines about a server that cannot be followed
 
 log = logging.getLogger("lictor.agent.replica")
 
@@ -60,7 +63,7 @@ class PartialReplica:
     `admit` is called before servers are asked for topics, and raises what they may not be asked for.
     `datacenter` is that of the servers, where it is to be checked; `ttl` and `patience` are in seconds. For one topic
     servers are asked at most `rate` times a second, after `burst` times at once. Whoever runs it may set `on_leader`,
-    which is told when there is a leader again.
+    which is told when there is a leader again, and `on_change`, which is told the topics that are other than before.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class PartialReplica:
         self.server = ""
         self.knows_leader = False
         self.on_leader: Callable[[], None] = _nobody
+        self.on_change: Callable[[Iterable[Topic]], None] | None = None
         self.streams = 0
         self.pieces = 0
         self.misses = 0
@@ -96,6 +100,7 @@ class PartialReplica:
         self._most = min(topics_most, wire.TOPICS_MOST)
         self._patience = patience
         self._loop = asyncio.get_running_loop()
+        self._trouble = Seldom(log, self._loop.time, REMINDER)
         self._held = Holdings(store)
         self._room = Room(self._held, self._most, ttl)
         self._pace = Pace(rate, burst)
@@ -263,6 +268,23 @@ class PartialReplica:
         """A server has come, or is back: where none is followed, try again now."""
         self._hurried.set()
 
+    # -- what is kept for a restart -----------------------------------------------------------------------------------
+
+    def image(self, datacenter: str, at: Moment, keeps: Callable[[Topic], bool] = may_be_kept) -> Image:
+        """What is held, to be kept."""
+        return Image(self._held, datacenter, at, self._loop.time(), self.age, keeps)
+
+    def resume(self, found: Found, at: Moment) -> None:
+        """Hold what an earlier run has kept, and have servers tell what has changed since. Before anything is held.
+        Topics that nobody had looked at for `ttl` are let go of, and so are those that are too many.
+        """
+        now = self._loop.time()
+        former = sorted((one for one in found.topics if one.idle < self._room.ttl), key=lambda one: one.idle)
+        self._held.load(found.cluster, found.index, found.floor, found.base, former[: self._most], now)
+        self._current_at = now - found.age_at(at)
+        if former:
+            self._start()
+
     async def close(self) -> None:
         """Follow nothing any more."""
         tasks = [task for task in (self._following, self._telling) if task is not None]
@@ -330,7 +352,12 @@ class PartialReplica:
                     ValueError,
                     OverflowError,
                 ) as error:
-                    log.info("a server is followed no more: server=%s error=%s", address, str(error) or "no word of it")
+                    self._trouble.info(
+                        f"{address} {self.streams}",  # one that was followed meanwhile is worth a line again
+                        "a server is followed no more: server=%s error=%s",
+                        address,
+                        str(error) or "no word of it",
+                    )
                     if self._failed is not None:
                         self._failed(address, error)
                 finally:
@@ -388,6 +415,8 @@ class PartialReplica:
         found, self.knows_leader = piece.state.leader and not self.knows_leader, piece.state.leader
         if piece.state.whole and piece.state.age is not None:
             self._current_at = max(self._current_at, now - piece.state.age)
+        if news.changed and self.on_change is not None:
+            self.on_change(news.changed)
         for holding in news.begun:
             holding.emptied = now
             waiters, holding.waiters = holding.waiters, []

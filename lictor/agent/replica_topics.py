@@ -5,6 +5,7 @@ depend on what has changed are told once, after that. A piece that cannot be rea
 """
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -39,9 +40,20 @@ class Holding:
         self.waiters: list[asyncio.Future[None]] = []
 
 
-class News(msgspec.Struct, frozen=True):
-    """What a piece has brought beside changes: topics that are held from now on, and those that cannot be."""
+class Former(msgspec.Struct, frozen=True):
+    """A topic as it was held before: with its index, the seconds since its last look, and its rows by table."""
 
+    topic: Topic
+    version: int
+    index: int
+    idle: float
+    rows: dict[str, list[Any]]
+
+
+class News(msgspec.Struct, frozen=True):
+    """What a piece has brought: topics that have changed, that are held from now on, and those that cannot be."""
+
+    changed: dict[Topic, None]
     begun: list[Holding]
     refused: list[tuple[Holding, str]]
 
@@ -58,7 +70,7 @@ class Holdings:
         # Topics that the server was asked to drop, and how often it has not said yet that it did: what comes of them is
         # of a former beginning.
         self.leaving: dict[Topic, int] = {}
-        self._store = store
+        self.store = store
         self._rows = PartialRows(store)
         self._pending: list[_Read] = []
         self._pending_bytes = 0
@@ -67,6 +79,25 @@ class Holdings:
     def rows(self) -> int:
         """How many rows are held."""
         return len(self._rows)
+
+    def keys(self, topic: Topic) -> Mapping[str, Iterable[Any]]:
+        """The keys of a topic's rows by table."""
+        return self._rows.keys(topic)
+
+    def load(self, cluster: str, index: int, floor: int, base: int, former: Iterable[Former], now: float) -> None:
+        """Hold what was held before, of a state of `cluster`; only for one that holds nothing. Without the cluster's
+        name nobody goes on from there, and all of it is told anew.
+        """
+        store = self.store
+        self.cluster, self.index = cluster, index
+        store.index, store.floor, store.base = max(store.index, index), floor, base
+        for one in former:
+            holding = self.hold(one.topic, now - one.idle)
+            holding.covered, holding.version = True, one.version
+            self._rows.replace(one.topic, one.rows)
+            self._count(holding)
+            if one.index:
+                store.touched[one.topic] = one.index
 
     def hold(self, topic: Topic, now: float) -> Holding:
         """Make a place for a topic."""
@@ -87,18 +118,19 @@ class Holdings:
         del self.topics[topic]
         self.empty.pop(topic, None)
         self._rows.drop(topic)
-        self._store.touched.pop(topic, None)
+        self.store.touched.pop(topic, None)
 
     def tell(self, topics: list[Topic]) -> None:
         """Tell everything that depends on any of these topics."""
-        self._store.watches.fire(topics)
+        self.store.watches.fire(topics)
 
     def apply(self, data: bytes, piece: Piece) -> News:
         """Take a piece of news, whose bytes are `data`. Raises `transport.UNREADABLE`, `KeyError` and `ValueError` for
         what is none, `OverflowError` where there is no end of what belongs together.
         """
         read = [(message, *_unpacked(message)) for message in piece.messages]
-        news = News([], [])
+        changed: dict[Topic, None] = {}
+        news = News(changed, [], [])
         self._pending += read
         if not piece.state.whole:
             self._pending_bytes += len(data)
@@ -108,19 +140,16 @@ class Holdings:
         read, self._pending, self._pending_bytes = self._pending, [], 0
         if piece.state.cluster != self.cluster:
             self._begin_anew(piece.state.cluster)
-        changed: dict[Topic, None] = {}
         for message, put, left, gone in read:
-            self._take(message, put, left, gone, changed, news)
+            self._take(message, put, left, gone, news)
         self._reach(piece.state, changed)
         self.changes += len(changed)
         if changed:
             self.tell(list(changed))
-        self._store.flush()
+        self.store.flush()
         return news
 
-    def _take(
-        self, message: Message, put: _Packed, left: _Packed, gone: _Packed, changed: dict[Topic, None], news: News
-    ) -> None:
+    def _take(self, message: Message, put: _Packed, left: _Packed, gone: _Packed, news: News) -> None:
         if isinstance(message, Dropped):
             self._have_left(message.topics)
             return
@@ -144,7 +173,7 @@ class Holdings:
             parts, holding.parts = holding.parts, {}
             self._rows.replace(holding.topic, parts)
         if not isinstance(message, Kept):
-            changed[holding.topic] = None
+            news.changed[holding.topic] = None
             self._count(holding)
         self._stands(holding, message.index, message.version, news)
 
@@ -167,13 +196,13 @@ class Holdings:
         topic = holding.topic
         holding.version = version
         if topic[0] not in (KV, KV_PREFIX):
-            self._store.touched[topic] = max(index, self._store.touched.get(topic, 0))
+            self.store.touched[topic] = max(index, self.store.touched.get(topic, 0))
         if not holding.covered:
             holding.covered = True
             news.begun.append(holding)
 
     def _reach(self, state: State, changed: dict[Topic, None]) -> None:
-        store = self._store
+        store = self.store
         self.index = store.index = max(self.index, state.index)
         if (state.floor, state.base) != (store.floor, store.base):
             store.floor, store.base = max(state.floor, store.floor), max(state.base, store.base)
@@ -183,8 +212,8 @@ class Holdings:
         """The news are of another cluster: indexes mean nothing any more. Rows stay until others take their place."""
         self.cluster = cluster
         self.index = 0
-        self._store.index, self._store.floor, self._store.base = 1, 0, 0
-        self._store.touched.clear()
+        self.store.index, self.store.floor, self.store.base = 1, 0, 0
+        self.store.touched.clear()
 
 
 _NOTHING: tuple[_Packed, _Packed, _Packed] = ({}, {}, {})

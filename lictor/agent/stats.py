@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lictor.agent.lan import LanPool
     from lictor.agent.leaves import Leaves
     from lictor.agent.replica import PartialReplica
+    from lictor.agent.replica_file import ReplicaFile
 
 _SERF = (
     "coordinate_resets",
@@ -67,7 +68,7 @@ def stats(agent: Agent) -> dict[str, dict[str, str]]:
     if agent.leaves.states():
         found["leaf_certs"] = _leaves(agent.leaves)
     if agent.client is not None:
-        found["replica"] = _replica(agent.client.replica)
+        found["replica"] = _replica(agent.client.replica, agent.client.file)
     if agent.lookup_map is not None:
         found["lookup_map"] = {"path": str(agent.lookup_map.path), "size": str(agent.lookup_map.size)}
     if agent.server is not None:
@@ -102,14 +103,17 @@ def _leaves(leaves: Leaves) -> dict[str, str]:
     }
 
 
-def _replica(replica: PartialReplica) -> dict[str, str]:
-    """What the agent holds of the servers' state, and since when, in seconds, it may have changed."""
+def _replica(replica: PartialReplica, file: ReplicaFile | None) -> dict[str, str]:
+    """What the agent holds of the servers' state, since when, in seconds, it may have changed, and whether that is on
+    disk.
+    """
     return {
         "age": f"{replica.age:.3f}" if math.isfinite(replica.age) else "never",
         "index": str(replica.index),
         "rows": str(replica.rows),
         "server": replica.server,
         "topics": str(replica.topics),
+        "on_disk": "nothing" if file is None else "current" if file.current else "behind",
     }
 
 

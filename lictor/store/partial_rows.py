@@ -4,7 +4,7 @@ A row may belong to several topics. It is the same one for all of them, as it wa
 the last of them. Pure: whoever changes topics here tells those who depend on them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lictor.store.store import Store
@@ -30,6 +30,10 @@ class PartialRows:
     def has_rows(self, topic: Topic) -> bool:
         """Whether a topic has any row."""
         return any(self._keys.get(topic, {}).values())
+
+    def keys(self, topic: Topic) -> Mapping[str, Iterable[Any]]:
+        """The keys of a topic's rows by table."""
+        return self._keys.get(topic, {})
 
     def replace(self, topic: Topic, put: Packed) -> None:
         """Hold a topic, with just these rows."""

@@ -264,6 +264,13 @@ class Cache(msgspec.Struct, frozen=True):
             reload=True,
         ),
     ] = 259200.0
+    persist: Annotated[
+        bool,
+        S(
+            "Whether a client agent keeps what it holds in the data directory, and knows it where it is started while "
+            "every server is away. KV entries and sessions are never kept."
+        ),
+    ] = True
 
 
 class Rpc(msgspec.Struct, frozen=True):
