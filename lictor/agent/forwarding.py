@@ -25,7 +25,7 @@ Text = Annotated[str, msgspec.Meta(max_length=256)]
 
 class Asked(msgspec.Struct, frozen=True, array_like=True):
     """A request. `headers` are those of PASSED_ON, `peer` is the address of who asked the agent, `node` its node.
-    `number` is 0 for what writes nothing.
+    `number` is 0 for what writes nothing. `translate` is whether addresses are to be those for other datacenters.
     """
 
     method: Text
@@ -37,6 +37,7 @@ class Asked(msgspec.Struct, frozen=True, array_like=True):
     origin: Number = 0
     number: Number = 0
     low: Number = 0
+    translate: bool = False
 
 
 class Question(msgspec.Struct, frozen=True, array_like=True):

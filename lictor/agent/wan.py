@@ -7,12 +7,17 @@ So nothing that is said in that pool changes whom this server takes for a server
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from lictor.agent.config.keys import RuntimeConfig
+from lictor.agent.forwarding import REQUEST, Asked, Numbers, encode
 from lictor.agent.pools import Pools
+from lictor.model.coordinate import distance
 from lictor.model.member import ALIVE, LEFT
 from lictor.model.transport import Caller, Transport
 from lictor.server.datacenters import Datacenters, Place
@@ -31,6 +36,7 @@ class Wan:
         self._chance = random.SystemRandom()
         self._security: Security | None = None  # read when it is first needed
         self._networks: dict[str, Network] = {}
+        self._numbers = Numbers(self._chance)
         self.datacenters = Datacenters(
             config.datacenter, node_id, self._servers, self._way, self._chance, self._speaks_for
         )
@@ -65,6 +71,35 @@ class Wan:
 
             self._security = rpc_tls(self._config)
         return self._security
+
+    async def request(self, datacenter: str, asked: Asked, timeout: float) -> bytes:
+        """Have a server of a datacenter answer a request; the answer is an `Answered`. One that is no GET is numbered
+        here, unless an agent has. Raises what `Datacenters.call` raises.
+        """
+        if asked.number or asked.method in ("GET", "HEAD"):
+            return await self.datacenters.call(datacenter, REQUEST, encode(asked), timeout)
+        number, low = self._numbers.begin()
+        try:
+            numbered = msgspec.structs.replace(asked, origin=self._numbers.origin, number=number, low=low)
+            return await self.datacenters.call(datacenter, REQUEST, encode(numbered), timeout)
+        finally:
+            self._numbers.end(number)
+
+    def by_distance(self) -> list[str]:
+        """The names of all datacenters: this one, then the others by how far most of their servers are, as far as is
+        known, and by name.
+        """
+        wan = self._pools.wan
+        distances: dict[str, list[float]] = {}
+        for one in wan.servers() if wan is not None else ():
+            if one.status != LEFT and one.datacenter:
+                assert wan is not None
+                there = wan.coordinate_of(f"{one.node}.{one.datacenter}")
+                far = distance(wan.coordinate, there) if there is not None else math.inf
+                distances.setdefault(one.datacenter, []).append(far)
+        own = self.datacenters.own
+        middle = {name: sorted(found)[len(found) // 2] for name, found in distances.items() if name != own}
+        return [own, *sorted(middle, key=lambda name: (middle[name], name))]
 
     def reload(self, config: RuntimeConfig, security: Security) -> None:
         """Use what the certificate files hold now, and the keys of TLS and limits."""

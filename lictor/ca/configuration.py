@@ -63,11 +63,17 @@ class Common(msgspec.Struct, frozen=True):
 
 def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration with its keys as the API spells them, in order."""
-    spelled = {_spell(key): value for key, value in config.items()}
-    return {key: _plain(value) for key, value in sorted(spelled.items())}
+    found = {spelled(key): value for key, value in config.items()}
+    return {key: _plain(value) for key, value in sorted(found.items())}
 
 
-def _spell(key: str) -> str:
+def compact(key: str) -> str:
+    """A key as it is compared where it may be written in any way."""
+    return key.replace("_", "").lower()
+
+
+def spelled(key: str) -> str:
+    """A key as the API spells it."""
     if "_" not in key and key[:1].isupper():
         return key
     return "".join(_WORDS.get(word, word.capitalize()) for word in key.lower().split("_"))
@@ -89,7 +95,7 @@ def shown(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shown(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _shown(item) for key, item in value.items() if _spell(str(key)) not in _SECRET}
+        return {key: _shown(item) for key, item in value.items() if spelled(str(key)) not in _SECRET}
     return [_shown(item) for item in value] if isinstance(value, list) else value
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from lictor.ca.configuration import compact
 from lictor.ca.provider import ProviderError
 
 METHODS = ("approle", "jwt", "kubernetes", "userpass")
@@ -148,7 +149,7 @@ def keep_secrets(config: Mapping[str, Any], former: Mapping[str, Any]) -> dict[s
     if method is not None and before is not None and not _Given(method).value("Params"):
         same = all(_Given(method).value(key) == _Given(before).value(key) for key in ("Type", "MountPath"))
         if same and not new.value("Token"):
-            name = next(key for key in kept if _spelled(key) == "authmethod")
+            name = next(key for key in kept if compact(str(key)) == "authmethod")
             kept[name] = {**method, "Params": _Given(before).value("Params")}
     return kept
 
@@ -200,16 +201,11 @@ def _need_params(method: AuthMethod) -> None:
             raise ProviderError(f"auth method {method.type} needs {' or '.join(names)} in its Params")
 
 
-def _spelled(key: object) -> str:
-    """A key as it is compared, whichever way it is written."""
-    return str(key).replace("_", "").lower()
-
-
 class _Given:
     """The keys of a document, found whatever way they are spelled."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self._values = {_spelled(key): value for key, value in document.items()}
+        self._values = {compact(str(key)): value for key, value in document.items()}
 
     def value(self, key: str) -> Any:
         return self._values.get(key.lower())

@@ -272,10 +272,12 @@ class _Process:
     def _answer_agents(self, network: Network) -> None:
         """Answer what agents pass on to this server."""
         from lictor.dns.for_agents import serve_questions
-        from lictor.http.forwarding import serve_requests
+        from lictor.http.forwarding import serve_datacenters, serve_requests
 
         assert self.http is not None and self.dns is not None
         serve_requests(self.http.api, network)
+        if self.agent.wan is not None:
+            serve_datacenters(self.http.api, self.agent.wan.datacenters)
         serve_questions(self.dns, network)
 
     async def _open_to_agents(self) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from lictor.agent.agent import MAX_CONTACT
 from lictor.agent.logs import logger
+from lictor.http.bodies import named_in
 from lictor.http.freshness import (
     AGE,
     ANY,
@@ -31,7 +32,7 @@ from lictor.http.request import Request
 from lictor.http.routes import READ, WRITE, Endpoint, ReadFunction, Routes
 from lictor.http.settings import HttpSettings
 from lictor.http.waiting import JITTER, Waiting
-from lictor.model.errors import Forbidden, InvalidRequest, LictorError, NoLeader, Refused
+from lictor.model.errors import Forbidden, InvalidRequest, LictorError, NoLeader, NoPath
 from lictor.model.service import NodeService
 from lictor.store.answers import AnswerCache
 from lictor.store.reads import near
@@ -262,9 +263,21 @@ class Api:
         if not request.path.isprintable() and not self.settings.any_characters:
             raise InvalidRequest("")
         request.authorizer = self.agent.authorizer(request.token)
-        datacenter = request.get("dc") if request.query else ""
-        if datacenter and datacenter != self.agent.datacenter and not request.path.startswith("/v1/agent/"):
-            raise Refused("No path to datacenter")
+        if self.elsewhere(endpoint, request):
+            raise NoPath
+        self.guard(request)
+
+    def elsewhere(self, endpoint: Endpoint, request: Request) -> str:
+        """The datacenter that a request is for; empty for this one."""
+        if not endpoint.elsewhere:
+            return ""
+        named = named_in(request.body) if endpoint.named_in_body else ""
+        if not named and request.query:
+            named = request.get("dc")
+        return named if named != self.agent.datacenter else ""
+
+    def guard(self, request: Request) -> None:
+        """Refuse what configuration refuses. Raises `Forbidden`."""
         blocked = self.settings.block_endpoints
         if blocked and request.path.startswith(blocked):
             raise Forbidden("Endpoint is blocked by agent configuration")

@@ -32,6 +32,18 @@ def read_record(request: Request, record: type[Record], beginning: str = DECODE_
         return decode_body(record, {} if body is None else body)
 
 
+def named_in(body: bytes) -> str:
+    """The datacenter that a body names; empty where it names none, or cannot be read."""
+    try:
+        found = decode_json(body)
+    except JsonError:
+        return ""
+    if not isinstance(found, dict):
+        return ""
+    named = next((value for key, value in found.items() if key.lower() == "datacenter"), "")
+    return named if isinstance(named, str) else ""
+
+
 @contextmanager
 def reworded(beginning: str) -> Iterator[None]:
     """Give the texts of `decode_body` another beginning."""

@@ -21,7 +21,7 @@ from lictor.store.store import View
 family = Family(at_servers=True)
 
 
-@family.action("PUT", "/v1/catalog/register")
+@family.action("PUT", "/v1/catalog/register", named_in_body=True)
 async def register(api: Api, request: Request) -> Any:
     """Register a node, a service and checks directly with the servers."""
     command = decode_registration(read_json(request), api.agent.datacenter)
@@ -32,7 +32,7 @@ async def register(api: Api, request: Request) -> Any:
     return True
 
 
-@family.action("PUT", "/v1/catalog/deregister")
+@family.action("PUT", "/v1/catalog/deregister", named_in_body=True)
 async def deregister(api: Api, request: Request) -> Any:
     """Remove a service, a check or a node."""
     command = decode_deregistration(read_json(request), api.agent.datacenter)
@@ -41,10 +41,11 @@ async def deregister(api: Api, request: Request) -> Any:
     return True
 
 
-@family.action("GET", "/v1/catalog/datacenters")
+@family.action("GET", "/v1/catalog/datacenters", elsewhere=False)
 async def datacenters(api: Api, request: Request) -> Any:
     """The datacenters that are known, the nearest first."""
-    reply = api.reply([api.agent.datacenter], request)
+    wan = api.agent.wan
+    reply = api.reply(wan.by_distance() if wan is not None else [api.agent.datacenter], request)
     return msgspec.structs.replace(reply, headers=api.cache_headers(request))
 
 

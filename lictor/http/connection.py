@@ -221,7 +221,7 @@ class Connection(asyncio.Protocol):
         if found is None or "GET" not in found[0] or request.clean_path != request.path:
             return None
         endpoint, names = found[0]["GET"]
-        if endpoint.kind in (ACTION, WRITE):
+        if endpoint.kind in (ACTION, WRITE) or (request.query and api.elsewhere(endpoint, request)):
             return None
         client = api.agent.client
         reading = None
@@ -305,6 +305,8 @@ class Connection(asyncio.Protocol):
             return False
         endpoint, names = found[0][parsed.method]
         if endpoint.at_servers and self._api.agent.client is not None:
+            return False
+        if self._api.elsewhere(endpoint, request):
             return False
         if endpoint.kind != WRITE or parsed.end - parsed.body > self._api.body_limit(endpoint):
             return False

@@ -33,7 +33,7 @@ class UpdateBody(msgspec.Struct, frozen=True, rename="pascal"):
     token: str = ""
 
 
-@family.action("GET", "/v1/coordinate/datacenters")
+@family.action("GET", "/v1/coordinate/datacenters", elsewhere=False)
 async def datacenters(api: Api, request: Request) -> Any:
     """The servers' coordinates between datacenters, as far as they are known; without gossip, this one's alone."""
     request.require("node", api.agent.node_name, READ)

@@ -7,7 +7,7 @@ from lictor.http.api import Api, Hashed
 from lictor.http.request import Request
 from lictor.http.routes import Family, ReadFunction
 from lictor.model.authorizer import READ, WRITE
-from lictor.model.errors import InvalidRequest, Refused
+from lictor.model.errors import InvalidRequest
 from lictor.model.ids import new_id
 from lictor.model.user_event import UserEvent
 from lictor.store.store import View
@@ -15,16 +15,13 @@ from lictor.store.store import View
 family = Family()
 
 
-@family.action("PUT", "/v1/event/fire/:name")
+@family.action("PUT", "/v1/event/fire/:name", elsewhere=True)
 async def fire(api: Api, request: Request) -> Any:
     """Fire an event; the body is its payload, `node`, `service` and `tag` say whom it is for."""
     name = request.vars["name"]
     if not name:
         raise InvalidRequest("Missing name")
     request.require("event", name, WRITE)
-    datacenter = request.get("dc")
-    if datacenter and datacenter != api.agent.datacenter:
-        raise Refused("No path to datacenter")
     event = UserEvent(
         id=new_id(),
         name=name,

@@ -4,7 +4,8 @@ What comes back are the bytes of the answer, but for what every answer of an age
 date. So the agent that was asked neither reads nor makes anything; it puts the parts together.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +18,7 @@ from lictor.agent.forwarding import (
     Asked,
     Block,
     block,
+    decode_answered,
     decode_asked,
     encode,
 )
@@ -26,8 +28,9 @@ from lictor.http.reply import Encoded, Reply, Stream
 from lictor.http.reply import encode as encode_reply
 from lictor.http.request import Request
 from lictor.http.routes import READ, Endpoint
-from lictor.model.errors import InvalidRequest, LictorError, NoLeader, Refused
+from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NoPath, Refused
 from lictor.model.transport import UNREADABLE, Caller, Transport
+from lictor.server.datacenters import Datacenters, Origin
 
 if TYPE_CHECKING:
     from lictor.agent.client import Client
@@ -55,19 +58,53 @@ def asked(request: Request, node: str) -> Asked:
 
 async def forward(api: "Api", client: "Client", request: Request) -> Encoded:
     """A server's answer. Raises `LictorError` where there is none."""
-    seconds = 0.0
-    if request.index:
-        wait, settings = request.wait, api.settings
-        seconds = 2 * (min(wait, settings.wait_max) if wait else settings.wait_default)
-    answered = await client.request(asked(request, api.agent.node_name), seconds)
+    answered = await client.request(asked(request, api.agent.node_name), _patience(api, request))
     if request.method not in ("GET", "HEAD"):
         await client.reach(answered.index)  # whoever has written reads it here
     return _joined(api, answered)
 
 
+async def forward_elsewhere(api: "Api", datacenter: str, request: Request) -> Encoded:
+    """The answer of another datacenter, asked by this server. Raises `LictorError` where there is none."""
+    api.guard(request)
+    return _joined(api, await _asked_elsewhere(api, datacenter, asked(request, api.agent.node_name), request))
+
+
+async def _asked_elsewhere(api: "Api", datacenter: str, found: Asked, request: Request) -> Answered:
+    wan = api.agent.wan
+    if wan is None:
+        raise NoPath
+    timeout = _patience(api, request) + api.agent.config.limits.rpc_client_timeout
+    try:
+        return decode_answered(await wan.request(datacenter, found, timeout))
+    except UNREADABLE as error:
+        raise Refused(f"rpc error making call: the answer of datacenter {datacenter} cannot be read: {error}") from None
+
+
+def _patience(api: "Api", request: Request) -> float:
+    """How long a request may have to wait for its answer where it is answered, in seconds."""
+    if not request.index:
+        return 0.0
+    wait, settings = request.wait, api.settings
+    return 2 * (min(wait, settings.wait_max) if wait else settings.wait_default)
+
+
+def stream_elsewhere(api: "Api", datacenter: str, request: Request) -> AsyncGenerator[bytes, None]:
+    """The pieces of another datacenter's answer, the first of them its head. Raises `LictorError`."""
+    api.guard(request)
+    wan = api.agent.wan
+    if wan is None:
+        raise NoPath
+    return wan.datacenters.stream(datacenter, STREAM, encode(asked(request, api.agent.node_name)))
+
+
 async def forward_stream(api: "Api", client: "Client", request: Request) -> Stream:
     """A server's answer that comes a piece at a time. Raises `LictorError` where it has not begun."""
-    pieces = client.stream(asked(request, api.agent.node_name))
+    return await streamed(client.stream(asked(request, api.agent.node_name)))
+
+
+async def streamed(pieces: AsyncGenerator[bytes, None]) -> Stream:
+    """Pieces that come from a server as an answer. Raises `LictorError` where it has not begun."""
     try:
         head = decode_head(await anext(pieces))
     except StopAsyncIteration:
@@ -98,14 +135,53 @@ def serve_requests(api: "Api", transport: Transport) -> None:
 
     async def answer(caller: Caller, body: bytes) -> bytes:
         found = _decode(body)
-        encoded = await _answer(api, found)
-        before, after = encoded.before, encoded.after
-        if encoded.gate == AGE:
-            after = api.freshness.lines() + after
-        return encode(Answered(before, after, api.agent.store.index, after.endswith(b"\r\n\r\n" + _NO_LEADER)))
+        return encode(await _elsewhere(api, found) or await _answered(api, found))
 
     transport.on_call(REQUEST, answer, agents=True)
-    transport.on_stream(STREAM, lambda caller, body: _stream(api, _decode(body)), agents=True)
+    transport.on_stream(STREAM, lambda caller, body: _stream_anywhere(api, _decode(body)), agents=True)
+
+
+def serve_datacenters(api: "Api", datacenters: Datacenters) -> None:
+    """Answer what servers of other datacenters pass on from now on. It is not passed on any further."""
+
+    async def answer(origin: Origin, body: bytes) -> bytes:
+        return encode(await _answered(api, _decode(body)))
+
+    datacenters.on_call(REQUEST, answer)
+    datacenters.on_stream(STREAM, lambda origin, body: _stream(api, _decode(body)))
+
+
+async def _answered(api: "Api", found: Asked) -> Answered:
+    encoded = await _answer(api, found)
+    before, after = encoded.before, encoded.after
+    if encoded.gate == AGE:
+        after = api.freshness.lines() + after
+    return Answered(before, after, api.agent.store.index, after.endswith(b"\r\n\r\n" + _NO_LEADER))
+
+
+async def _elsewhere(api: "Api", found: Asked) -> Answered | None:
+    """Another datacenter's answer to what an agent has passed on; None for what is for this one."""
+    endpoint, _, _, request = _endpoint(api, found)
+    datacenter = api.elsewhere(endpoint, request)
+    if not datacenter:
+        return None
+    answered = await _asked_elsewhere(api, datacenter, found, request)
+    # The index is what the agent waits for of this datacenter's state, and nothing has changed in that.
+    return msgspec.structs.replace(answered, index=0, leaderless=False)
+
+
+async def _stream_anywhere(api: "Api", found: Asked) -> AsyncIterator[bytes]:
+    endpoint, _, _, request = _endpoint(api, found)
+    datacenter = api.elsewhere(endpoint, request)
+    if not datacenter:
+        pieces = _stream(api, found)
+    elif api.agent.wan is None:
+        raise NoPath
+    else:
+        pieces = api.agent.wan.datacenters.stream(datacenter, STREAM, encode(found))
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield piece
 
 
 def _decode(body: bytes) -> Asked:
@@ -141,9 +217,9 @@ def _endpoint(api: "Api", found: Asked) -> tuple[Endpoint, tuple[str, ...], list
     request = Request(found.method, found.target, found.headers, found.peer, found.body)
     request.agent_node = found.node
     route = api.routes.find(request.path)
-    if route is None or found.method not in route[0] or not route[0][found.method][0].at_servers:
+    endpoint, names = route[0].get(found.method, (None, ())) if route is not None else (None, ())
+    if route is None or endpoint is None or not (endpoint.at_servers or endpoint.elsewhere):
         raise Refused(f"servers do not answer {found.method} {request.path} for other agents")
-    endpoint, names = route[0][found.method]
     if len(found.body) > api.body_limit(endpoint):
         raise Refused(f"Request body({len(found.body)} bytes) too large, max size: {api.body_limit(endpoint)} bytes.")
     return endpoint, names, route[1], request
@@ -153,7 +229,7 @@ async def _read(
     api: "Api", endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request, found: Asked
 ) -> Encoded:
     # The same from another agent is the same, unless the answer depends on where it was asked.
-    key = b"\0" + encode((found.target, found.headers, found.node if "_agent" in found.target else ""))
+    key = b"\0" + encode((found.target, found.headers, found.node if "_agent" in found.target else "", found.translate))
     kept = api.answers.answers.get(key)
     if kept is not None and api.freshness.open(kept.gate, kept.max_stale):
         api.hits += 1
@@ -166,7 +242,7 @@ async def _read(
     return encoded
 
 
-async def _stream(api: "Api", found: Asked) -> AsyncIterator[bytes]:
+async def _stream(api: "Api", found: Asked) -> AsyncGenerator[bytes, None]:
     endpoint, names, values, request = _endpoint(api, found)
     result = await api.act(endpoint, names, values, request)
     if isinstance(result, Reply):

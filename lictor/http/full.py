@@ -123,8 +123,11 @@ class FullHandler:
         except LictorError as error:
             return await self._send(http, self.api.error_reply(error), close=True)
         client = self.api.agent.client
-        if client is not None and endpoint.at_servers:
+        elsewhere = self.api.elsewhere(endpoint, request)
+        if client is not None and (endpoint.at_servers or elsewhere):
             return await self._at_servers(http, client, endpoint, names, values, request)
+        if elsewhere:
+            return await self._elsewhere(http, elsewhere, endpoint, request)
         if endpoint.kind in (ACTION, WRITE):
             work = self.api.act(endpoint, names, values, request)
             # What only reads may wait for minutes; what writes goes on where its client goes away.
@@ -147,9 +150,13 @@ class FullHandler:
     ) -> web.StreamResponse:
         """Answer from what this agent holds of the servers' state, or have a server answer."""
         try:
-            self.api.admit(endpoint, names, values, request)
+            elsewhere = bool(self.api.elsewhere(endpoint, request))
+            if elsewhere:
+                self.api.guard(request)
+            else:
+                self.api.admit(endpoint, names, values, request)
             held = endpoint.cacheable and self.api.settings.use_cache
-            if endpoint.kind == READ and (held or request.index or client.active):
+            if endpoint.kind == READ and not elsewhere and (held or request.index or client.active):
                 reading = self.api.prepare(endpoint, names, values, request)
                 here = client.covers(reading.looks_at())
                 if here or ((held or request.index) and await client.hold(reading.looks_at)):
@@ -159,6 +166,21 @@ class FullHandler:
             work = forwarding.forward(self.api, client, request)
             # What writes goes on where its client goes away, as it does at a server.
             encoded = await (self._while_there(http, work) if endpoint.kind == READ else work)
+        except LictorError as error:
+            return await self._send(http, self.api.error_reply(error))
+        return await self._send_encoded(http, encoded) if encoded is not None else _Sent(keep_alive=False)
+
+    async def _elsewhere(
+        self, http: web.BaseRequest, datacenter: str, endpoint: Endpoint, request: Request
+    ) -> web.StreamResponse:
+        """Have another datacenter answer."""
+        try:
+            if endpoint.streamed:
+                pieces = forwarding.stream_elsewhere(self.api, datacenter, request)
+                return await self._stream(http, await forwarding.streamed(pieces))
+            work = forwarding.forward_elsewhere(self.api, datacenter, request)
+            # What writes goes on where its client goes away.
+            encoded = await (self._while_there(http, work) if endpoint.method == "GET" else work)
         except LictorError as error:
             return await self._send(http, self.api.error_reply(error))
         return await self._send_encoded(http, encoded) if encoded is not None else _Sent(keep_alive=False)

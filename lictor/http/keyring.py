@@ -29,7 +29,7 @@ class KeyBody(msgspec.Struct, frozen=True, rename="pascal"):
     local_only: bool = False
 
 
-@family.action("GET", "/v1/operator/keyring")
+@family.action("GET", "/v1/operator/keyring", elsewhere=False)
 async def list_keys(api: Api, request: Request) -> Any:
     """The gossip keys in use, and on how many members of each pool."""
     relays, local = _parameters(request)
@@ -37,19 +37,19 @@ async def list_keys(api: Api, request: Request) -> Any:
     return [_shown(state) for state in await _done(api, LIST, "", relays, local=local)]
 
 
-@family.action("POST", "/v1/operator/keyring")
+@family.action("POST", "/v1/operator/keyring", elsewhere=False)
 async def install_key(api: Api, request: Request) -> Any:
     """Give every member a further key."""
     return await _change(api, request, INSTALL)
 
 
-@family.action("PUT", "/v1/operator/keyring")
+@family.action("PUT", "/v1/operator/keyring", elsewhere=False)
 async def use_key(api: Api, request: Request) -> Any:
     """Make every member encrypt with a key."""
     return await _change(api, request, USE)
 
 
-@family.action("DELETE", "/v1/operator/keyring")
+@family.action("DELETE", "/v1/operator/keyring", elsewhere=False)
 async def remove_key(api: Api, request: Request) -> Any:
     """Take a key from every member."""
     return await _change(api, request, REMOVE)

@@ -11,7 +11,8 @@ runs it,
 - an **action**: `async function(api, request)`, which does something else and returns a value or a reply.
 
 Some are about the agent itself, the others are *at the servers*: a client agent has those answered by a server, or from
-what it holds of the servers' state (see `forwarding`).
+what it holds of the servers' state (see `forwarding`). Most of these can be asked of another datacenter too, which the
+parameter `dc` names, or the body.
 """
 
 from collections.abc import Awaitable, Callable
@@ -43,7 +44,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     """One entry of the table. `body_limit` is in bytes, or the name of the field of `HttpSettings` that says it: no
     more than that is held of a body. `cacheable` reads take `?cached`. `lenient` reads are answered from the own store
     where nobody leads. Those that are `dated` tell the store's age in their bodies. `at_servers` is whether it is about
-    the servers' state, `streamed` whether its answer is sent a piece at a time.
+    the servers' state, `streamed` whether its answer is sent a piece at a time. `elsewhere` is whether another
+    datacenter can be asked, and `named_in_body` whether the body may name it.
     """
 
     kind: str
@@ -56,6 +58,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     dated: bool = False
     at_servers: bool = False
     streamed: bool = False
+    elsewhere: bool = False
+    named_in_body: bool = False
 
 
 class Family:
@@ -89,13 +93,20 @@ class Family:
         body_limit: int | str = DEFAULT_BODY_LIMIT,
         at_servers: bool | None = None,
         streamed: bool = False,
+        elsewhere: bool | None = None,
+        named_in_body: bool = False,
     ) -> Callable[[ActionEndpoint], ActionEndpoint]:
-        """Mark an action."""
+        """Mark an action. What is at the servers can be asked elsewhere too, where nothing else is said."""
         options = {} if at_servers is None else {"at_servers": at_servers}
-        return self._add(ACTION, method, pattern, body_limit=body_limit, streamed=streamed, **options)
+        if elsewhere is not None:
+            options["elsewhere"] = elsewhere
+        return self._add(
+            ACTION, method, pattern, body_limit=body_limit, streamed=streamed, named_in_body=named_in_body, **options
+        )
 
     def _add(self, kind: str, method: str, pattern: str, **options: Any) -> Callable[[Any], Any]:
         options.setdefault("at_servers", self._at_servers)
+        options.setdefault("elsewhere", options["at_servers"])
 
         def mark(function: Any) -> Any:
             self.endpoints.append(Endpoint(kind, method, pattern, function, **options))

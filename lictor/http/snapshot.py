@@ -49,7 +49,7 @@ async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
         file.close()
 
 
-@family.action("PUT", "/v1/snapshot", body_limit=archive.MAX_ARCHIVE, at_servers=False)
+@family.action("PUT", "/v1/snapshot", body_limit=archive.MAX_ARCHIVE, at_servers=False, elsewhere=True)
 async def restore(api: Api, request: Request) -> Any:
     """Replace the state by that of an archive; a damaged one changes nothing."""
     request.require("snapshot", "", WRITE)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lictor.ca.known_keys import unknown_keys
 from lictor.ca.provider import ProviderError, Surroundings
 from lictor.model.authorizer import ALLOW_ALL, Authorizer
 from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotLeader, Refused
@@ -128,6 +129,8 @@ class ConnectCA:
         """Go by another configuration. Raises `LictorError` where that cannot be, and then nothing has changed."""
         self._require()
         await self._calls.call(CHANGE, _encode(given), patience=CHANGE_PATIENCE)
+        for text in unknown_keys(given.provider, given.config):
+            log.warning("the configuration of the mesh's authority is taken, with a key that has no effect: %s", text)
 
     async def leaders_trouble(self) -> str:
         """Why the authority cannot do its work, or soon cannot; empty where it can. Raises `NoLeader`."""

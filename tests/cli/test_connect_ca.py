@@ -46,6 +46,15 @@ def test_the_configuration_is_read_put_back_and_changed(cli: CommandLine, roots:
     assert late.code == 1 and "could not atomically update" in late.err
 
 
+def test_a_key_that_is_misspelt_is_kept_and_told(cli: CommandLine, tmp_path: Path) -> None:
+    file, config = tmp_path / "ca.json", {"LeafCertTTL": "50h", "PrivateKeyTyp": "ec"}
+    file.write_text(json.dumps({"Provider": "consul", "Config": config}))
+    done = cli.run("connect", "ca", "set-config", "-config-file", str(file))
+    assert (done.code, done.out) == (0, "Configuration updated!\n")
+    assert done.err == 'warning: unknown key "PrivateKeyTyp" (did you mean "PrivateKeyType"?)\n'
+    assert json.loads(cli.run("connect", "ca", "get-config").out)["Config"] == config
+
+
 def test_a_certificate_is_revoked_and_listed(cli: CommandLine, agent: Server, roots: Any, tmp_path: Path) -> None:
     client = api.Client(api.parse_address(f"127.0.0.1:{agent.ports['http']}"))
     leaf = client.get("/v1/agent/connect/ca/leaf/stolen").json()

@@ -77,6 +77,16 @@ async def test_the_configuration_is_shown_and_can_be_put_back(mesh: Door) -> Non
     assert status == 500 and b"could not atomically update" in body
 
 
+async def test_a_key_that_no_provider_has_is_taken_and_told_in_the_log(
+    mesh: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"LeafCertTTL": "24h", "PrivateKeyTyp": "never-told"}
+    assert (await mesh.put(CONFIGURATION, {"Provider": "consul", "Config": config}))[0] == 200
+    assert (await mesh.json(CONFIGURATION))["Config"] == config
+    assert 'unknown key "PrivateKeyTyp" (did you mean "PrivateKeyType"?)' in caplog.text
+    assert "never-told" not in caplog.text
+
+
 async def given_root(door: Door) -> tuple[str, str]:
     domain = (await door.json(ROOTS))["TrustDomain"]
     key, now = certificates.make_key(), door.agent.server.clock() if door.agent.server is not None else 0.0

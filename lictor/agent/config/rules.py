@@ -19,6 +19,7 @@ from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.watch import WatchError, parse_agent_watch
 from lictor.ca.configuration import BUILTIN, VAULT, canonical, read_common
 from lictor.ca.configuration import DEFAULTS as CA_DEFAULTS
+from lictor.ca.known_keys import unknown_keys
 from lictor.ca.provider import ProviderError
 from lictor.model.decoding import keys_of
 from lictor.model.duration import format_duration
@@ -304,6 +305,8 @@ def _mesh(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
     except ProviderError as error:
         report(("connect", "ca_config"), f"error configuring provider: {error}")
         return
+    strange = unknown_keys(connect.ca_provider or BUILTIN, connect.ca_config)
+    warnings += [f"connect.ca_config: {text}" for text in strange]
     if connect.enabled and config.server and connect.ca_provider == VAULT:
         from lictor.ca.vault_settings import careless, vault_settings  # few agents need it, and all start with this
 

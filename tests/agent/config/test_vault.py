@@ -57,3 +57,14 @@ def test_carelessness_is_told_of(loaded: Load, values: dict[str, str], words: st
     _, warnings = loaded(hcl(**values), argv=SERVER)
     [warning] = [warning for warning in warnings if "ca_config" in warning]
     assert words in warning and "s3cret" not in warning
+
+
+def test_keys_that_no_provider_has_are_told_of(loaded: Load) -> None:
+    misspelt = hcl(root_pki_paht="r") + ' node_name = "one"'
+    builtin = 'connect { ca_config { PrivateKeyTyp = "ec" } }'
+    for text, argv, told in (
+        (misspelt, SERVER, 'unknown key "root_pki_paht" (did you mean "root_pki_path"?)'),
+        (builtin, ("-data-dir=/d",), 'unknown key "PrivateKeyTyp" (did you mean "PrivateKeyType"?)'),
+    ):
+        _, warnings = loaded(text, argv=argv)
+        assert [warning for warning in warnings if "ca_config" in warning] == [f"connect.ca_config: {told}"]

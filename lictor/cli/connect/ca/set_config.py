@@ -18,7 +18,8 @@ Usage: lictor connect ca set-config [options]
   Has the mesh's certificate authority go by another configuration, a file with
   JSON or "-" for standard input. Where that means another key, root or
   provider, certificates are signed under another root from then on, which the
-  former one signs in turn, so that no connection fails.
+  former one signs in turn, so that no connection fails. A key that no such
+  provider has is kept without effect, and told.
 
       $ lictor connect ca set-config -config-file ca.json"""
 
@@ -50,8 +51,18 @@ def run(args: list[str], io: Io) -> int:
         given["ForceWithoutCrossSigning"] = True
     with api.failing("Error setting CA configuration"):
         api.connect(options, io).put(PATH, {}, api.encode(given))
+    for text in _strange(given):
+        io.error(f"warning: {text}")
     io.out("Configuration updated!")
     return 0
+
+
+def _strange(given: dict[str, Any]) -> list[str]:
+    """What to tell of keys that are kept without effect."""
+    from lictor.ca.known_keys import unknown_keys
+
+    kind, config = given.get("Provider"), given.get("Config")
+    return unknown_keys(kind, config) if isinstance(kind, str) and isinstance(config, dict) else []
 
 
 def _parse(data: bytes) -> dict[str, Any]:
