@@ -433,6 +433,8 @@ class Agent:
                 authorizer=self.authorizer,
                 work=_elsewhere,
                 datacenters=self.wan.datacenters if self.wan is not None else None,
+                primary=config.primary_datacenter,
+                replication_token=lambda: self.tokens["replication"],
             )
             self.server.consensus.on_peers(self._peers_changed)
             self.server.consensus.on_leadership(self._tell_leadership)

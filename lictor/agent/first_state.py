@@ -32,8 +32,10 @@ def first_authority(config: RuntimeConfig) -> CASettings:
 
 
 def first_entries(config: RuntimeConfig) -> list[ConfigWrite]:
-    """The config entries. Raises `Refused`."""
-    found = []
+    """The config entries; none in a datacenter that has those of the primary one. Raises `Refused`."""
+    found: list[ConfigWrite] = []
+    if config.primary_datacenter not in ("", config.datacenter):
+        return found
     for position, body in enumerate(config.config_entries.bootstrap):
         try:
             entry = decode_entry(body)

@@ -62,7 +62,7 @@ class BuiltinProvider:
         """The root that the configuration gives, else the one that there is if its key is of the kind wanted, else a
         new one.
         """
-        with _told():
+        with told():
             self._state = await self._wanted()
         return Authority(self._state.root_cert)
 
@@ -115,7 +115,7 @@ class BuiltinProvider:
     async def sign(self, request: str, identity: SpiffeId, seconds: float) -> str:
         """Sign a leaf with the root's key."""
         state, now, serial = self._opened(), self._around.clock(), self._serial()
-        with _told():
+        with told():
             return certificates.sign_leaf(state.root_cert, state.private_key, request, identity, seconds, now, serial)
 
     async def sign_intermediate(self, request: str, identity: SpiffeId) -> str:
@@ -124,7 +124,7 @@ class BuiltinProvider:
         serial = self._serial()
         name = certificates.authority_name("sec", f"{serial & 0xFFFFFFFF:08x}", identity.domain)
         now, life = self._around.clock(), self._common.intermediate_life
-        with _told():
+        with told():
             return certificates.sign_intermediate(
                 state.root_cert, state.private_key, request, identity, name, life, now, serial
             )
@@ -132,7 +132,7 @@ class BuiltinProvider:
     async def cross_sign(self, root: str) -> str:
         """Sign another root with this one's key."""
         state = self._opened()
-        with _told():
+        with told():
             return certificates.cross_sign(
                 state.root_cert, state.private_key, root, self._around.clock(), self._serial()
             )
@@ -150,7 +150,7 @@ class BuiltinProvider:
 
 
 @contextmanager
-def _told() -> Generator[None, None, None]:
+def told() -> Generator[None, None, None]:
     """What is wrong with a certificate here is the authority's trouble, not that of whoever asks."""
     try:
         yield

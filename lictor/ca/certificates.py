@@ -34,6 +34,7 @@ LEEWAY = 60.0  # seconds that a certificate is valid before it was made: other c
 LONGEST_REQUEST = 64 * 1024  # bytes
 LONGEST_RSA = 8192  # bits; a check with a longer key takes more than a caller may cost
 SHORTEST_RSA = 2048
+DEEPEST = 8  # certificates between a leaf and its root
 LATEST = 253402300799.0  # the end of the year 9999, after which X.509 has no dates
 _CURVES: dict[int, type[ec.EllipticCurve]] = {
     224: ec.SECP224R1,
@@ -406,6 +407,22 @@ def signed_by(pem: str, issuer: str) -> bool:
 def belongs_to(pem: str, key: str) -> bool:
     """Whether a certificate is that of a private key. Raises `BadCertificate`."""
     return _key_id(_strong(_load(pem).public_key())) == _key_id(load_key(key).public_key())
+
+
+def chain_below(root: str, pem: str) -> list[str]:
+    """The certificates of a text that lead from its first one to a root, which is not among them; others are left out.
+    Raises `BadCertificate` where they do not lead there.
+    """
+    known = split_chain(pem)
+    path = known[:1]
+    while path and not signed_by(path[-1], root):
+        above = [found for found in known if found not in path and signed_by(path[-1], found)]
+        if not above or len(path) >= DEEPEST:
+            raise BadCertificate("the certificates do not lead to the root")
+        path.append(above[0])
+    if not path:
+        raise BadCertificate("there is no certificate")
+    return path
 
 
 def split_chain(pem: str) -> list[str]:

@@ -30,9 +30,25 @@ class Authority(msgspec.Struct, frozen=True):
     intermediates: tuple[str, ...] = ()
 
 
+class Above(Protocol):
+    """The authority of the primary datacenter, for the provider of another one."""
+
+    @property
+    def root(self) -> str:
+        """Its active root; empty while it has not been heard of."""
+        ...
+
+    async def sign(self, request: str) -> str:
+        """Have a request for an intermediate signed. Returns the certificate, then what is between it and the root, and
+        perhaps others. Raises `ProviderError`.
+        """
+        ...
+
+
 class Surroundings(msgspec.Struct, frozen=True):
     """What a provider is given of the world. `clock` gives seconds since 1970, `chance` so many random bits, and `work`
-    does what takes long elsewhere.
+    does what takes long elsewhere. With an authority `above`, the provider has no root of its own: it signs leaves with
+    an intermediate that is signed there.
     """
 
     trust_domain: str
@@ -40,6 +56,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     clock: Callable[[], float]
     chance: Callable[[int], int]
     work: Callable[..., Awaitable[Any]]
+    above: Above | None = None
 
 
 class Provider(Protocol):

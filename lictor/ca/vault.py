@@ -32,16 +32,20 @@ _DEEPEST = 8  # certificates above the root mount's own
 
 class VaultState(msgspec.Struct, frozen=True, rename="pascal"):
     """What is replicated: the mounts (with namespaces), the certificate that signs intermediates, those that vouch for
-    it to who trusts only its predecessor, and whether the intermediate's mount was made by the provider.
+    it to who trusts only its predecessor, and whether the intermediate's mount was made by the provider. Where the
+    primary datacenter's authority signs, it is the intermediate, what is between it and the root, and the root.
     """
 
     mounts: tuple[str, ...] = ()
     signer: str = ""
     vouchers: tuple[str, ...] = ()
     made_mount: bool = False
+    intermediate: str = ""
+    between: tuple[str, ...] = ()
+    root: str = ""
 
 
-class _Trust(msgspec.Struct, frozen=True):
+class Trust(msgspec.Struct, frozen=True):
     """The root mount's certificate, what is above it below the root, and the root; the first is the last where it signs
     itself.
     """
@@ -73,7 +77,7 @@ class VaultProvider:
         )
         known = msgspec.convert(state, VaultState, strict=False)
         self._state = known if known.mounts == mounts else VaultState(mounts=mounts)
-        self._trust: _Trust | None = None
+        self._trust: Trust | None = None
         self._intermediate = ""
         self._ends = 0.0  # when the intermediate does
         self._has_role = False  # whether the role was seen to be as it should
@@ -166,7 +170,7 @@ class VaultProvider:
         self._intermediate, self._ends = intermediate, read_certificate(intermediate).not_after
         return Authority(trust.root, tuple(self._between(intermediate)))
 
-    async def _find_trust(self) -> _Trust:
+    async def _find_trust(self) -> Trust:
         """The root's mount and what is in it, made where it is not there."""
         life = self._common.root_life
         try:
@@ -198,7 +202,7 @@ class VaultProvider:
                 f'the root in "{self._root.path}" of Vault has ended: make another there '
                 f"(`vault write {self._root.path}/root/rotate/internal`), or set another RootPKIPath"
             )
-        return _Trust(signer, above[:-1], above[-1]) if above else _Trust(signer, (), signer)
+        return Trust(signer, above[:-1], above[-1]) if above else Trust(signer, (), signer)
 
     async def _make_root(self, life: float) -> str:
         await self._root.allow(life)
@@ -233,7 +237,7 @@ class VaultProvider:
             path.append(next_up[0])
         return tuple(path[1:])
 
-    async def _vouch(self, former: str, trust: _Trust) -> tuple[str, ...]:
+    async def _vouch(self, former: str, trust: Trust) -> tuple[str, ...]:
         """The new signer, signed by the former one; nothing where that cannot be had."""
         try:
             if not read_certificate(trust.signer).self_signed:
@@ -246,24 +250,42 @@ class VaultProvider:
             log.warning("Vault signs with another root, and the former one does not vouch for it: %s", error)
             return ()
 
-    async def _find_intermediate(self, trust: _Trust) -> str:
+    async def _find_intermediate(self, trust: Trust) -> str:
         """The issuer of leaves and its role, made where they are not there or no longer what they should be."""
-        try:
-            present = await self._leaves.issuer()
-        except Missing:
-            await self._leaves.make("intermediate of the service mesh", self._common.intermediate_life)
-            self._state = msgspec.structs.replace(self._state, made_mount=True)
-            present = None
+        present = await self._present()
         if present is None or not self._serves(present, trust):
             await self._leaves.allow(self._common.intermediate_life)
             present = await self._make_intermediate(trust)
+        await self._see_role()
+        return present
+
+    async def _present(self) -> str | None:
+        """The mount's issuer, None where it has none; the mount is made where it is not there."""
+        try:
+            return await self._leaves.issuer()
+        except Missing:
+            await self._leaves.make("intermediate of the service mesh", self._common.intermediate_life)
+            self._state = msgspec.structs.replace(self._state, made_mount=True)
+            return None
+
+    async def _see_role(self) -> None:
         if not self._has_role:
             await self._leaves.set_role(self._common.leaf_life)
             self._has_role = True
-        return present
 
-    def _serves(self, pem: str, trust: _Trust) -> bool:
+    def _serves(self, pem: str, trust: Trust) -> bool:
         """Whether an intermediate is this cluster's, good for a while, and as the configuration wants it."""
+        found = self._of_mesh(pem)
+        kept = (found.key_type, found.key_bits) == (self._common.key_type, self._common.key_bits)
+        return (
+            self._uri() in found.uris
+            and signed_by(pem, trust.signer)
+            and (kept or not self._names_key)
+            and not self._is_due(found)
+        )
+
+    def _of_mesh(self, pem: str) -> Certificate:
+        """The mount's issuer, read. Raises `ProviderError` for one that is somebody else's."""
         try:
             found = read_certificate(pem)
         except BadCertificate:
@@ -273,18 +295,12 @@ class VaultProvider:
                 f'"{self._leaves.path}" of Vault has an authority that is no mesh\'s: '
                 "set an IntermediatePKIPath that nothing else uses"
             )
-        kept = (found.key_type, found.key_bits) == (self._common.key_type, self._common.key_bits)
-        return (
-            self._uri() in found.uris
-            and signed_by(pem, trust.signer)
-            and (kept or not self._names_key)
-            and not self._is_due(found)
-        )
+        return found
 
     def _is_due(self, found: Certificate) -> bool:
         return self._around.clock() >= found.not_before + RENEW_AT * (found.not_after - found.not_before)
 
-    async def _make_intermediate(self, trust: _Trust) -> str:
+    async def _make_intermediate(self, trust: Trust) -> str:
         common, life = self._common, self._lasting(trust)
         request = await self._leaves.request_intermediate(
             self._name("sec"), self._uri(), common.key_type, common.key_bits
@@ -309,7 +325,7 @@ class VaultProvider:
         await self._leaves.tidy()
         return signed
 
-    def _lasting(self, trust: _Trust) -> float:
+    def _lasting(self, trust: Trust) -> float:
         """The life that an intermediate can have: it does not outlive what is above it."""
         ends = min(read_certificate(pem).not_after for pem in (trust.signer, *trust.above, trust.root))
         return min(self._common.intermediate_life, ends - self._around.clock() - MARGIN)
@@ -349,6 +365,6 @@ class VaultProvider:
         return f"{role}-{word}.vault.ca.{self._around.trust_domain[:8]}.consul"
 
 
-def _below_root(trust: _Trust) -> list[str]:
+def _below_root(trust: Trust) -> list[str]:
     """The signer of intermediates and what is above it, without the root."""
     return [] if trust.signer == trust.root else [trust.signer, *trust.above]

@@ -145,6 +145,17 @@ class ConfigWrite(_Command, frozen=True, tag="config"):
     index: int = 0
 
 
+class EntriesCopy(_Command, frozen=True, tag="entries-copy"):
+    """Have config entries as they are in the primary datacenter: put and delete those that are named, without a look at
+    whether they go together, as that is judged there. `position` is how far the copy is then, and takes the place of
+    the setting of that name.
+    """
+
+    put: tuple[tuple[str, str, dict[str, Any]], ...]
+    delete: tuple[tuple[str, str], ...]
+    position: dict[str, Any]
+
+
 class IntentionWrite(_Command, frozen=True, tag="intention"):
     """A change of one intention: `upsert` or `delete` it by the names of its ends, or `create`, `update` or `delete-id`
     one that has the id `id`. `body` is the `SourceIntention` in its canonical JSON.
@@ -168,12 +179,13 @@ class SettingWrite(_Command, frozen=True, tag="setting"):
 
 class AuthorityWrite(_Command, frozen=True, tag="authority"):
     """Replace the configuration and all roots of the mesh's authority, if nothing of it has changed since `revision`,
-    0 for where there is none.
+    0 for where there is none. `former_cluster` is whose it may have been, where it becomes that of another cluster.
     """
 
     revision: int
     configuration: CAConfiguration
     roots: tuple[CARoot, ...]
+    former_cluster: str = ""
 
 
 class LeavesRevoke(_Command, frozen=True, tag="leaves-revoke"):
@@ -222,6 +234,7 @@ Plain = (
     | QueryDelete
     | CoordinateUpdate
     | ConfigWrite
+    | EntriesCopy
     | IntentionWrite
     | SettingWrite
     | AuthorityWrite

@@ -20,6 +20,7 @@ from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotLeader
 from lictor.model.transport import UNREADABLE, Caller, Transport
 from lictor.server.connect_ca_requests import SignedLeaf, SignRequest, Turns
 from lictor.server.connect_ca_settings import CAChange, CASettings
+from lictor.server.from_primary import Primary
 from lictor.server.leader_calls import LeaderCalls
 from lictor.server.server import Server
 from lictor.store.watch import Dependent
@@ -35,6 +36,7 @@ TROUBLE = "connect.trouble"
 FIRST_PAUSE = 1.0  # seconds before the provider is tried again
 LONGEST_PAUSE = 60.0
 READY_PATIENCE = 5.0  # seconds that a request waits for an authority that is being made
+INTERMEDIATE_PATIENCE = 40.0  # seconds that another datacenter's authority may take to sign
 CHANGE_PATIENCE = 120.0  # seconds that a change may take: somewhere else keys are made, and mounts
 
 log = logging.getLogger("lictor.connect")
@@ -71,7 +73,7 @@ async def here(function: Callable[..., Any], *args: Any) -> Any:
 
 class ConnectCA:
     """See above. `authorizer` gives a token's rights; `work` does elsewhere what takes long; nothing begins before
-    `begin`.
+    `begin`. With a `primary`, the authority is one under that of another datacenter.
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class ConnectCA:
         authorizer: Callable[[str], Authorizer] = lambda token: ALLOW_ALL,
         work: Callable[..., Awaitable[Any]] = here,
         chance: random.Random | None = None,
+        primary: Primary | None = None,
     ) -> None:
         self._server = server
+        self._primary = primary
         self._calls = calls
         self._settings = settings
         self._datacenter = datacenter
@@ -123,7 +127,8 @@ class ConnectCA:
     async def sign_intermediate(self, request: str) -> str:
         """Have the authority of another datacenter signed. Raises as `sign`."""
         self._require()
-        return _decode_text(await self._calls.call(SIGN_INTERMEDIATE, _encode(request)))
+        answer = await self._calls.call(SIGN_INTERMEDIATE, _encode(request), patience=INTERMEDIATE_PATIENCE)
+        return _decode_text(answer)
 
     async def change(self, given: CAChange) -> None:
         """Go by another configuration. Raises `LictorError` where that cannot be, and then nothing has changed."""
@@ -151,6 +156,7 @@ class ConnectCA:
         store, loop, wake = self._server.store, asyncio.get_running_loop(), asyncio.Event()
         changed = _Changed(wake)
         pause = FIRST_PAUSE
+        keeper.begin(wake.set)
         try:
             while True:
                 try:
@@ -164,7 +170,7 @@ class ConnectCA:
                 if keeper.ready:
                     self._ready.set()
                 until, known = loop.time() + wait, keeper.configuration()
-                while known == keeper.configuration() and loop.time() < until:
+                while known == keeper.configuration() and loop.time() < until and not keeper.stirred:
                     wake.clear()
                     store.watches.add(changed, (("authority",),))
                     with contextlib.suppress(TimeoutError):
@@ -178,9 +184,14 @@ class ConnectCA:
             await keeper.close()
 
     async def _make_keeper(self) -> "AuthorityKeeper":
-        module = await self._work(importlib.import_module, "lictor.server.connect_ca_keeper")
+        name = "connect_ca_keeper" if self._primary is None else "connect_ca_secondary"
+        module = await self._work(importlib.import_module, f"lictor.server.{name}")
         around = Surroundings("", self._datacenter, self._server.clock, self._chance.getrandbits, self._work)
-        keeper: AuthorityKeeper = module.AuthorityKeeper(self._server, self._settings, around)
+        keeper: AuthorityKeeper
+        if self._primary is None:
+            keeper = module.AuthorityKeeper(self._server, self._settings, around)
+        else:
+            keeper = module.SecondaryKeeper(self._server, self._settings, around, self._primary)
         return keeper
 
     def _told(self, trouble: str) -> None:

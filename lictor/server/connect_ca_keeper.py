@@ -7,6 +7,7 @@ any more changes nothing, and the next one finds either all of a change or nothi
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -47,6 +48,7 @@ class AuthorityKeeper:
         self._common = Common()
         self._busy = asyncio.Lock()
         self._closed = False
+        self.stirred = False  # whether there is something to look at before its time
         self._ending = ""  # what is about to end, and cannot be renewed here
         self.failing = ""  # why the last leaf could not be signed
 
@@ -99,6 +101,9 @@ class AuthorityKeeper:
             await self._prune()
             return self._until_next()
 
+    def begin(self, stir: Callable[[], None]) -> None:
+        """The leadership begins. `stir` is called when there is something to look at before its time."""
+
     async def close(self) -> None:
         """The leadership is over."""
         self._closed = True
@@ -113,6 +118,9 @@ class AuthorityKeeper:
         cluster = str(uuid.UUID(int=self._around.chance(128), version=4))
         await self._write(0, CAConfiguration(cluster, self._settings.provider, config, {}), ())
         log.info("the mesh has its trust domain: domain=%s provider=%s", trust_domain(cluster), self._settings.provider)
+        return self._written()
+
+    def _written(self) -> CAConfiguration:
         found = self.configuration()
         assert found is not None
         return found
@@ -143,20 +151,22 @@ class AuthorityKeeper:
 
     async def _take(self, configuration: CAConfiguration, provider: Provider, authority: Authority) -> None:
         """Write down the authority that a provider has, where it is another one than is known."""
-        now, before = self._around.clock(), self._roots()
-        new = roots_of.as_root(authority, configuration.cluster, self._common.leaf_life)
-        active = roots_of.active_of(before)
-        if active is not None and active.id == new.id:
-            after = roots_of.continued(before, new)
-        else:
-            if active is not None:
-                log.warning("the provider has another root than before, which was not signed by that: root=%s", new.id)
-            after = roots_of.rotated(before, new, "", now)
+        before = self._roots()
+        after = self._found(before, roots_of.as_root(authority, configuration.cluster, self._common.leaf_life))
         state, config = provider.state, _kept(configuration.provider, configuration.config)
         if after != before or state != configuration.state or config != configuration.config:
             await self._write(
                 configuration.revision, msgspec.structs.replace(configuration, config=config, state=state), after
             )
+
+    def _found(self, before: tuple[CARoot, ...], new: CARoot) -> tuple[CARoot, ...]:
+        """The roots where a provider was found to have this one."""
+        active = roots_of.active_of(before)
+        if active is not None and active.id == new.id:
+            return roots_of.continued(before, new)
+        if active is not None:
+            log.warning("the provider has another root than before, which was not signed by that: root=%s", new.id)
+        return roots_of.rotated(before, new, "", self._around.clock())
 
     async def _replace_old_root(self) -> None:
         """Have another root made where the active one is about to end and the built-in provider has made it."""
@@ -185,8 +195,10 @@ class AuthorityKeeper:
     def _until_next(self) -> float:
         now = self._around.clock()
         ends = [roots_of.gone_at(root) if not root.active else roots_of.renew_at(root) for root in self._roots()]
-        look = LOOK if self._provider is None or self._provider.kind == BUILTIN else LOOK_ELSEWHERE
-        return min([look, *(max(end - now, 0.0) + 1.0 for end in ends if now < end < now + LOOK)])
+        return min([self._interval(), *(max(end - now, 0.0) + 1.0 for end in ends if now < end < now + LOOK)])
+
+    def _interval(self) -> float:
+        return LOOK if self._provider is None or self._provider.kind == BUILTIN else LOOK_ELSEWHERE
 
     # -- signing ------------------------------------------------------------------------------------------------------
 
@@ -320,9 +332,11 @@ class AuthorityKeeper:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    async def _write(self, revision: int, configuration: CAConfiguration, roots: tuple[CARoot, ...]) -> None:
+    async def _write(
+        self, revision: int, configuration: CAConfiguration, roots: tuple[CARoot, ...], former_cluster: str = ""
+    ) -> None:
         """Write all of it, if nothing has changed since `revision`. Raises `Refused` where something has."""
-        [done] = await self._server.apply_leading([AuthorityWrite(revision, configuration, roots)])
+        [done] = await self._server.apply_leading([AuthorityWrite(revision, configuration, roots, former_cluster)])
         if isinstance(done, LictorError):
             raise done
         if not done:

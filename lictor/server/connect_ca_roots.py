@@ -24,13 +24,11 @@ def as_root(authority: Authority, cluster: str, leaf_life: float) -> CARoot:
     found = certificates.read_certificate(authority.root)
     if not found.is_authority:
         raise ProviderError("the provider's root is no certificate authority (CA:TRUE)")
-    ends = found.not_after
-    if authority.intermediates:
-        ends = certificates.read_certificate(authority.intermediates[0]).not_after
+    issuer = certificates.read_certificate(authority.intermediates[0]) if authority.intermediates else found
     return CARoot(
         id=found.id,
         serial_number=found.serial & ((1 << 64) - 1),
-        signing_key_id=found.signing_key_id,
+        signing_key_id=issuer.signing_key_id,
         cluster=cluster,
         not_before=found.not_before,
         not_after=found.not_after,
@@ -38,7 +36,7 @@ def as_root(authority: Authority, cluster: str, leaf_life: float) -> CARoot:
         active=True,
         key_type=found.key_type,
         key_bits=found.key_bits,
-        issuer_not_after=ends,
+        issuer_not_after=issuer.not_after,
         intermediates=tuple(certificates.split_chain("".join(authority.intermediates))),
         leaf_life=leaf_life,
     )

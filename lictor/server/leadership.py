@@ -30,6 +30,9 @@ from lictor.server.connect_ca_settings import NO_MESH, CASettings
 from lictor.server.coordinate_batches import CoordinateBatches
 from lictor.server.datacenters import Datacenters
 from lictor.server.duties import Duties, log
+from lictor.server.for_secondaries import ForSecondaries
+from lictor.server.from_primary import Primary
+from lictor.server.from_primary_entries import EntriesFromPrimary
 from lictor.server.hello import Hello
 from lictor.server.leader_calls import LeaderCalls
 from lictor.server.member_polls import MemberPolls
@@ -72,7 +75,8 @@ class Leadership:
     `heartbeat` is the longest silence of a leader that is well, in seconds. `agents` is what gossip knows; whoever
     gives it calls `agents_changed`. `authority` is what the mesh's authority begins with (see `connect_ca`), in a
     datacenter; `authorizer` gives the rights of a token; `work` does elsewhere what takes long. `datacenters`
-    makes calls to servers of other datacenters, and answers theirs.
+    makes calls to servers of other datacenters, and answers theirs; `primary` is the name of the primary one, which is
+    asked by the rights of `replication_token`.
     """
 
     def __init__(
@@ -92,6 +96,8 @@ class Leadership:
         authorizer: Callable[[str], Authorizer] = lambda token: ALLOW_ALL,
         work: Callable[..., Awaitable[Any]] = here,
         datacenters: Datacenters | None = None,
+        primary: str = "",
+        replication_token: Callable[[], str] = lambda: "",
     ) -> None:
         self._server = server
         self.datacenters = datacenters
@@ -107,7 +113,15 @@ class Leadership:
         self._coordinates = CoordinateBatches(server)
         self._reconcile = Reconcile(server, self.members, me, agents)
         self._calls = LeaderCalls(server.consensus, transport, server.hold)
-        self.connect_ca = ConnectCA(server, self._calls, authority, datacenter, authorizer=authorizer, work=work)
+        above: Primary | None = None
+        if datacenters is not None and primary not in ("", datacenter):
+            above = Primary(primary, datacenters, replication_token)
+        self.connect_ca = ConnectCA(
+            server, self._calls, authority, datacenter, authorizer=authorizer, work=work, primary=above
+        )
+        if datacenters is not None and above is None:
+            ForSecondaries(server, self.connect_ca, datacenters, authorizer)
+        self.entries_from_primary = EntriesFromPrimary(server, above) if above is not None else None
         if transport is not None:
             serve_signing(transport, self.connect_ca)
         self._register_calls()
@@ -122,6 +136,8 @@ class Leadership:
         self.duties.add("keep members in line", self._reconcile.run)
         self.duties.add("autopilot", self.autopilot.run)
         self.duties.add("keep the mesh's authority", self.connect_ca.run)
+        if self.entries_from_primary is not None:
+            self.duties.add("copy the primary's config entries", self.entries_from_primary.run)
 
     def start(self) -> None:
         """Begin to watch the other servers; the server has started. The duties begin with the leadership."""

@@ -8,15 +8,17 @@ from lictor.store.store import Store
 ONLY = ""  # the key of the one configuration
 
 
-def put(store: Store, revision: int, configuration: CAConfiguration, roots: tuple[CARoot, ...]) -> bool:
+def put(
+    store: Store, revision: int, configuration: CAConfiguration, roots: tuple[CARoot, ...], former_cluster: str = ""
+) -> bool:
     """Put configuration and roots in the place of those that there are, where these still have the revision and are of
-    the same cluster: a snapshot may have brought another one's. Returns whether they were. What is the same as before
-    keeps its indexes.
+    the same cluster, or of the former one: a snapshot may have brought another one's. Returns whether they were. What
+    is the same as before keeps its indexes.
     """
     old = store.authority.get(ONLY)
     if (old.revision if old is not None else 0) != revision:
         return False
-    if old is not None and old.cluster != configuration.cluster:
+    if old is not None and old.cluster not in (configuration.cluster, former_cluster):
         return False
     index = store.index
     before = {root.id: root for root in store.ca_roots}

@@ -4,6 +4,7 @@ Everything else is real: stores, duties, calls over a wire. It runs on virtual t
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from lictor.raft.consensus import Machine, Peer, Progress, ServerChange, ServerR
 from lictor.server import hello
 from lictor.server.autopilot_config import AutopilotConfig
 from lictor.server.connect_ca_settings import NO_MESH, CASettings
+from lictor.server.datacenters import Datacenters
+from lictor.server.datacenters import Place as Known
 from lictor.server.hello import Hello
 from lictor.server.leadership import Leadership
 from lictor.server.server import Server
@@ -137,7 +140,7 @@ class Place:
 
     def __init__(self, group: "Group", name: str, number: int, said: dict[str, Any]) -> None:
         self.group = group
-        self.record = ServerRecord(f"id-{name}", name, f"10.0.0.{number}:8300", number)
+        self.record = ServerRecord(f"id-{name}", name, f"10.0.{group.network}.{number}:8300", number)
         self.said = said
         self.store = Store()
         self.transport = group.wire.end(self.record.address)
@@ -147,18 +150,35 @@ class Place:
             self.consensus = Agreed(group, self.record, machine)
             return self.consensus
 
-        self.server = Server(self.store, agreement, clock=lambda: asyncio.get_running_loop().time())
+        self.server: Server = Server(self.store, agreement, clock=lambda: asyncio.get_running_loop().time())
         self.members_told = 0
-        self.leadership = Leadership(
+        self.leadership: Leadership = Leadership(
             self.server,
             self.transport,
             self.hello,
             members_changed=self._told,
             first_autopilot=FIRST,
             authority=group.authority,
-            datacenter="dc1",
+            datacenter=group.datacenter,
+            datacenters=self._between() if group.joined is not None else None,
+            primary=group.primary,
         )
         self.transport.on_call(hello.METHOD, self._answer)
+
+    def _between(self) -> Datacenters:
+        """Its way to other datacenters: all servers are known everywhere, and reached over the one wire."""
+        group, chance = self.group, random.Random(self.record.number)
+        joined = group.joined
+        assert joined is not None
+
+        def servers() -> list[Known]:
+            return [
+                Known(one.datacenter, record.id, record.address) for one in joined for record in one.records.values()
+            ]
+
+        found = Datacenters(group.datacenter, self.record.id, servers, lambda datacenter: self.transport, chance)
+        found.serve(self.transport)
+        return found
 
     def _told(self) -> None:
         self.members_told += 1
@@ -169,7 +189,7 @@ class Place:
             self.record.id,
             self.record.node,
             self.record.address,
-            "dc1",
+            self.group.datacenter,
             self.record.number,
             blank=False,
             is_leader=consensus.is_leader,
@@ -193,14 +213,29 @@ class Place:
 
 
 class Group:
-    """Servers `a`, `b`, ... on one wire; the first ones vote. `authority` is what the mesh's begins with."""
+    """Servers `a`, `b`, ... on one wire; the first ones vote. `authority` is what the mesh's begins with. Groups that
+    are `joined` are datacenters which know of each other; they are on the first one's wire.
+    """
 
-    def __init__(self, *names: str, authority: CASettings = NO_MESH) -> None:
+    def __init__(
+        self,
+        *names: str,
+        authority: CASettings = NO_MESH,
+        datacenter: str = "dc1",
+        primary: str = "",
+        joined: "list[Group] | None" = None,
+    ) -> None:
         self.authority = authority
-        self.wire = Wire()
-        self.leader = ""
+        self.datacenter = datacenter
+        self.primary = primary
+        self.joined = joined
+        self.network: int = len(joined) if joined else 0
+        self.wire: Wire = joined[0].wire if joined else Wire()
+        if joined is not None:
+            joined.append(self)
+        self.leader: str = ""
         self.term = 1
-        self.index = 1
+        self.index: int = 1
         self.records: dict[str, ServerRecord] = {}
         self.voters: set[str] = set()
         self.changes: list[tuple[str, str]] = []

@@ -1,0 +1,119 @@
+"""A duty of the leader of a datacenter that is not the primary one: keeps a copy of the primary's config entries, and
+so of its intentions.
+
+The primary is asked for what has changed since the position of the copy, a bounded part at a time; each part is written
+with the position that it leads to, so the next leader goes on there. While the primary is away the copy stays.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+
+from lictor.model.command import EntriesCopy
+from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
+from lictor.model.transport import UNREADABLE
+from lictor.server import for_secondaries as primary_calls
+from lictor.server.for_secondaries import AskEntries
+from lictor.server.from_primary import FIRST_PAUSE, LONGEST_PAUSE, Primary
+from lictor.server.server import Server
+from lictor.store.reads.config_changes import Changed, Position
+from lictor.store.settled import COPIED
+from lictor.store.store import config_key
+
+log = logging.getLogger("lictor.server.primary")
+
+
+class EntriesFromPrimary:
+    """See above."""
+
+    def __init__(self, server: Server, primary: Primary) -> None:
+        self._server = server
+        self._primary = primary
+        self._position: Position | None = None  # while this server leads
+        self.failure = ""  # why the last part could not be had
+        self.copied = 0  # entries that were put or deleted here
+
+    @property
+    def position(self) -> Position:
+        """How far the copy is; on a server that does not lead, at least."""
+        if self._position is not None:
+            return self._position
+        row = self._server.store.settings.get(COPIED)
+        try:
+            return msgspec.convert(row.body, Position) if row is not None else Position()
+        except msgspec.ValidationError:
+            return Position()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the copy has all that the primary had at some time."""
+        position = self.position
+        return bool(position.cluster) and position.place is None
+
+    async def run(self) -> None:
+        """The duty. Raises `NotLeader`."""
+        pause = FIRST_PAUSE
+        self._position = None
+        position = self._position = self.position
+        try:
+            while True:
+                try:
+                    found = await self._ask(position)
+                    await self._take(position, found)
+                except (NoLeader, NotLeader):
+                    raise
+                except LictorError as error:
+                    self._failed(error)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+                else:
+                    if self.failure:
+                        log.info("the config entries of the primary datacenter are followed again")
+                    self.failure, pause = "", FIRST_PAUSE
+                    position = self._position = found.position
+        finally:
+            self._position = None
+            self.failure = ""
+
+    def _failed(self, error: LictorError) -> None:
+        if not self.failure:
+            log.warning(
+                "the config entries of the primary datacenter are not followed; those that are known hold:"
+                " datacenter=%s error=%s",
+                self._primary.datacenter,
+                error,
+            )
+        self.failure = str(error)
+
+    async def _ask(self, position: Position) -> Changed:
+        body = primary_calls.encode(AskEntries(position, self._primary.token()))
+        answer = await self._primary.call(primary_calls.ENTRIES, body, primary_calls.WAIT + primary_calls.LAG)
+        try:
+            return primary_calls.decode_changed(answer)
+        except UNREADABLE as error:
+            raise Refused(f"the primary's config entries cannot be read: {error}") from None
+
+    async def _take(self, position: Position, found: Changed) -> None:
+        """Write a part. Where it changes nothing, only another place is worth a write."""
+        entries = self._server.store.config.rows
+        put = tuple(entry for entry in found.put if self._differs(entry))
+        delete = set(found.delete)
+        if found.after is not None:
+            kept, last = {config_key(kind, name) for kind, name, _ in found.put}, found.through
+            between = {key for key in entries if key > found.after and (last is None or key <= last)}
+            delete |= between - kept
+        delete = {key for key in delete if key in entries}
+        if not put and not delete and found.position.place == position.place:
+            return
+        command = EntriesCopy(put, tuple(sorted(delete)), msgspec.to_builtins(found.position))
+        [done] = await self._server.apply_leading([command])
+        if isinstance(done, LictorError):
+            raise done
+        self.copied += len(put) + len(delete)
+
+    def _differs(self, entry: tuple[str, str, dict[str, Any]]) -> bool:
+        kind, name, body = entry
+        row = self._server.store.config.get(config_key(kind, name))
+        return row is None or row.body != body
