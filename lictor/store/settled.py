@@ -3,7 +3,10 @@
 from typing import Any
 
 from lictor.model.config_entry import check_graph, check_permissions, read_entry
+from lictor.model.config_entry.defaults import PERMISSIVE
+from lictor.model.config_entry.mesh import MESH
 from lictor.model.coordinate_entry import CoordinateEntry
+from lictor.model.errors import Refused
 from lictor.store import virtual_ips
 from lictor.store.store import ConfigRow, Setting, Store, config_key
 
@@ -16,8 +19,6 @@ GRAPH_KINDS = frozenset(
 # The kinds that say which protocol a service speaks, and that of the entries which may need one with requests.
 PROTOCOL_KINDS = ("service-defaults", "proxy-defaults")
 INTENTIONS = "service-intentions"
-
-COPIED = "config-entries-copied"  # the setting that says how far the primary datacenter's entries are known here
 
 
 def _refuse_misfit(store: Store, kind: str, name: str, body: dict[str, Any] | None) -> None:
@@ -60,24 +61,33 @@ def _refuse_needless_permissions(store: Store, kind: str, name: str, body: dict[
         check_permissions(destination, {key: read_entry(found) for key, found in speaking.items() if found is not None})
 
 
+def _refuse_permissive(store: Store, kind: str, old: ConfigRow | None, body: dict[str, Any]) -> None:
+    """Raise where connections without the mesh's TLS would be let in, and the mesh does not allow to begin with that.
+    What has been permissive may stay.
+    """
+    if kind not in PROTOCOL_KINDS or body.get("MutualTLSMode") != PERMISSIVE:
+        return
+    mesh = store.config.get(config_key(MESH, MESH))
+    allowed = mesh is not None and mesh.body.get("AllowEnablingPermissiveMutualTLS")
+    if not allowed and (old is None or old.body.get("MutualTLSMode") != PERMISSIVE):
+        reason = "AllowEnablingPermissiveMutualTLS=false in the mesh config entry"
+        raise Refused(f"cannot set MutualTLSMode=permissive because {reason}")
+
+
 def put_config(store: Store, kind: str, name: str, body: dict[str, Any]) -> bool:
     """Put a config entry; one that is the same already is left as it is."""
     old = store.config.get(config_key(kind, name))
     if old is not None and old.body == body:
         return True
     _refuse_misfit(store, kind, name, body)
-    _put_row(store, kind, name, body)
-    return True
-
-
-def _put_row(store: Store, kind: str, name: str, body: dict[str, Any]) -> None:
-    old = store.config.get(config_key(kind, name))
+    _refuse_permissive(store, kind, old, body)
     created = old.create_index if old is not None else store.index
     store.config.put(ConfigRow(kind, name, body, created, store.index))
     virtual_ips.assign(store, kind, name)
     store.touch("config", *config_key(kind, name))
     store.touch("config", kind)
     store.touch("config")
+    return True
 
 
 def compare_and_put_config(store: Store, kind: str, name: str, body: dict[str, Any], index: int) -> bool:
@@ -92,16 +102,12 @@ def delete_config(store: Store, kind: str, name: str) -> bool:
     """Remove a config entry; there need not be one."""
     if store.config.get(config_key(kind, name)) is not None:
         _refuse_misfit(store, kind, name, None)
-        _delete_row(store, kind, name)
+        store.config.delete(config_key(kind, name))
+        virtual_ips.release(store, name)
+        store.depart("config", *config_key(kind, name))
+        store.touch("config", kind)
+        store.touch("config")
     return True
-
-
-def _delete_row(store: Store, kind: str, name: str) -> None:
-    store.config.delete(config_key(kind, name))
-    virtual_ips.release(store, name)
-    store.depart("config", *config_key(kind, name))
-    store.touch("config", kind)
-    store.touch("config")
 
 
 def compare_and_delete_config(store: Store, kind: str, name: str, index: int) -> bool:
@@ -110,23 +116,6 @@ def compare_and_delete_config(store: Store, kind: str, name: str, index: int) ->
     if old is None or old.modify_index != index:
         return False
     return delete_config(store, kind, name)
-
-
-def copy_entries(
-    store: Store,
-    put: tuple[tuple[str, str, dict[str, Any]], ...],
-    delete: tuple[tuple[str, str], ...],
-    position: dict[str, Any],
-) -> bool:
-    """Have entries as the primary datacenter has them, which has seen that they go together; see `EntriesCopy`."""
-    for kind, name in delete:
-        if store.config.get(config_key(kind, name)) is not None:
-            _delete_row(store, kind, name)
-    for kind, name, body in put:
-        row = store.config.get(config_key(kind, name))
-        if row is None or row.body != body:
-            _put_row(store, kind, name, body)
-    return put_setting(store, COPIED, position, None)
 
 
 def put_setting(store: Store, name: str, body: dict[str, Any], index: int | None) -> bool:

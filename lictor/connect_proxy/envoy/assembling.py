@@ -6,11 +6,11 @@ at again when something of its own has changed, and never for another's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from lictor.connect_proxy.envoy.names import service_uri
+from lictor.connect_proxy.envoy.names import is_ip, service_uri
 from lictor.connect_proxy.envoy.place import Place
 from lictor.connect_proxy.envoy.settings import known_protocol
 from lictor.connect_proxy.envoy.snapshot import (
@@ -25,21 +25,23 @@ from lictor.connect_proxy.envoy.snapshot import (
 from lictor.model.check import CRITICAL, PASSING
 from lictor.model.config_entry import read_entry
 from lictor.model.config_entry.entry import WILDCARD
-from lictor.model.config_entry.intentions import DENY
 from lictor.model.config_entry.jwt_provider import JWTProvider
 from lictor.model.config_entry.mesh import MESH, Mesh
 from lictor.model.errors import LictorError
-from lictor.model.intention import Intention
+from lictor.model.intention import Intention, Verdict, decision_of
 from lictor.model.service import CONNECT_PROXY, NodeService, Upstream
 from lictor.model.spiffe import trust_domain
 from lictor.store.reads import connect_ca, health, intentions, prepared_queries
-from lictor.store.reads.central import centrally, protocol_of
+from lictor.store.reads.central import centrally, is_dialed_directly, is_permissive, protocol_of, request_limits
 from lictor.store.reads.health import CheckServiceNode
+from lictor.store.reads.virtual_ips import virtual_ip, virtual_ips
 from lictor.store.store import View, config_key
 
 PREPARED_QUERY = "prepared_query"
-VIRTUAL_TAGS = ("consul-virtual", "virtual")
-"""The tagged addresses of an instance under which its whole service is reached in transparent mode."""
+VIRTUAL_TAG = "virtual"
+"""The tagged address of an instance under which its whole service is reached in transparent mode, besides the virtual
+address that the servers have given it: Kubernetes' own address of a service.
+"""
 
 _NO_LEAF = Leaf("", "")
 
@@ -57,6 +59,8 @@ def assemble(
     service = centrally(view, service)
     name, domain = service.proxy.destination_service_name, trust_domain(roots[-1].cluster) if roots else ""
     rules = tuple(_rule(one) for one in intentions.for_destination(view, name) if not _elsewhere(one))
+    transparent = service.proxy.mode == TRANSPARENT
+    wanted = (*service.proxy.upstreams, *(_implied(view, service, place) if transparent else ()))
     return ProxySnapshot(
         proxy_id=proxy_id,
         service=name,
@@ -70,10 +74,12 @@ def assemble(
         protocol=known_protocol(str((service.proxy.config or {}).get("protocol") or protocol_of(view, name))),
         default_allow=place.default_allow,
         rules=rules,
-        upstreams=tuple(_upstreams(view, (*service.proxy.upstreams, *_implied(view, service)), domain, place)),
+        upstreams=tuple(_upstreams(view, wanted, domain, place, transparent)),
         jwt_providers=tuple(_providers(view, rules)),
         mesh=_mesh(view),
         revoked=tuple(sorted({leaf.fingerprint for leaf in connect_ca.revoked(view)} - {""})),
+        permissive=is_permissive(view, name),
+        limits=request_limits(view, name),
     )
 
 
@@ -91,27 +97,39 @@ def _rule(one: Intention) -> Rule:
     return Rule(one.source_name, one.action, one.permissions, one.jwt)
 
 
-def _implied(view: View, service: NodeService) -> list[Upstream]:
-    """What a transparent proxy reaches without being told: the services that an intention lets it connect to. They are
-    of use where the catalog has virtual addresses for them.
+def _implied(view: View, service: NodeService, place: Place) -> list[Upstream]:
+    """What a transparent proxy reaches without being told: the services with a virtual address that intentions let it
+    connect to, or the default policy where none says anything.
     """
     proxy = service.proxy
-    if proxy.mode != TRANSPARENT:
-        return []
-    known = {one.destination_name for one in proxy.upstreams} | {proxy.destination_service_name, WILDCARD}
-    wanted = {
-        one.destination_name: None
-        for one in intentions.for_source(view, proxy.destination_service_name)
-        if one.action != DENY and one.destination_name not in known
-    }
+    known = {one.destination_name.lower() for one in proxy.upstreams if not one.datacenter}
+    known.add(proxy.destination_service_name.lower())
+    wanted = [name for name in _permitted(view, proxy.destination_service_name, place) if name not in known]
     rest = next((one for one in proxy.upstreams if one.destination_name == WILDCARD), None)
     config = {key: value for key, value in (rest.config or {}).items() if key != "protocol"} if rest else {}
-    return [
-        Upstream(destination_name=name, config=config or None, centrally_configured=True) for name in sorted(wanted)
-    ]
+    return [Upstream(destination_name=name, config=config or None, centrally_configured=True) for name in wanted]
 
 
-def _upstreams(view: View, upstreams: Iterable[Upstream], domain: str, place: Place) -> Iterable[UpstreamNeeds]:
+def _permitted(view: View, source: str, place: Place) -> Iterator[str]:
+    """The services with a virtual address that a service may connect to, some of which look at requests first."""
+    deciding: dict[str, tuple[int, Intention]] = {}
+    for number, one in enumerate(intentions.for_source(view, source)):
+        if not _elsewhere(one):
+            deciding.setdefault(one.destination_name.lower(), (number, one))
+    general = deciding.get(WILDCARD)
+    for row in virtual_ips(view):
+        found = min((one for one in (deciding.get(row.service), general) if one is not None), default=None, key=_first)
+        if place.default_allow if found is None else decision_of(found[1]).verdict is not Verdict.DENIED:
+            yield row.service
+
+
+def _first(numbered: tuple[int, Intention]) -> int:
+    return numbered[0]
+
+
+def _upstreams(
+    view: View, upstreams: Iterable[Upstream], domain: str, place: Place, transparent: bool
+) -> Iterable[UpstreamNeeds]:
     for upstream in upstreams:
         # What stands for all others (`*`) is no upstream; peers and other clusters have no place here yet.
         if upstream.destination_name in ("", WILDCARD) or upstream.destination_peer:
@@ -126,9 +144,14 @@ def _upstreams(view: View, upstreams: Iterable[Upstream], domain: str, place: Pl
         if not (upstream.config or {}).get("protocol"):
             protocol = known_protocol(protocol_of(view, upstream.destination_name))
         datacenter = upstream.datacenter or place.datacenter
-        rows = health.connect(view, upstream.destination_name, (), {}) if datacenter == place.datacenter else []
+        here = datacenter == place.datacenter
+        rows = health.connect(view, upstream.destination_name, (), {}) if here else []
         target = _target(upstream.destination_name, datacenter, rows, domain)
-        yield UpstreamNeeds(upstream, protocol, target, _virtual(rows))
+        if not (transparent and here):
+            yield UpstreamNeeds(upstream, protocol, target)
+            continue
+        virtual = _virtual(view, upstream.destination_name, rows)
+        yield UpstreamNeeds(upstream, protocol, target, virtual, tuple(_direct(view, upstream.destination_name, rows)))
 
 
 def _query(view: View, name: str) -> tuple[str, list[CheckServiceNode]] | None:
@@ -157,15 +180,25 @@ def _endpoint(row: CheckServiceNode) -> Endpoint:
     return Endpoint(row.service.address or row.node.address, row.service.port, max(weight, 1), CRITICAL not in statuses)
 
 
-def _virtual(rows: Iterable[CheckServiceNode]) -> tuple[str, ...]:
-    """The virtual addresses that the catalog has for a service."""
-    found: dict[str, None] = {}
+def _virtual(view: View, service: str, rows: Iterable[CheckServiceNode]) -> tuple[str, ...]:
+    """The virtual addresses of a service: its own, and those that registrations say."""
+    found = {virtual_ip(view, service) or ""}
     for row in rows:
-        for tag in VIRTUAL_TAGS:
-            tagged = (row.service.tagged_addresses or {}).get(tag)
-            if tagged is not None and tagged.address:
-                found[tagged.address] = None
-    return tuple(sorted(found))
+        tagged = (row.service.tagged_addresses or {}).get(VIRTUAL_TAG)
+        if tagged is not None and is_ip(tagged.address):
+            found.add(tagged.address)
+    return tuple(sorted(found - {""}))
+
+
+def _direct(view: View, service: str, rows: list[CheckServiceNode]) -> Iterator[str]:
+    """The addresses of the instances that may be reached each by its own."""
+    all_of_them = is_dialed_directly(view, service) if rows else False
+    addresses = set()
+    for row in rows:
+        own = row.service.proxy.transparent_proxy
+        if all_of_them or (own is not None and own.dialed_directly):
+            addresses.add(row.service.address or row.node.address)
+    yield from sorted(address for address in addresses if is_ip(address))
 
 
 def _providers(view: View, rules: Iterable[Rule]) -> Iterable[JWTProvider]:

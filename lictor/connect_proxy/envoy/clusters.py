@@ -33,16 +33,25 @@ def clusters(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[st
             name = names.target_name(target, snapshot.trust_domain)
             if name not in found:
                 found[name] = _upstream(name, needs, target, own, snapshot, problems)
+            if needs.direct:
+                direct = _original(f"{names.PASSTHROUGH}{name}", own.connect_timeout)
+                direct.transport_socket.CopyFrom(tls.outbound(snapshot, needs.protocol, name, target.identities))
+                found.setdefault(direct.name, direct)
     if snapshot.is_transparent and not snapshot.mesh.transparent_proxy.mesh_destinations_only:
-        found[names.ORIGINAL_DESTINATION] = cluster_pb2.Cluster(
-            name=names.ORIGINAL_DESTINATION,
-            type=cluster_pb2.Cluster.ORIGINAL_DST,
-            lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
-            connect_timeout=duration(settings.local_connect_timeout),
-        )
+        found[names.ORIGINAL_DESTINATION] = _original(names.ORIGINAL_DESTINATION, settings.local_connect_timeout)
     for keys in jwt.clusters(snapshot, problems):
         found[keys.name] = keys
     return list(found.values())
+
+
+def _original(name: str, connect_timeout: float) -> cluster_pb2.Cluster:
+    """What leads a connection to the address that it was meant for before it was redirected."""
+    return cluster_pb2.Cluster(
+        name=name,
+        type=cluster_pb2.Cluster.ORIGINAL_DST,
+        lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
+        connect_timeout=duration(connect_timeout),
+    )
 
 
 def _local_host(snapshot: ProxySnapshot) -> str:

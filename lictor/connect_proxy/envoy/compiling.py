@@ -57,7 +57,7 @@ def messages(snapshot: ProxySnapshot, problems: list[str]) -> dict[str, list[Any
             *public_listener.exposed(snapshot, problems),
             *upstream_listeners.listeners(snapshot, settings, problems),
         ],
-        names.ROUTES: [*public_listener.routes(snapshot, settings), *chain.routes(snapshot)],
+        names.ROUTES: [*public_listener.routes(snapshot, settings, problems), *chain.routes(snapshot)],
     }
     extensions.apply(snapshot, made, problems)
     return made

@@ -24,6 +24,7 @@ PUBLIC = "public_listener"
 OUTBOUND = "outbound_listener"
 LOCAL_APP = "local_app"
 ORIGINAL_DESTINATION = "original-destination"
+PASSTHROUGH = "passthrough~"
 
 
 def short(type_url: str) -> str:

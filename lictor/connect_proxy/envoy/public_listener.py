@@ -10,11 +10,12 @@ from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2
+from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as manager_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from lictor.connect_proxy.envoy import http_manager, intentions, jwt, names, tls
+from lictor.connect_proxy.envoy import http_manager, intentions, jwt, names, rate_limits, tls
 from lictor.connect_proxy.envoy.access_logs import access_logs, listener_access_logs
 from lictor.connect_proxy.envoy.overrides import Override, parse_listener, parse_tracing
 from lictor.connect_proxy.envoy.protobuf import address, duration, pack
@@ -25,6 +26,7 @@ from lictor.model.service import ExposePath
 HTTP_RBAC = "envoy.filters.http.rbac"
 NETWORK_RBAC = "envoy.filters.network.rbac"
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
+ORIGINAL_DST = "envoy.filters.listener.original_dst"
 _EVERYWHERE = "0.0.0.0"
 _MANAGER = manager_pb2.HttpConnectionManager.DESCRIPTOR
 
@@ -35,7 +37,9 @@ def listener(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[st
     if settings.public_listener_json:
         own = parse_listener(settings.public_listener_json, "envoy_public_listener_json", problems)
         if own is not None:
-            return _guarded(own, snapshot)
+            if snapshot.limits is not None:
+                problems.append("RateLimits are left out: envoy_public_listener_json has routes of its own")
+            return _with_plain(_guarded(own, snapshot), snapshot, problems)
     host = settings.bind_address or snapshot.address or _EVERYWHERE
     port = settings.bind_port or snapshot.port
     logs = access_logs(snapshot, problems)
@@ -62,6 +66,34 @@ def listener(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[st
     )
     if settings.balance_inbound_connections == "exact_balance":
         made.connection_balance_config.exact_balance.SetInParent()
+    return _with_plain(made, snapshot, problems)
+
+
+def original_destination() -> listener_components_pb2.ListenerFilter:
+    """What finds out where a connection was meant for before it was redirected to a listener."""
+    return listener_components_pb2.ListenerFilter(name=ORIGINAL_DST, typed_config=pack(original_dst_pb2.OriginalDst()))
+
+
+def _with_plain(made: Override, snapshot: ProxySnapshot, problems: list[str]) -> listener_pb2.Listener:
+    """A listener that, where the service is permissive, passes on what was redirected from the service's own port: it
+    comes from outside of the mesh, without TLS, and no intention is about it.
+    """
+    if not snapshot.permissive:
+        return made
+    if not snapshot.proxy.local_service_port:
+        problems.append("MutualTLSMode permissive is of no use: the service has no port")
+        return made
+    name = f"permissive_{names.PUBLIC}"
+    proxy = tcp_proxy_pb2.TcpProxy(
+        stat_prefix=name, cluster=names.LOCAL_APP, access_log=access_logs(snapshot, problems)
+    )
+    chain = listener_components_pb2.FilterChain(
+        name=name, filters=[listener_components_pb2.Filter(name=TCP_PROXY, typed_config=pack(proxy))]
+    )
+    chain.filter_chain_match.destination_port.value = snapshot.proxy.local_service_port
+    made.filter_chains.append(chain)
+    if not any(one.name == ORIGINAL_DST for one in made.listener_filters):
+        made.listener_filters.append(original_destination())
     return made
 
 
@@ -84,22 +116,27 @@ def _requests(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[s
 
 
 def _judges(snapshot: ProxySnapshot) -> list[manager_pb2.HttpFilter]:
-    """What reads tokens, and what decides: by the rules of the route, and without such by none, which denies all."""
+    """What reads tokens, and what decides: by the rules of the route, and without such by none, which denies all. Then
+    what counts requests.
+    """
     tokens = jwt.http_filter(snapshot)
     nothing = http_rbac_pb2.RBAC(rules=rbac_pb2.RBAC(action=rbac_pb2.RBAC.Action.ALLOW))
     rbac = manager_pb2.HttpFilter(name=HTTP_RBAC, typed_config=pack(nothing))
-    return [rbac] if tokens is None else [tokens, rbac]
+    return [*([] if tokens is None else [tokens]), rbac, *rate_limits.filters(snapshot.limits)]
 
 
-def routes(snapshot: ProxySnapshot, settings: ProxySettings) -> list[route_pb2.RouteConfiguration]:
+def routes(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[str]) -> list[route_pb2.RouteConfiguration]:
     """The way to the service, with the intentions; nothing for a service without requests."""
     if not speaks_requests(snapshot.protocol):
+        if snapshot.limits is not None:
+            problems.append(f"RateLimits are left out: a service of protocol {snapshot.protocol} has no requests")
         return []
     made = http_manager.single_route(
         names.PUBLIC, names.LOCAL_APP, timeout=settings.local_request_timeout, idle=settings.local_idle_timeout
     )
     rules = http_rbac_pb2.RBAC(rules=intentions.request_rules(snapshot))
     made.virtual_hosts[0].typed_per_filter_config[HTTP_RBAC].CopyFrom(pack(http_rbac_pb2.RBACPerRoute(rbac=rules)))
+    rate_limits.limit(made.virtual_hosts[0], snapshot.limits, problems)
     return [made]
 
 

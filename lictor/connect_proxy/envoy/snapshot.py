@@ -5,6 +5,7 @@ Two snapshots that are equal make the same configuration. The leaf's key is in i
 
 import msgspec
 
+from lictor.model.config_entry.defaults import InstanceLevelRateLimits
 from lictor.model.config_entry.intentions import JWTRequirement, Permission
 from lictor.model.config_entry.jwt_provider import JWTProvider
 from lictor.model.config_entry.mesh import Mesh
@@ -34,13 +35,15 @@ class Target(msgspec.Struct, frozen=True):
 class UpstreamNeeds(msgspec.Struct, frozen=True):
     """One upstream of the proxy: what the registration and the config entries say of it, and where it leads.
 
-    `addresses` are the virtual addresses that the service is reached under in transparent mode.
+    `addresses` are the virtual addresses that the service is reached under in transparent mode, `direct` those of
+    instances that may be reached each by its own.
     """
 
     upstream: Upstream
     protocol: str
     target: Target
     addresses: tuple[str, ...] = ()
+    direct: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -75,7 +78,8 @@ class Leaf(msgspec.Struct, frozen=True):
 
 class ProxySnapshot(msgspec.Struct, frozen=True):
     """See above. `service` is what the proxy stands for; `rules` are in the order in which they are considered;
-    `revoked` are the fingerprints (SHA-256 in hex) of certificates that are not to be believed.
+    `revoked` are the fingerprints (SHA-256 in hex) of certificates that are not to be believed. With `permissive` the
+    service is also reached without the mesh's TLS; `limits` are of requests to it.
     """
 
     proxy_id: str
@@ -94,6 +98,8 @@ class ProxySnapshot(msgspec.Struct, frozen=True):
     jwt_providers: tuple[JWTProvider, ...] = ()
     mesh: Mesh = msgspec.field(default_factory=Mesh)
     revoked: tuple[str, ...] = ()
+    permissive: bool = False
+    limits: InstanceLevelRateLimits | None = None
 
     @property
     def is_transparent(self) -> bool:

@@ -4,22 +4,22 @@ in transparent mode one for all connections that were redirected to the proxy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
-from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from lictor.connect_proxy.envoy import chain, http_manager, names
 from lictor.connect_proxy.envoy.access_logs import access_logs, listener_access_logs
 from lictor.connect_proxy.envoy.overrides import parse_listener, parse_tracing
 from lictor.connect_proxy.envoy.protobuf import address, pack, pipe, uint32
-from lictor.connect_proxy.envoy.public_listener import TCP_PROXY
+from lictor.connect_proxy.envoy.public_listener import TCP_PROXY, original_destination
 from lictor.connect_proxy.envoy.settings import ProxySettings, read_upstream
 from lictor.connect_proxy.envoy.snapshot import ProxySnapshot, UpstreamNeeds
 
 _LOOPBACK = "127.0.0.1"
 DEFAULT_OUTBOUND_PORT = 15001
-_ORIGINAL_DST = "envoy.filters.listener.original_dst"
 
 
 def listeners(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[str]) -> list[listener_pb2.Listener]:
@@ -94,8 +94,8 @@ def _chain(
 
 
 def _outbound(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[str]) -> listener_pb2.Listener:
-    """Takes what was redirected: by the address that the service meant, to the upstream that has it; what is nobody's
-    goes on to where it was meant for, unless the mesh keeps to itself.
+    """Takes what was redirected: by the address that the service meant, to the upstream or the instance that has it;
+    what is nobody's goes on to where it was meant for, unless the mesh keeps to itself.
     """
     transparent = snapshot.proxy.transparent_proxy
     port = (transparent.outbound_listener_port if transparent is not None else 0) or DEFAULT_OUTBOUND_PORT
@@ -104,33 +104,44 @@ def _outbound(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[s
         stat_prefix=names.OUTBOUND,
         address=address(_LOOPBACK, port),
         traffic_direction="OUTBOUND",
-        listener_filters=[
-            listener_components_pb2.ListenerFilter(
-                name=_ORIGINAL_DST, typed_config=pack(original_dst_pb2.OriginalDst())
-            )
-        ],
+        listener_filters=[original_destination()],
         access_log=listener_access_logs(snapshot),
     )
     taken: set[str] = set()
     for needs in snapshot.upstreams:
-        own = [one for one in needs.addresses if one not in taken]
-        if not own:
-            continue
-        taken.update(own)
-        found = _chain(needs, snapshot, settings, problems)
-        found.name = needs.name
-        found.filter_chain_match.prefix_ranges.extend(
-            address_pb2.CidrRange(address_prefix=one, prefix_len=uint32(128 if ":" in one else 32)) for one in own
-        )
-        made.filter_chains.append(found)
+        if own := _untaken(needs.addresses, taken):
+            found = _chain(needs, snapshot, settings, problems)
+            found.name = needs.name
+            made.filter_chains.append(_for_addresses(found, own))
+    for needs in snapshot.upstreams:
+        if own := _untaken(needs.direct, taken):
+            found = _straight(f"{names.PASSTHROUGH}{names.cluster_of(needs, snapshot)}", snapshot, problems)
+            made.filter_chains.append(_for_addresses(found, own))
     if not snapshot.mesh.transparent_proxy.mesh_destinations_only:
-        proxy = tcp_proxy_pb2.TcpProxy(
-            stat_prefix=f"upstream.{names.ORIGINAL_DESTINATION}",
-            cluster=names.ORIGINAL_DESTINATION,
-            access_log=access_logs(snapshot, problems),
-        )
-        filters = [listener_components_pb2.Filter(name=TCP_PROXY, typed_config=pack(proxy))]
-        made.default_filter_chain.CopyFrom(
-            listener_components_pb2.FilterChain(name=names.ORIGINAL_DESTINATION, filters=filters)
-        )
+        made.default_filter_chain.CopyFrom(_straight(names.ORIGINAL_DESTINATION, snapshot, problems))
     return made
+
+
+def _untaken(addresses: Sequence[str], taken: set[str]) -> list[str]:
+    """The addresses that nobody else has: Envoy takes no listener with one twice."""
+    own = [one for one in addresses if one not in taken]
+    taken.update(own)
+    return own
+
+
+def _for_addresses(
+    found: listener_components_pb2.FilterChain, addresses: Sequence[str]
+) -> listener_components_pb2.FilterChain:
+    found.filter_chain_match.prefix_ranges.extend(
+        address_pb2.CidrRange(address_prefix=one, prefix_len=uint32(128 if ":" in one else 32)) for one in addresses
+    )
+    return found
+
+
+def _straight(cluster: str, snapshot: ProxySnapshot, problems: list[str]) -> listener_components_pb2.FilterChain:
+    """What passes connections on to the very address that they were meant for, by a cluster that does so."""
+    proxy = tcp_proxy_pb2.TcpProxy(
+        stat_prefix=f"upstream.{cluster}", cluster=cluster, access_log=access_logs(snapshot, problems)
+    )
+    filters = [listener_components_pb2.Filter(name=TCP_PROXY, typed_config=pack(proxy))]
+    return listener_components_pb2.FilterChain(name=cluster, filters=filters)

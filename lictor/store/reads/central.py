@@ -1,5 +1,5 @@
-"""Services with the central configuration merged in, as `merge-central-config` shows them, and what protocol a service
-speaks."""
+"""Services with the central configuration merged in, as `merge-central-config` shows them, and what else the defaults
+say of a service and how it is reached."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from lictor.model.config_entry import merge_central_config, read_entry
-from lictor.model.config_entry.defaults import ProxyDefaults, ServiceDefaults
+from lictor.model.config_entry.defaults import PERMISSIVE, InstanceLevelRateLimits, ProxyDefaults, ServiceDefaults
 from lictor.model.service import CONNECT_PROXY, NodeService
 from lictor.store.store import ConfigRow, View, config_key
 
@@ -43,6 +43,27 @@ def protocol_of(view: View, service: str) -> str:
     general = _proxy_defaults(view)
     config: Mapping[str, Any] = (general.config or {}) if general is not None else {}
     return str(config.get("protocol") or DEFAULT_PROTOCOL)
+
+
+def is_permissive(view: View, service: str) -> bool:
+    """Whether a service is also reached without the mesh's TLS: by its own defaults, else the global ones. No
+    registration can say so.
+    """
+    own, general = _service_defaults(view, service), _proxy_defaults(view)
+    mode = own.mutual_tls_mode if own is not None else ""
+    return (mode or (general.mutual_tls_mode if general is not None else "")) == PERMISSIVE
+
+
+def request_limits(view: View, service: str) -> InstanceLevelRateLimits | None:
+    """The limits of requests to each instance of a service; None where there are none."""
+    own = _service_defaults(view, service)
+    return own.rate_limits.instance_level if own is not None and own.rate_limits is not None else None
+
+
+def is_dialed_directly(view: View, service: str) -> bool:
+    """Whether the defaults let transparent proxies reach each instance of a service by its own address."""
+    own, general = _service_defaults(view, service), _proxy_defaults(view)
+    return any(one is not None and one.transparent_proxy.dialed_directly for one in (own, general))
 
 
 def _row(view: View, kind: str, name: str) -> ConfigRow | None:

@@ -91,14 +91,14 @@ class Agent:
         name: str,
         port: int,
         upstreams: dict[str, int] | None = None,
-        addresses: dict[str, Any] | None = None,
+        address: str = "",
         **proxy: Any,
     ) -> str:
-        """Register a service with a sidecar, whose port is free. Returns the sidecar's id."""
+        """Register a service with a sidecar, whose port is free, at an address. Returns the sidecar's id."""
         offered = [{"DestinationName": one, "LocalBindPort": at} for one, at in (upstreams or {}).items()]
         sidecar: dict[str, Any] = {"Port": free_port(), "Check": {"TTL": "24h", "Status": "passing"}}
         sidecar["Proxy"] = {"Upstreams": offered, **proxy}
-        sidecar["TaggedAddresses"] = addresses or {}
+        sidecar["Address"] = address
         self.put("/v1/agent/service/register", {"Name": name, "Port": port, "Connect": {"SidecarService": sidecar}})
         return f"{name}-sidecar-proxy"
 

@@ -9,6 +9,7 @@ import msgspec
 
 from lictor.connect_proxy.envoy.names import service_uri
 from lictor.connect_proxy.envoy.snapshot import Endpoint, Leaf, ProxySnapshot, Rule, Target, UpstreamNeeds
+from lictor.model.config_entry.defaults import InstanceLevelRateLimits, RouteRateLimits
 from lictor.model.config_entry.intentions import (
     HTTPPermission,
     JWTClaim,
@@ -222,6 +223,28 @@ SNAPSHOTS: dict[str, ProxySnapshot] = {
         upstreams=(
             msgspec.structs.replace(upstream("db", "tcp", 0), addresses=("240.0.0.1",)),
             msgspec.structs.replace(upstream("api", "http", 0), addresses=("240.0.0.2", "10.96.0.7")),
+        ),
+    ),
+    "dialed-directly": changed(
+        proxied(mode="transparent"),
+        upstreams=(
+            msgspec.structs.replace(
+                upstream("db", "http", 0), addresses=("240.0.0.1",), direct=("10.0.0.1", "10.0.0.2", "2001:db8::1")
+            ),
+            msgspec.structs.replace(upstream("api", "tcp", 0), addresses=("240.0.0.2",), direct=("10.0.0.2",)),
+        ),
+    ),
+    "permissive": changed(_HTTP, permissive=True),
+    "rate-limits": changed(
+        _HTTP,
+        limits=InstanceLevelRateLimits(
+            1000,
+            1500,
+            (
+                RouteRateLimits(path_exact="/login", requests_per_second=5),
+                RouteRateLimits(path_prefix="/api/", requests_per_second=100, requests_max_burst=500),
+                RouteRateLimits(path_regex="/v[0-9]+/search", requests_per_second=50),
+            ),
         ),
     ),
     "transparent-mesh-only": changed(

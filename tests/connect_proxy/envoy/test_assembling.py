@@ -15,6 +15,7 @@ from lictor.model.check import Check
 from lictor.model.command import AuthorityWrite, ConfigWrite, QuerySet, Register
 from lictor.model.config_entry import decode_entry, entry_json
 from lictor.model.connect_ca import CAConfiguration, CARoot
+from lictor.model.errors import LictorError
 from lictor.model.node import Node
 from lictor.model.prepared_query import PreparedQuery, ServiceQuery
 from lictor.model.service import CONNECT_PROXY, ConnectProxyConfig, NodeService, ServiceAddress, Upstream, Weights
@@ -89,7 +90,6 @@ def test_instances_have_their_address_health_and_weight(store: Store) -> None:
         Endpoint("10.0.0.3", 21003, weight=3, healthy=False),
     )
     assert upstream.target.identities == (service_uri(DOMAIN, "dc1", "db"),)
-    assert upstream.addresses == ("240.0.0.7",)
 
 
 @pytest.mark.parametrize("service", [None, NodeService(id="web", service="web")])
@@ -176,10 +176,74 @@ def test_an_upstream_of_another_datacenter_has_no_instances_here(store: Store) -
     assert (needs.target.datacenter, needs.target.endpoints) == ("dc2", ())
 
 
+TRANSPARENT = with_proxy(mode="transparent", upstreams=())
+
+
+def reached(store: Store, *, default_allow: bool = True) -> list[str]:
+    """The services that a transparent proxy reaches without being told."""
+    snapshot = read(store, TRANSPARENT, default_allow=default_allow).value
+    assert snapshot is not None
+    return [needs.target.service for needs in snapshot.upstreams]
+
+
 def test_a_transparent_proxy_reaches_what_intentions_let_it(store: Store) -> None:
-    service = with_proxy(mode="transparent", upstreams=())
-    assert found(store, service).upstreams == ()
-    configure(store, "service-intentions", "db", Sources=[{"Name": "web", "Action": "allow"}])
-    configure(store, "service-intentions", "no", Sources=[{"Name": "web", "Action": "deny"}])
-    (needs,) = found(store, service).upstreams
-    assert (needs.target.service, needs.addresses, needs.has_listener) == ("db", ("240.0.0.7",), False)
+    (needs,) = found(store, TRANSPARENT).upstreams
+    (given,) = store.virtual_ips
+    assert (needs.target.service, needs.has_listener, len(needs.target.endpoints)) == ("db", False, 3)
+    assert needs.addresses == tuple(sorted((given.address, "240.0.0.7")))
+    assert reached(store, default_allow=False) == []
+    configure(store, "service-resolver", "named")
+    assert reached(store) == ["db", "named"]
+    configure(store, "service-intentions", "*", Sources=[{"Name": "*", "Action": "deny"}])
+    assert reached(store) == []
+    configure(store, "service-intentions", "DB", Sources=[{"Name": "web", "Action": "allow"}])
+    configure(store, "service-intentions", "other", Sources=[{"Name": "other", "Action": "allow"}])
+    assert reached(store) == ["db"], "the destination's own rule goes before that about all"
+    permissions = [{"Action": "allow", "HTTP": {"PathExact": "/"}}]
+    configure(store, "proxy-defaults", "global", Config={"protocol": "http"})
+    configure(store, "service-intentions", "named", Sources=[{"Name": "web", "Permissions": permissions}])
+    assert reached(store, default_allow=False) == ["db", "named"]
+    configure(store, "service-intentions", "db", Sources=[{"Name": "web", "Action": "deny"}])
+    configure(store, "service-intentions", "*", Sources=[{"Name": "*", "Action": "allow"}])
+    assert reached(store, default_allow=False) == ["named", "other"]
+
+
+def test_a_proxy_that_is_not_transparent_does_not_look_at_virtual_addresses(store: Store) -> None:
+    answer = read(store)
+    assert answer.value is not None
+    assert [needs.addresses for needs in answer.value.upstreams] == [()]
+    assert not [topic for topic in answer.seen if topic[0].startswith("virtual-ip")]
+
+
+def test_instances_are_dialed_directly_where_their_defaults_say_so(store: Store) -> None:
+    assert [needs.direct for needs in found(store, TRANSPARENT).upstreams] == [()]
+    configure(store, "service-defaults", "db", TransparentProxy={"DialedDirectly": True})
+    (needs,) = found(store, TRANSPARENT).upstreams
+    assert needs.direct == ("10.0.0.1", "10.0.0.3", "10.9.9.9")
+    assert found(store).upstreams[0].direct == ()
+
+
+def test_service_without_the_meshs_tls_has_to_be_allowed_first(store: Store) -> None:
+    with pytest.raises(LictorError, match="AllowEnablingPermissiveMutualTLS=false"):
+        configure(store, "service-defaults", "web", MutualTLSMode="permissive")
+    assert not found(store).permissive
+    configure(store, "mesh", "mesh", AllowEnablingPermissiveMutualTLS=True)
+    configure(store, "proxy-defaults", "global", MutualTLSMode="permissive")
+    assert found(store).permissive
+    configure(store, "service-defaults", "web", MutualTLSMode="strict")
+    assert not found(store).permissive
+    configure(store, "service-defaults", "web", MutualTLSMode="permissive")
+    configure(store, "mesh", "mesh", AllowEnablingPermissiveMutualTLS=False)
+    configure(store, "service-defaults", "web", MutualTLSMode="permissive", Protocol="http")
+    assert found(store).permissive, "what is permissive stays so"
+    configure(store, "service-defaults", "web", MutualTLSMode="strict")
+    with pytest.raises(LictorError, match="AllowEnablingPermissiveMutualTLS=false"):
+        configure(store, "service-defaults", "web", MutualTLSMode="permissive")
+
+
+def test_limits_of_requests_are_those_of_the_services_own_defaults(store: Store) -> None:
+    assert found(store).limits is None
+    configure(store, "service-defaults", "web", RateLimits={"InstanceLevel": {"RequestsPerSecond": 7}})
+    limits = found(store).limits
+    assert limits is not None
+    assert limits.requests_per_second == 7

@@ -14,6 +14,7 @@ import pytest
 from lictor.connect_proxy.envoy.bootstrap import AgentAddress, Bootstrap, bootstrap
 from lictor.connect_proxy.envoy.compiling import compile_proxy, recompile
 from lictor.connect_proxy.envoy.snapshot import ProxySnapshot
+from lictor.model.config_entry.defaults import InstanceLevelRateLimits, RouteRateLimits
 from tests.connect_proxy.envoy import golden
 from tests.connect_proxy.envoy.installed import ENVOY
 from tests.connect_proxy.envoy.snapshots import PLAIN, SNAPSHOTS, changed, proxied, upstream
@@ -65,6 +66,11 @@ def standing(snapshot: ProxySnapshot) -> dict[str, Any]:
                 rds = one["typed_config"].pop("rds", None)
                 if rds is not None:
                     one["typed_config"]["route_config"] = routes[rds["route_config_name"]]
+    for cluster in made["Cluster"]:
+        if cluster["type"] == "ORIGINAL_DST" and "transport_socket" in cluster:
+            # A bootstrap has these before there is anybody to ask for their secrets.
+            common = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+            del common["tls_certificate_sds_secret_configs"], common["combined_validation_context"]
     start["static_resources"]["listeners"] = made["Listener"]
     start["static_resources"]["clusters"] += made["Cluster"]
     return start
@@ -122,6 +128,12 @@ def test_an_intention_about_requests_changes_the_routes_alone() -> None:
         (proxied(config={"envoy_local_cluster_json": '{"nmae": "x"}'}), 'no field named "nmae"'),
         (changed(upstreams=(upstream("db", config={"envoy_cluster_json": "[]"}),)), "it must be an object"),
         (changed(upstreams=(upstream("db", config={"limits": 3}),)), "limits must be a map"),
+        (changed(limits=InstanceLevelRateLimits(5)), "a service of protocol tcp has no requests"),
+        (
+            changed(SNAPSHOTS["http"], limits=InstanceLevelRateLimits(5, 0, (RouteRateLimits("", "", "(", 5),))),
+            "PathRegex '(' is left out",
+        ),
+        (changed(proxied(local_service_port=0), permissive=True), "the service has no port"),
         (proxied(envoy_extensions=({"Name": "builtin/wasm", "Required": True},)), "left out although it is required"),
         (
             proxied(envoy_extensions=({"Name": "builtin/property-override", "Arguments": {"Patches": [{}]}},)),
