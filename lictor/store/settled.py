@@ -20,6 +20,8 @@ GRAPH_KINDS = frozenset(
 PROTOCOL_KINDS = ("service-defaults", "proxy-defaults")
 INTENTIONS = "service-intentions"
 
+COPIED = "config-entries-copied"  # the setting that says how far the primary datacenter's entries are known here
+
 
 def _refuse_misfit(store: Store, kind: str, name: str, body: dict[str, Any] | None) -> None:
     """Raise where the entries would not go together after an entry is put, or with None deleted."""
@@ -81,13 +83,18 @@ def put_config(store: Store, kind: str, name: str, body: dict[str, Any]) -> bool
         return True
     _refuse_misfit(store, kind, name, body)
     _refuse_permissive(store, kind, old, body)
+    _put_row(store, kind, name, body)
+    return True
+
+
+def _put_row(store: Store, kind: str, name: str, body: dict[str, Any]) -> None:
+    old = store.config.get(config_key(kind, name))
     created = old.create_index if old is not None else store.index
     store.config.put(ConfigRow(kind, name, body, created, store.index))
     virtual_ips.assign(store, kind, name)
     store.touch("config", *config_key(kind, name))
     store.touch("config", kind)
     store.touch("config")
-    return True
 
 
 def compare_and_put_config(store: Store, kind: str, name: str, body: dict[str, Any], index: int) -> bool:
@@ -102,12 +109,16 @@ def delete_config(store: Store, kind: str, name: str) -> bool:
     """Remove a config entry; there need not be one."""
     if store.config.get(config_key(kind, name)) is not None:
         _refuse_misfit(store, kind, name, None)
-        store.config.delete(config_key(kind, name))
-        virtual_ips.release(store, name)
-        store.depart("config", *config_key(kind, name))
-        store.touch("config", kind)
-        store.touch("config")
+        _delete_row(store, kind, name)
     return True
+
+
+def _delete_row(store: Store, kind: str, name: str) -> None:
+    store.config.delete(config_key(kind, name))
+    virtual_ips.release(store, name)
+    store.depart("config", *config_key(kind, name))
+    store.touch("config", kind)
+    store.touch("config")
 
 
 def compare_and_delete_config(store: Store, kind: str, name: str, index: int) -> bool:
@@ -116,6 +127,23 @@ def compare_and_delete_config(store: Store, kind: str, name: str, index: int) ->
     if old is None or old.modify_index != index:
         return False
     return delete_config(store, kind, name)
+
+
+def copy_entries(
+    store: Store,
+    put: tuple[tuple[str, str, dict[str, Any]], ...],
+    delete: tuple[tuple[str, str], ...],
+    position: dict[str, Any],
+) -> bool:
+    """Have entries as the primary datacenter has them, which has seen that they go together; see `EntriesCopy`."""
+    for kind, name in delete:
+        if store.config.get(config_key(kind, name)) is not None:
+            _delete_row(store, kind, name)
+    for kind, name, body in put:
+        row = store.config.get(config_key(kind, name))
+        if row is None or row.body != body:
+            _put_row(store, kind, name, body)
+    return put_setting(store, COPIED, position, None)
 
 
 def put_setting(store: Store, name: str, body: dict[str, Any], index: int | None) -> bool:
