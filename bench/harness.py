@@ -233,7 +233,7 @@ def measure(peers: list[P], load: Callable[[P], Visit], options: Options) -> lis
 
 def table(title: str, results: list[Result]) -> str:
     """The results as a table; ratios are to the first that is not this program."""
-    peers = [r for r in results if r.name != "lictor"]
+    peers = [r for r in results if not r.name.startswith("lictor")]
     base = min(peers[0].costs) if peers else 0.0
     timed = any(results[0].medians)
     lines = [

@@ -105,9 +105,10 @@ def _haproxy(name: str, configuration: str, ready: Callable[[], bool]) -> Peer:
 # -- the proxies ---------------------------------------------------------------------------------------------------
 
 
-def _register(agent: Agent, name: str, port: int, sidecar: int, upstreams: dict[int, str]) -> None:
+def _register(agent: Agent, name: str, port: int, sidecar: int, upstreams: dict[int, str], reuse: bool) -> None:
     proxy: dict[str, Any] = {
         "Launch": "none",
+        "Config": {"reuse_connections": reuse},
         "Upstreams": [{"DestinationName": to, "LocalBindPort": at} for at, to in upstreams.items()],
     }
     checks = [{"Name": "alias", "AliasService": name}]
@@ -118,24 +119,30 @@ def _register(agent: Agent, name: str, port: int, sidecar: int, upstreams: dict[
     )
 
 
-def _lictor(agent: Agent, service: int, bulk: int) -> Pair:
+def _lictor(agent: Agent, service: int, bulk: int, name: str = "lictor", suffix: str = "", reuse: bool = True) -> Pair:
+    """The built-in proxies of three services; without `reuse` each connection has a TLS connection of its own."""
     up, bulk_up, web, big, client = free_ports(5)
-    _register(agent, "web", service, web, {})
-    _register(agent, "bulk", bulk, big, {})
-    _register(agent, "client", 9, client, {up: "web", bulk_up: "bulk"})
+    services = [part + suffix for part in ("web", "bulk", "client")]
+    _register(agent, services[0], service, web, {}, reuse)
+    _register(agent, services[1], bulk, big, {}, reuse)
+    _register(agent, services[2], 9, client, {up: services[0], bulk_up: services[1]}, reuse)
     agent.put(
         "/v1/config",
         json.dumps(
-            {"Kind": "service-intentions", "Name": "web", "Sources": [{"Name": "client", "Action": "allow"}]}
+            {
+                "Kind": "service-intentions",
+                "Name": services[0],
+                "Sources": [{"Name": services[2], "Action": "allow"}],
+            }
         ).encode(),
     )
     program = [sys.executable, "-m", "lictor", "connect", "proxy", f"-http-addr={agent.url}", "-log-level=error"]
     made = [
-        Peer("lictor", [*program, "-sidecar-for", name], functools.partial(_open, port), tempfile.mkdtemp(prefix="b-"))
-        for name, port in (("web", web), ("bulk", big), ("client", up))
+        Peer("lictor", [*program, "-sidecar-for", one], functools.partial(_open, port), tempfile.mkdtemp(prefix="b-"))
+        for one, port in zip(services, (web, big, up), strict=True)
     ]
     made[-1].wait_for(_answers(up))
-    return Pair("lictor", made, up, bulk_up)
+    return Pair(name, made, up, bulk_up)
 
 
 class Files:
@@ -326,6 +333,7 @@ def run(options: Options) -> None:
         pairs: list[Pair] = []
         try:
             pairs.append(_lictor(agent, service, bulk))
+            pairs.append(_lictor(agent, service, bulk, "lictor, no reuse", "-anew", reuse=False))
             files = Files(agent, folder)
             if _envoy_program():
                 pairs.append(_envoy(files, service, bulk))

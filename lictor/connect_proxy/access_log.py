@@ -72,9 +72,10 @@ class AccessLog:
     def _facts(self, listener: Any, passage: Any) -> dict[str, Any]:
         seconds = listener.loop.time() - passage.began
         began = datetime.datetime.fromtimestamp(self._clock() - seconds, datetime.UTC)
-        plain, secure = passage.plain, passage.secure
         inbound = listener.direction == "inbound"
-        near, far = (secure, plain) if inbound else (plain, secure)
+        near, far = passage.from_plain, passage.from_secure
+        if inbound:
+            near, far = far, near
         return {
             "START_TIME": began.strftime("%Y-%m-%dT%H:%M:%S.") + f"{began.microsecond // 1000:03d}Z",
             "DIRECTION": listener.direction,
@@ -83,8 +84,8 @@ class AccessLog:
             "DOWNSTREAM_PEER_URI_SAN": passage.source,
             "UPSTREAM_CLUSTER": listener.service if inbound else listener.settings.name,
             "UPSTREAM_HOST": passage.target,
-            "BYTES_RECEIVED": near.received if near is not None else 0,
-            "BYTES_SENT": far.received if far is not None else 0,
+            "BYTES_RECEIVED": near,
+            "BYTES_SENT": far,
             "DURATION": round(seconds * 1000),
             "RESPONSE_FLAGS": passage.reason or "-",
             "CONNECTION_TERMINATION_DETAILS": passage.details or "-",

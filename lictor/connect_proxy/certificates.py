@@ -18,6 +18,7 @@ from contextlib import contextmanager
 import msgspec
 
 from lictor.connect_proxy.client_hello import ticket_of
+from lictor.connect_proxy.framing import PROTOCOL
 from lictor.connect_proxy.records import Leaf, Roots
 from lictor.model.connect_ca import plain_serial
 from lictor.model.spiffe import BadSpiffeId, ServiceId, parse_spiffe_id
@@ -52,7 +53,9 @@ class Identity:
         self._server: ssl.SSLContext | None = None
         self._remembered = 0
         self._seen: set[bytes] = set()
+        self._agrees = False
         self._client: ssl.SSLContext | None = None
+        self._reusing: ssl.SSLContext | None = None
 
     @property
     def server(self) -> ssl.SSLContext:
@@ -63,16 +66,22 @@ class Identity:
             # Sessions are remembered here and a ticket is but their name: to read a ticket with a session in it, with
             # the peer's certificate, costs more than the rest of a handshake.
             self._server.options |= ssl.OP_NO_TICKET
+            if self._agrees:
+                self._server.set_alpn_protocols([PROTOCOL])
             self._remembered = 0
             self._seen.clear()
         return self._server
 
-    def server_for(self, data: bytes) -> ssl.SSLContext:
-        """The context of a connection that is accepted, whose first bytes these are.
+    def server_for(self, data: bytes, reuse: bool = False) -> ssl.SSLContext:
+        """The context of a connection that is accepted, whose first bytes these are. `reuse` says whether it may be
+        used again, if the client knows how.
 
         Who comes with a ticket for the second time keeps tickets, and gets no other: to make one and to remember it is
         a good part of a resumed handshake. Who uses each but once gets another each time.
         """
+        if reuse is not self._agrees:
+            self._agrees = reuse
+            self._server = None
         context = self.server
         ticket = ticket_of(data)
         context.num_tickets = 0 if ticket in self._seen else 1
@@ -99,6 +108,14 @@ class Identity:
         if self._client is None:
             self._client = self._context(ssl.PROTOCOL_TLS_CLIENT)
         return self._client
+
+    @property
+    def reusing(self) -> ssl.SSLContext:
+        """The context of connections that are made, and used again if the server knows how."""
+        if self._reusing is None:
+            self._reusing = self._context(ssl.PROTOCOL_TLS_CLIENT)
+            self._reusing.set_alpn_protocols([PROTOCOL])
+        return self._reusing
 
     def same_as(self, leaf: Leaf, roots: Roots) -> bool:
         """Whether contexts of these would be the same."""
@@ -159,12 +176,16 @@ class Peers:
             self._known[encoded] = peer
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
+        self.check(peer, now)
+        return peer
+
+    def check(self, peer: Peer, now: float) -> None:
+        """See that a peer that was read before is to be believed still. Raises `BadPeer`."""
         if peer.expires <= now:
             # Handshakes see to that themselves; a resumed session does not.
             raise BadPeer(f"the certificate of {peer.uri} has expired")
         if peer.serial in self.revoked:
             raise BadPeer(f"the certificate of {peer.uri} has been revoked")
-        return peer
 
 
 def _read(tls: ssl.SSLObject) -> Peer:

@@ -56,9 +56,20 @@ def targets_of(entries: Iterable[HealthEntry], service: str = "") -> tuple[Targe
 
 
 class Endpoint:
-    """An endpoint and what is known of it. `session` may be resumed with contexts like `session_context`."""
+    """An endpoint and what is known of it. `session` may be resumed with contexts like `session_context`; until
+    `plain_until` it is not to be asked whether its connections may be used again.
+    """
 
-    __slots__ = ("ejected_until", "ejections", "failures", "first_failure", "session", "session_context", "target")
+    __slots__ = (
+        "ejected_until",
+        "ejections",
+        "failures",
+        "first_failure",
+        "plain_until",
+        "session",
+        "session_context",
+        "target",
+    )
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -66,6 +77,7 @@ class Endpoint:
         self.first_failure = 0.0
         self.ejections = 0
         self.ejected_until = 0.0
+        self.plain_until = 0.0
         self.session: ssl.SSLSession | None = None
         self.session_context: ssl.SSLContext | None = None
 

@@ -11,16 +11,21 @@ import time
 from collections.abc import Callable, Sequence
 
 from lictor.agent.logs import Logger
-from lictor.connect_proxy import proxy_header
+from lictor.connect_proxy import framing, proxy_header
 from lictor.connect_proxy.access_log import AccessLog
 from lictor.connect_proxy.authorizing import Authorizer
 from lictor.connect_proxy.certificates import BadPeer, Identity
-from lictor.connect_proxy.ends import End, PlainEnd, SecureEnd
+from lictor.connect_proxy.ends import End, PlainEnd
+from lictor.connect_proxy.idle import Idle, Shelf
 from lictor.connect_proxy.listener import Listener
 from lictor.connect_proxy.passage import Deadlines, Passage, State
+from lictor.connect_proxy.secure_end import Facts, SecureEnd
 from lictor.connect_proxy.settings import Address, InboundSettings
 from lictor.model.host_port import join_host_port
 from lictor.model.intention import Intention
+
+IDLE = 512  # TLS connections that are kept for another use
+IDLE_SECONDS = 60.0  # for so long: longer than the other side keeps them, which so seldom finds one closed
 
 
 class InboundListener(Listener):
@@ -32,6 +37,7 @@ class InboundListener(Listener):
         self,
         loop: asyncio.AbstractEventLoop,
         deadlines: Deadlines,
+        idle: Idle,
         service: str,
         settings: InboundSettings,
         identity: Identity,
@@ -41,13 +47,14 @@ class InboundListener(Listener):
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(loop, deadlines, service, log, access)
+        super().__init__(loop, deadlines, idle, service, log, access)
         self.settings = settings
         self.identity = identity
         self.authorizer = authorizer
         self.clock = clock
         self.opening = 0
         self.by_peer: dict[str, int] = {}
+        self.shelf = Shelf(idle, IDLE, IDLE_SECONDS, self._again)
         self.changed: Callable[[], None] | None = None  # called when the live connections have changed
         authorizer.trust(identity.trust_domain)
 
@@ -70,9 +77,31 @@ class InboundListener(Listener):
         passage.secure = secure
         return secure
 
+    @property
+    def shelves(self) -> Sequence[Shelf]:
+        return (self.shelf,)
+
+    def keep(self, passage: "Inbound", end: SecureEnd) -> bool:
+        """Have a TLS connection be used again. Returns False where it may not be."""
+        if not self.settings.reuse or not self.may_keep(end, self.identity):
+            return False
+        limit = self.settings.max_connections
+        self.shelf.most = min(IDLE, limit) if limit else IDLE
+        self.shelf.keep(end)
+        return True
+
+    def _again(self, end: SecureEnd) -> None:
+        """A peer has asked for another use of a TLS connection."""
+        self.accepted += 1
+        passage = Inbound(self)
+        passage.secure = end
+        end.owner = passage
+        passage.begin_again(end)
+
     def renew(self, identity: Identity) -> None:
         """Show another certificate, or trust others, from the next connection on. Those that are live go on."""
         self.identity = identity
+        self.close_idle()
         self.authorizer.trust(identity.trust_domain)
 
     def authorize(self, intentions: Sequence[Intention], default_allow: bool) -> int:
@@ -182,7 +211,7 @@ class Inbound(Passage):
     def choose(self, data: bytes) -> ssl.SSLContext:
         """The context that it goes on with, by its first bytes."""
         self.identity = self.host.identity
-        context = self.identity.server_for(data)
+        context = self.identity.server_for(data, self.host.settings.reuse)
         self.gets_ticket = context.num_tickets > 0
         return context
 
@@ -203,8 +232,48 @@ class Inbound(Passage):
         self.peer = peer
         if end.tls.session_reused:
             host.resumed += 1
+        if end.line is not None:
+            end.facts = Facts(peer, self.identity, host.loop.time(), self.remote)
+        self._begin()
+
+    def begin_again(self, end: SecureEnd) -> None:
+        """Judge another use of a TLS connection as if it were a new one."""
+        host, facts = self.host, end.facts
+        assert facts is not None
+        self.is_shaken = True
+        self.identity, self.remote = facts.identity, facts.remote
+        limit = host.settings.max_connections
+        if host.draining or not host.settings.reuse or facts.identity is not host.identity:
+            self._deny(end, "draining", "make another connection")
+            return
+        if limit and len(host.passages) > limit:
+            self._deny(end, "limit", "there are too many connections")
+            return
+        try:
+            host.peers.check(facts.peer, host.clock())
+        except BadPeer as error:
+            self._deny(end, "identity", str(error))
+            return
+        ruling = host.authorizer.rule(facts.peer)
+        if not ruling.allowed:
+            self._deny(end, "intention", ruling.reason, facts.peer.uri)
+            return
+        self.peer = facts.peer
+        host.reused += 1
+        self._begin()
+
+    def _begin(self) -> None:
+        """Connect to the service."""
+        host = self.host
         host.deadlines.set(self, host.settings.connect_timeout, self._service_late)
         self.task = host.loop.create_task(self._connect())
+
+    def _deny(self, end: SecureEnd, reason: str, why: str, source: str = "") -> None:
+        end.deny(why)
+        if reason == "draining":
+            self.refuse(reason, why)  # which is nobody's fault, and the peer makes another connection
+        else:
+            self._refuse(reason, source, why)
 
     def failed(self, end: End, reason: str) -> None:
         if isinstance(end, SecureEnd) and not self.is_shaken and self.state < State.CLOSING:
@@ -240,6 +309,9 @@ class Inbound(Passage):
         if settings.proxy_protocol and plain is not None:
             encode = proxy_header.encode_v1 if settings.proxy_protocol == "v1" else proxy_header.encode_v2
             plain.send(encode(self._ends()))
+        secure = self.secure
+        if secure is not None and secure.line is not None and secure.line.state is framing.State.OPENING:
+            secure.grant()
         self.join()
 
     def _ends(self) -> proxy_header.Ends | None:
@@ -264,4 +336,7 @@ class Inbound(Passage):
             self.host.log.error(
                 "The local service cannot be reached", service=self.host.service, address=self.target, error=why
             )
+            secure = self.secure
+            if secure is not None and secure.line is not None and secure.line.state is framing.State.OPENING:
+                secure.deny("the service cannot be reached")
             self.refuse("service", f"the service at {self.target} cannot be reached: {why}")

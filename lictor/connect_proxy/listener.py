@@ -11,15 +11,21 @@ import os
 import socket
 import stat
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from lictor.agent.logs import Logger
+from lictor.connect_proxy import framing
 from lictor.connect_proxy.access_log import AccessLog
-from lictor.connect_proxy.certificates import Peers
+from lictor.connect_proxy.certificates import Identity, Peers
+from lictor.connect_proxy.idle import Idle, Shelf
 from lictor.connect_proxy.passage import Deadlines, Passage, State
+from lictor.connect_proxy.secure_end import SecureEnd
 from lictor.connect_proxy.settings import Address
 
 BACKLOG = 1024
+USES = 1000  # of one TLS connection at most
+AGE = 600.0  # seconds after which one is not used again
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
@@ -88,10 +94,17 @@ class Listener:
     direction = ""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, service: str, log: Logger, access: AccessLog
+        self,
+        loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines,
+        idle: Idle,
+        service: str,
+        log: Logger,
+        access: AccessLog,
     ) -> None:
         self.loop = loop
         self.deadlines = deadlines
+        self.idle = idle
         self.service = service
         self.log = log
         self.access = access
@@ -105,6 +118,7 @@ class Listener:
         self.from_plain = 0
         self.from_secure = 0
         self.resumed = 0
+        self.reused = 0
         self._server: asyncio.AbstractServer | None = None
         self._empty = asyncio.Event()
         self._watch: asyncio.TimerHandle | None = None
@@ -123,11 +137,38 @@ class Listener:
         """The end of a connection that has just come."""
         raise NotImplementedError
 
+    @property
+    def shelves(self) -> Sequence[Shelf]:
+        """Where it keeps TLS connections that are to be used again."""
+        raise NotImplementedError
+
+    def close_idle(self) -> None:
+        """Close the TLS connections that nobody uses now."""
+        for shelf in self.shelves:
+            shelf.clear()
+
+    def may_keep(self, end: SecureEnd, identity: Identity) -> bool:
+        """Whether a TLS connection whose use is over may be used again by its state and age."""
+        line, facts = end.line, end.facts
+        return (
+            line is not None
+            and line.state is framing.State.IDLE
+            and line.uses < USES
+            and facts is not None
+            and facts.identity is identity
+            and self.loop.time() - facts.born < AGE
+            and not self.draining
+            and not end.full
+            and end.transport is not None
+            and not end.transport.is_closing()
+        )
+
     def revoke(self, serials: frozenset[str]) -> int:
         """Believe no certificate with one of these plain serial numbers, and cut the connections with those that show
         one. Returns how many these were.
         """
         self.peers.revoked = serials
+        self.close_idle()  # there is no need to look which
         cut = 0
         for passage in list(self.passages):
             peer = passage.peer
@@ -191,6 +232,7 @@ class Listener:
         may be without end.
         """
         self.draining = True
+        self.close_idle()
         self.stop_accepting(keep_path=keep_path)
         if self.passages and seconds > 0:
             self._empty.clear()
@@ -222,10 +264,8 @@ class Listener:
         if passage.was_joined:
             self.live -= 1
         self.ends[passage.reason or "closed"] += 1
-        if passage.plain is not None:
-            self.from_plain += passage.plain.received
-        if passage.secure is not None:
-            self.from_secure += passage.secure.received
+        self.from_plain += passage.from_plain
+        self.from_secure += passage.from_secure
         if self.access.enabled:
             self.access.write(self, passage)
         if not self.passages:

@@ -33,6 +33,11 @@ def render(listeners: Iterable[Listener], now: float) -> str:
     ended = _Family("connections_ended_total", "counter", "Connections that have ended, by why.")
     moved = _Family("bytes_total", "counter", "Bytes of plain text read, of the mesh and of the local side.")
     resumed = _Family("tls_sessions_resumed_total", "counter", "TLS sessions that were resumed.")
+    reused = _Family("tls_connections_reused_total", "counter", "Times a TLS connection served another connection.")
+    stale = _Family(
+        "tls_connections_stale_total", "counter", "Times one was found closed, and another was made instead."
+    )
+    idle = _Family("tls_connections_idle", "gauge", "TLS connections that are kept for another use.")
     endpoints = _Family("endpoints", "gauge", "Passing endpoints of an upstream, and those left out of them.")
     retries = _Family("endpoint_retries_total", "counter", "Times another endpoint was tried for a connection.")
     for listener in listeners:
@@ -44,22 +49,25 @@ def render(listeners: Iterable[Listener], now: float) -> str:
             endpoints.add(len(listener.endpoints), **labels, state="passing")
             endpoints.add(out, **labels, state="ejected")
             retries.add(listener.retries, **labels)
+            stale.add(listener.stale, **labels)
         accepted.add(listener.accepted, **labels)
         live.add(listener.live, **labels)
         resumed.add(listener.resumed, **labels)
+        reused.add(listener.reused, **labels)
+        idle.add(sum(len(shelf.ends) for shelf in listener.shelves), **labels)
         for reason, count in sorted(listener.ends.items()):
             ended.add(count, **labels, reason=reason)
         plain, secure = listener.from_plain, listener.from_secure
         for passage in listener.passages:
-            plain += passage.plain.received if passage.plain is not None else 0
-            secure += passage.secure.received if passage.secure is not None else 0
+            plain += passage.from_plain
+            secure += passage.from_secure
         moved.add(plain, **labels, side="local")
         moved.add(secure, **labels, side="mesh")
     expires = _Family("certificates_identities", "gauge", "Listeners of services, each with a certificate.")
     expires.add(sum(1 for one in listeners if isinstance(one, InboundListener)))
     process = _Family("resident_bytes", "gauge", "The most memory that the process has had.")
     process.add(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    families = (accepted, live, ended, moved, resumed, endpoints, retries, expires, process)
+    families = (accepted, live, ended, moved, resumed, reused, stale, idle, endpoints, retries, expires, process)
     return "".join(line + "\n" for family in families for line in family.lines)
 
 

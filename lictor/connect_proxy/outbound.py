@@ -8,19 +8,26 @@ tried again with the next endpoint, until the passing ones have all been tried.
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lictor.agent.logs import Logger
 from lictor.connect_proxy.access_log import AccessLog
 from lictor.connect_proxy.certificates import BadPeer, Identity, server_name
 from lictor.connect_proxy.endpoints import Endpoint, Endpoints, Target
-from lictor.connect_proxy.ends import End, PlainEnd, SecureEnd
+from lictor.connect_proxy.ends import End, PlainEnd
+from lictor.connect_proxy.idle import Idle, Shelf
 from lictor.connect_proxy.listener import Listener
 from lictor.connect_proxy.passage import Deadlines, Passage, State
+from lictor.connect_proxy.secure_end import Facts, SecureEnd
 from lictor.connect_proxy.settings import Address, OutboundSettings
 from lictor.model.spiffe import ServiceId
 
 MOST_TRIES = 8  # endpoints that are tried for one connection
+IDLE = 64  # TLS connections to one endpoint that are kept for another use
+IDLE_SECONDS = 30.0  # for so long
+ANSWER = 2.0  # seconds within which another use is to be agreed to, before a connection is made instead
+PLAIN = 600.0  # seconds for which an endpoint that does not bear to be offered it is not
+NO_PROTOCOL = "tlsv1 alert no application protocol"
 
 
 class OutboundListener(Listener):
@@ -32,6 +39,7 @@ class OutboundListener(Listener):
         self,
         loop: asyncio.AbstractEventLoop,
         deadlines: Deadlines,
+        idle: Idle,
         service: str,
         settings: OutboundSettings,
         identity: Identity,
@@ -41,12 +49,14 @@ class OutboundListener(Listener):
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(loop, deadlines, service, log, access)
+        super().__init__(loop, deadlines, idle, service, log, access)
         self.settings = settings
         self.identity = identity
         self.endpoints = endpoints
         self.clock = clock
         self.retries = 0
+        self.stale = 0
+        self._shelves: dict[Endpoint, Shelf] = {}
         self._names: dict[tuple[str, str, str], tuple[ServiceId, bytes | None]] = {}
 
     @property
@@ -66,6 +76,52 @@ class OutboundListener(Listener):
     def renew(self, identity: Identity) -> None:
         """Show another certificate, or trust others, from the next connection on."""
         self.identity = identity
+        self.close_idle()
+
+    @property
+    def shelves(self) -> Sequence[Shelf]:
+        return tuple(self._shelves.values())
+
+    def forget_endpoints(self) -> None:
+        """Close the idle TLS connections to endpoints that are there no more."""
+        there = set(self.endpoints.all)
+        for endpoint in [endpoint for endpoint in self._shelves if endpoint not in there]:
+            self.forget(endpoint)
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Close the idle TLS connections to an endpoint."""
+        shelf = self._shelves.pop(endpoint, None)
+        if shelf is not None:
+            shelf.clear()
+
+    def keep(self, passage: "Outbound", end: SecureEnd) -> bool:
+        """Have a TLS connection be used again. Returns False where it may not be."""
+        endpoint = passage.endpoint
+        if endpoint is None or not self.settings.reuse or not self.may_keep(end, self.identity):
+            return False
+        shelf = self._shelves.get(endpoint)
+        if shelf is None:
+            if endpoint not in self.endpoints.all:
+                return False
+            shelf = self._shelves[endpoint] = Shelf(self.idle, IDLE, IDLE_SECONDS)
+        shelf.keep(end)
+        return True
+
+    def take(self, endpoint: Endpoint) -> SecureEnd | None:
+        """An idle TLS connection to an endpoint that is to be believed still, if there is one."""
+        shelf = self._shelves.get(endpoint)
+        while shelf is not None and (end := shelf.take()) is not None:
+            facts = end.facts
+            assert facts is not None
+            wanted, _ = self.wanted(endpoint, self.identity.trust_domain)
+            try:
+                self.peers.check(facts.peer, self.clock())
+                if self.settings.reuse and facts.identity is self.identity and facts.peer.service == wanted:
+                    return end
+            except BadPeer:
+                pass  # what a handshake says of it is told
+            shelf.close(end)
+        return None
 
     def wanted(self, endpoint: Endpoint, domain: str) -> tuple[ServiceId, bytes | None]:
         """The id that an endpoint must have, and the name that is sent to it."""
@@ -81,7 +137,7 @@ class OutboundListener(Listener):
 class Outbound(Passage):
     """A connection to an upstream."""
 
-    __slots__ = ("_identity", "_tried", "_why", "endpoint", "source")
+    __slots__ = ("_again", "_identity", "_tried", "_why", "endpoint", "source")
     host: OutboundListener
 
     def __init__(self, host: OutboundListener) -> None:
@@ -89,6 +145,7 @@ class Outbound(Passage):
         self.endpoint: Endpoint | None = None
         self.source = ""
         self._identity = host.identity  # as whom it connects
+        self._again = False  # whether it tries to use a TLS connection that was there
         self._tried: list[Endpoint] = []
         self._why = "no endpoint is passing"
 
@@ -128,8 +185,18 @@ class Outbound(Passage):
         assert self.endpoint is not None
         if end.tls.session_reused:
             self.host.resumed += 1
+        if end.line is not None and self.peer is not None:
+            end.facts = Facts(self.peer, self._identity, self.host.loop.time())
         self.host.endpoints.succeeded(self.endpoint)
         self.join()
+
+    def opened(self, end: SecureEnd) -> None:
+        if end is self.secure and self.state is State.OPENING:
+            assert self.endpoint is not None
+            self._again = False
+            self.host.reused += 1
+            self.host.endpoints.succeeded(self.endpoint)
+            self.join()
 
     def noted(self, end: SecureEnd) -> None:
         if not end.tls.session_reused:
@@ -163,8 +230,25 @@ class Outbound(Passage):
             host.retries += 1
         tried.append(endpoint)
         self.endpoint = endpoint
-        context = self._identity.client
-        _, name = host.wanted(endpoint, self._identity.trust_domain)
+        end = host.take(endpoint)
+        if end is None:
+            self._connect(endpoint)
+            return
+        assert end.facts is not None
+        self._again = True
+        self.peer = end.facts.peer
+        self.secure = end
+        end.owner = self
+        host.deadlines.set(self, min(ANSWER, host.settings.connect_timeout), self._late)
+        end.ask()
+
+    def _connect(self, endpoint: Endpoint) -> None:
+        """Make a TLS connection to an endpoint."""
+        host = self.host
+        self._identity = identity = host.identity
+        reuse = host.settings.reuse and endpoint.plain_until <= host.loop.time()
+        context = identity.reusing if reuse else identity.client
+        _, name = host.wanted(endpoint, identity.trust_domain)
         session = endpoint.session if endpoint.session_context is context else None
         try:
             end = SecureEnd(self, context, name=name, session=session)
@@ -188,6 +272,8 @@ class Outbound(Passage):
 
     def _late(self) -> None:
         if self.secure is not None:
+            if self._again and self.endpoint is not None:
+                self.host.forget(self.endpoint)  # the others are hardly better
             self._troubled(self.secure, "it does not answer in time")
 
     def _strange(self, end: SecureEnd) -> str:
@@ -211,16 +297,29 @@ class Outbound(Passage):
         task, self.task = self.task, None
         if task is not None and task is not asyncio.current_task(host.loop):
             task.cancel()
+        if self._again:
+            # It is closed, or the other side does not want to go on with it, and nothing has been sent.
+            self._again = False
+            self.secure = None
+            end.abort()
+            host.stale += 1
+            self._connect(endpoint)
+            return
         if end.tls.session_reused:
             endpoint.session = None
         self.secure = None
         end.abort()
+        if trouble == NO_PROTOCOL and endpoint.plain_until <= host.loop.time():
+            endpoint.plain_until = host.loop.time() + PLAIN
+            self._connect(endpoint)
+            return
         self._why = f"{endpoint.target}: {trouble}"
         host.log.warn(
             "An endpoint cannot be used", upstream=host.settings.name, endpoint=endpoint.target, reason=trouble
         )
         if host.endpoints.failed(endpoint, host.loop.time()):
             host.log.warn("An endpoint is left out for a while", endpoint=endpoint.target, reason=trouble)
+            host.forget(endpoint)
         self._next()
 
     def _give_up(self, reason: str, why: str) -> None:
@@ -236,7 +335,9 @@ class Outbound(Passage):
         if secure is None or endpoint is None or not self.was_joined:
             return
         tls = secure.tls
-        if tls.context is not identity.client or (tls.session_reused and endpoint.session is not None):
+        if tls.context not in (identity.reusing, identity.client):
+            return
+        if tls.session_reused and endpoint.session is not None:
             return
         try:
             session = tls.session

@@ -5,7 +5,8 @@
                        └── refused, timed out               └── cut, idle, broken
 
 `Passage` is what inbound and outbound ones have in common. It counts itself among the passages of its listener, which
-is how they are drained, cut and shown.
+is how they are drained, cut and shown. Where the TLS connection is used again, it outlives the passage: it goes back to
+the listener when both directions have ended.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from lictor.connect_proxy.certificates import Peer
-from lictor.connect_proxy.ends import End, PlainEnd, SecureEnd, join
+from lictor.connect_proxy.ends import End, PlainEnd, join
+from lictor.connect_proxy.secure_end import SecureEnd
 
 TICK = 0.25  # seconds between two looks at deadlines
 LINGER = 30.0  # seconds without a byte sent after which a connection that is closing is cut
@@ -78,6 +80,10 @@ class Host(Protocol):
         """Both ends are gone."""
         ...
 
+    def keep(self, passage: Any, end: SecureEnd) -> bool:
+        """Take a TLS connection whose use is over. Returns False where it is not wanted."""
+        ...
+
 
 class Passage:
     """See above. Times are the event loop's."""
@@ -91,6 +97,7 @@ class Passage:
         "peer",
         "plain",
         "reason",
+        "received_before",
         "remote",
         "secure",
         "state",
@@ -106,6 +113,7 @@ class Passage:
         self.state = State.OPENING
         self.began = host.loop.time()
         self.idle_since = self.began
+        self.received_before = 0  # bytes of plain text that were read of `secure`, when it has gone back
         self.counted = 0  # bytes that had moved when it was last looked at
         self.was_joined = False
         self.task: asyncio.Task[None] | None = None
@@ -117,7 +125,17 @@ class Passage:
     @property
     def moved(self) -> int:
         """Bytes of plain text that were read of both ends."""
-        return (self.plain.received if self.plain else 0) + (self.secure.received if self.secure else 0)
+        return self.from_plain + self.from_secure
+
+    @property
+    def from_plain(self) -> int:
+        """Those of the local side."""
+        return self.plain.received if self.plain is not None else 0
+
+    @property
+    def from_secure(self) -> int:
+        """Those of the mesh."""
+        return self.secure.received if self.secure is not None else self.received_before
 
     def join(self) -> None:
         """Let bytes pass."""
@@ -184,6 +202,13 @@ class Passage:
     def noted(self, end: SecureEnd) -> None:
         """Something was read that is no plain text."""
 
+    def asked(self, end: SecureEnd) -> None:
+        """The peer asks for another use, which no passage is asked for."""
+        self.stop("broken", "another use was asked for within one")
+
+    def opened(self, end: SecureEnd) -> None:
+        """The peer agrees to another use."""
+
     def ended(self, end: End) -> None:
         if self.state is State.JOINED:
             if end.other is not None and not end.other.ended:
@@ -207,6 +232,7 @@ class Passage:
                 if error is not None and was_joined:
                     other.abort()  # so that the peer does not take it for the end of what was said
                 else:
+                    other.finish()
                     other.close()
         self._look_closed()
 
@@ -215,9 +241,15 @@ class Passage:
         if self.state is not State.JOINED or plain is None or secure is None:
             return
         if plain.ended and secure.ended:
+            secure.finish()
             self._close("", "")
             plain.close()
-            secure.close()
+            received = secure.received
+            if secure.line is not None and self.host.keep(self, secure):
+                self.received_before = received
+                self.secure = None
+            else:
+                secure.close()
             self._look_closed()
 
     def _look_closed(self) -> None:

@@ -133,6 +133,7 @@ class Process:
             if self._admin_socket is not None:
                 self._admin_socket.close()
             world.deadlines.close()
+            world.idle.close()
             await source.close()
             for sock in world.handed.values():
                 sock.close()

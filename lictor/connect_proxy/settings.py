@@ -3,9 +3,10 @@
 The keys of `config` are those that Consul documents for its built-in proxy, and where that has none, for Envoy:
 
     proxy      bind_address, bind_port, local_service_address, local_connect_timeout_ms, handshake_timeout_ms,
-               max_inbound_connections, proxy_protocol, accept_proxy_protocol, idle_timeout_ms, drain_timeout_ms
+               max_inbound_connections, proxy_protocol, accept_proxy_protocol, idle_timeout_ms, drain_timeout_ms,
+               reuse_connections
     upstream   connect_timeout_ms, limits { max_connections }, passive_health_check { interval, max_failures,
-               base_ejection_time, max_ejection_percent }, idle_timeout_ms, addresses
+               base_ejection_time, max_ejection_percent }, idle_timeout_ms, addresses, reuse_connections
 
 A value that cannot be read is told by `Problems` and its default holds: one wrong word must not end a service's
 connections. Keys that are not known are told as well, but for those of Envoy.
@@ -42,7 +43,9 @@ UpstreamKey = tuple[str, str, str, tuple[Address, ...]]
 
 
 class InboundSettings(msgspec.Struct, frozen=True):
-    """The listener that other proxies connect to. `max_connections` 0 is no limit, `proxy_protocol` "" for none."""
+    """The listener that other proxies connect to. `max_connections` 0 is no limit, `proxy_protocol` "" for none.
+    `reuse` lets TLS connections with other built-in proxies be used again, where no PROXY header tells of their ends.
+    """
 
     bind: Address
     target: Address
@@ -53,6 +56,7 @@ class InboundSettings(msgspec.Struct, frozen=True):
     proxy_protocol: str = ""
     accept_proxy_protocol: bool = False
     idle_timeout: float = 3600.0
+    reuse: bool = True
 
 
 class Ejection(msgspec.Struct, frozen=True):
@@ -81,6 +85,7 @@ class OutboundSettings(msgspec.Struct, frozen=True):
     ejection: Ejection = Ejection()
     idle_timeout: float = 3600.0
     addresses: tuple[Address, ...] = ()
+    reuse: bool = True
 
     @property
     def key(self) -> UpstreamKey:
@@ -203,7 +208,8 @@ def sidecar_settings(service: ProxyService, problems: Problems) -> SidecarSettin
     if block is None:
         return SidecarSettings(service.id, service.service)
     config = _Config(block.config, "proxy.config", problems)
-    outbound = [upstream_settings(upstream, service.datacenter, problems) for upstream in block.upstreams or ()]
+    reuse = config.flag("reuse_connections", True)
+    outbound = [upstream_settings(one, service.datacenter, problems, reuse) for one in block.upstreams or ()]
     return SidecarSettings(
         proxy_id=service.id,
         service=block.destination_service_name,
@@ -229,21 +235,26 @@ def _inbound(service: ProxyService, config: _Config, problems: Problems) -> Inbo
             target = Address(*split_host_port(written, block.local_service_port))
         except ValueError as error:
             problems.add(f"proxy.config: local_service_address: {error}")
+    proxy_protocol = config.text("proxy_protocol", "", ("", "v1", "v2"))
+    accept_proxy_protocol = config.flag("accept_proxy_protocol", False)
     return InboundSettings(
         bind=Address(config.text("bind_address", "") or service.address or "0.0.0.0", port),
         target=target,
         connect_timeout=config.milliseconds("local_connect_timeout_ms", 1.0),
         handshake_timeout=config.milliseconds("handshake_timeout_ms", 10.0),
         max_connections=config.whole("max_inbound_connections", 0),
-        proxy_protocol=config.text("proxy_protocol", "", ("", "v1", "v2")),
-        accept_proxy_protocol=config.flag("accept_proxy_protocol", False),
+        proxy_protocol=proxy_protocol,
+        accept_proxy_protocol=accept_proxy_protocol,
         idle_timeout=config.milliseconds("idle_timeout_ms", 3600.0),
+        reuse=config.flag("reuse_connections", True) and not proxy_protocol and not accept_proxy_protocol,
     )
 
 
-def upstream_settings(upstream: Upstream, datacenter: str, problems: Problems) -> OutboundSettings | None:
+def upstream_settings(
+    upstream: Upstream, datacenter: str, problems: Problems, reuse: bool = True
+) -> OutboundSettings | None:
     """What an upstream of a proxy in a datacenter asks for; None where it is no listener, such as defaults for all
-    upstreams.
+    upstreams. `reuse` is what the proxy itself says of it.
     """
     if upstream.centrally_configured or not upstream.destination_name:
         return None
@@ -286,4 +297,5 @@ def upstream_settings(upstream: Upstream, datacenter: str, problems: Problems) -
             max_percent=health.whole("max_ejection_percent", 10, 100),
         ),
         idle_timeout=config.milliseconds("idle_timeout_ms", 3600.0),
+        reuse=config.flag("reuse_connections", reuse),
     )

@@ -19,6 +19,7 @@ from lictor.connect_proxy.access_log import AccessLog
 from lictor.connect_proxy.authorizing import Authorizer
 from lictor.connect_proxy.certificates import Identity
 from lictor.connect_proxy.endpoints import Endpoints, Target, targets_of
+from lictor.connect_proxy.idle import Idle
 from lictor.connect_proxy.inbound import InboundListener
 from lictor.connect_proxy.listener import Listener, bind
 from lictor.connect_proxy.outbound import OutboundListener
@@ -51,6 +52,7 @@ class World:
         self.log = log
         self.chance = chance
         self.deadlines = Deadlines(loop)
+        self.idle = Idle(loop)
         self.handed: dict[str, socket.socket] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
 
@@ -220,6 +222,8 @@ class Sidecar:
             current = None
         if current is not None and wanted is not None:
             current.settings = wanted
+            if not wanted.reuse:
+                current.close_idle()
             return
         # Nobody is let in before it is known who may, and nobody can be answered without a certificate.
         if wanted is None or self.identity is None or not self.authorizer.ready:
@@ -227,6 +231,7 @@ class Sidecar:
         listener = InboundListener(
             self.world.loop,
             self.world.deadlines,
+            self.world.idle,
             self.settings.service,
             wanted,
             self.identity,
@@ -250,6 +255,8 @@ class Sidecar:
                 self._leave(self.outbound.pop(address))
             elif settings.key == listener.settings.key:
                 listener.settings = settings
+                if not settings.reuse:
+                    listener.close_idle()
                 listener.endpoints.ejection = settings.ejection
             else:
                 # The same address leads to another service: its socket stays open all the while.
@@ -271,6 +278,7 @@ class Sidecar:
         listener = OutboundListener(
             self.world.loop,
             self.world.deadlines,
+            self.world.idle,
             self.settings.service,
             settings,
             self.identity,
@@ -303,6 +311,8 @@ class Sidecar:
             known = self._upstreams.get(settings.key)
             if known is not None:
                 known[1].update(self._targets(settings, known[0]))
+        for listener in self.outbound.values():
+            listener.forget_endpoints()
         self._settle()
 
     @staticmethod

@@ -14,6 +14,7 @@ from lictor.connect_proxy.access_log import AccessLog
 from lictor.connect_proxy.authorizing import Authorizer
 from lictor.connect_proxy.certificates import Identity
 from lictor.connect_proxy.endpoints import Endpoints, Target
+from lictor.connect_proxy.idle import Idle
 from lictor.connect_proxy.inbound import InboundListener
 from lictor.connect_proxy.listener import bind
 from lictor.connect_proxy.outbound import OutboundListener
@@ -48,6 +49,7 @@ class Mesh:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self.loop)
+        self.idle = Idle(self.loop)
         self.authority = Authority()
         self.connections = 0
         self.access = AccessLog(AccessLogs())
@@ -75,6 +77,7 @@ class Mesh:
             task.cancel()
         await asyncio.gather(*self._handlers, return_exceptions=True)
         self.deadlines.close()
+        self.idle.close()
         await asyncio.sleep(0)
 
     async def service(self, handler: Handler = echo, path: str = "") -> Address:
@@ -118,6 +121,7 @@ class Mesh:
         listener = InboundListener(
             self.loop,
             self.deadlines,
+            self.idle,
             service,
             InboundSettings(bind=Address("127.0.0.1", 0), target=target, **settings),
             identity or self.authority.identity(service),
@@ -149,6 +153,7 @@ class Mesh:
         listener = OutboundListener(
             self.loop,
             self.deadlines,
+            self.idle,
             service,
             given,
             identity or self.authority.identity(service),

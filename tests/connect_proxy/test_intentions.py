@@ -109,7 +109,7 @@ async def test_a_changed_intention_cuts_whom_it_forbids_and_nobody_else() -> Non
 @on_uvloop
 async def test_a_resumed_session_is_judged_anew() -> None:
     async with Mesh() as mesh:
-        inbound = await mesh.inbound(await mesh.service())
+        inbound = await mesh.inbound(await mesh.service(), reuse=False)
         outbound = await mesh.outbound(target(inbound))
         for _ in range(2):
             streams = await mesh.connect(outbound)

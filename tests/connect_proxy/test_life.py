@@ -144,7 +144,7 @@ async def test_a_revoked_certificate_is_refused_and_cut_by_either_side() -> None
 @on_uvloop
 async def test_sessions_are_resumed_and_end_with_the_trust_they_were_made_under() -> None:
     async with Mesh() as mesh:
-        inbound, outbound = await mesh.pair()
+        inbound, outbound = await mesh.pair(reuse=False)
 
         async def once() -> None:
             streams = await mesh.connect(outbound)
@@ -166,7 +166,7 @@ async def test_sessions_are_resumed_and_end_with_the_trust_they_were_made_under(
 async def test_a_resumed_session_of_an_expired_certificate_is_refused() -> None:
     async with Mesh() as mesh:
         now = time.time()
-        inbound = await mesh.inbound(await mesh.service(), clock=lambda: now)
+        inbound = await mesh.inbound(await mesh.service(), clock=lambda: now, reuse=False)
         outbound = await mesh.outbound(target(inbound))
         streams = await mesh.connect(outbound)
         assert await say(streams, b"hello") == b"hello"
@@ -204,7 +204,7 @@ async def test_the_session_of_a_connection_that_lasts_is_resumed() -> None:
 async def test_sessions_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificates, "SESSIONS", 2 * certificates.FULL)
     async with Mesh() as mesh:
-        inbound, one = await mesh.pair()
+        inbound, one = await mesh.pair(reuse=False)
         other = await mesh.outbound(target(inbound))
         seen = []
         for outbound in (one, one, other, one, one):
@@ -235,7 +235,7 @@ async def test_a_service_that_speaks_first_is_heard() -> None:
         writer.write(b"bye")
 
     async with Mesh() as mesh:
-        inbound, outbound = await mesh.pair(greet)
+        inbound, outbound = await mesh.pair(greet, reuse=False)
         for _ in range(2):
             reader, writer = await mesh.connect(outbound)
             assert await reader.readexactly(7) == b"welcome"

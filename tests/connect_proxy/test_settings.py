@@ -88,6 +88,7 @@ def test_every_key_is_read() -> None:
         proxy_protocol="v2",
         accept_proxy_protocol=True,
         idle_timeout=0.0,
+        reuse=False,
     )
     assert found.outbound == (
         OutboundSettings(

@@ -10,8 +10,8 @@ import ssl
 import pytest
 
 from lictor.connect_proxy.certificates import Identity
-from lictor.connect_proxy.ends import RECORD
 from lictor.connect_proxy.inbound import InboundListener
+from lictor.connect_proxy.secure_end import RECORD
 from tests.connect_proxy.authority import DAY, DOMAIN, Authority, service_uri
 from tests.connect_proxy.loops import on_uvloop
 from tests.connect_proxy.mesh import Mesh, both_ways, is_refused, port, say, target
