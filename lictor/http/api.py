@@ -271,6 +271,9 @@ class Api:
         """The datacenter that a request is for; empty for this one."""
         if not endpoint.elsewhere:
             return ""
+        if endpoint.at_primary:
+            primary = self.agent.config.primary_datacenter
+            return primary if primary != self.agent.datacenter else ""
         named = named_in(request.body) if endpoint.named_in_body else ""
         if not named and request.query:
             named = request.get("dc")

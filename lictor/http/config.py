@@ -1,4 +1,4 @@
-"""`/v1/config`: config entries of every kind."""
+"""`/v1/config`: config entries of every kind. They are written in the primary datacenter, and read in each."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ _DECODING_FAILED = "Bad request: Request decoding failed: "
 MAX_DEPTH = 64  # levels of nesting that an entry may have
 
 
-@family.action("PUT", "/v1/config")
+@family.action("PUT", "/v1/config", at_primary=True)
 async def put(api: Api, request: Request) -> Any:
     """Put an entry; with `cas` only if it still has that modify index. Returns whether it was put."""
     body = read_json(request, _DECODING_FAILED)
@@ -86,7 +86,7 @@ async def delete_nothing(api: Api, request: Request) -> Any:
     raise NotFound("Must provide both a kind and name to delete")
 
 
-@family.action("DELETE", "/v1/config/:kind/:name")
+@family.action("DELETE", "/v1/config/:kind/:name", at_primary=True)
 async def delete(api: Api, request: Request) -> Any:
     """Remove an entry; there need not be one. With `cas`, only if it still has that modify index."""
     kind, name = request.vars["kind"], request.vars["name"]

@@ -1,6 +1,7 @@
 """`/v1/connect/intentions`: who may connect to whom.
 
 All forms are about `service-intentions` config entries: what is written here is read there, and the other way round.
+They are written in the primary datacenter, and read in each.
 """
 
 from datetime import UTC, datetime
@@ -78,7 +79,7 @@ def every(api: Api, request: Request) -> ReadFunction:
     return lambda view: [one for one in intentions.intentions(view) if visible(one)]
 
 
-@family.action("POST", "/v1/connect/intentions")
+@family.action("POST", "/v1/connect/intentions", at_primary=True)
 async def create(api: Api, request: Request) -> Any:
     """Make an intention that has an id, which is returned."""
     require_mesh(api)
@@ -170,7 +171,7 @@ def _require_either(request: Request, asked: Ends) -> None:
         request.require("intention", asked.destination, READ)
 
 
-@family.action("PUT", "/v1/connect/intentions/exact")
+@family.action("PUT", "/v1/connect/intentions/exact", at_primary=True)
 async def upsert(api: Api, request: Request) -> Any:
     """Put the intention with these ends, whatever was there."""
     require_mesh(api)
@@ -194,7 +195,7 @@ async def _require_same_meta(api: Api, given: Intention) -> None:
         raise Refused("Meta must not be specified, or should be unchanged during an update.")
 
 
-@family.action("DELETE", "/v1/connect/intentions/exact")
+@family.action("DELETE", "/v1/connect/intentions/exact", at_primary=True)
 async def delete_exact(api: Api, request: Request) -> Any:
     """Remove the intention with these ends; there need not be one."""
     require_mesh(api)
@@ -223,7 +224,7 @@ def one(api: Api, request: Request) -> ReadFunction:
     return run
 
 
-@family.action("PUT", "/v1/connect/intentions/:id")
+@family.action("PUT", "/v1/connect/intentions/:id", at_primary=True)
 async def update(api: Api, request: Request) -> Any:
     """Replace the intention of an id, but for its destination."""
     require_mesh(api)
@@ -236,7 +237,7 @@ async def update(api: Api, request: Request) -> Any:
     return {"ID": given.id}
 
 
-@family.action("DELETE", "/v1/connect/intentions/:id")
+@family.action("DELETE", "/v1/connect/intentions/:id", at_primary=True)
 async def delete(api: Api, request: Request) -> Any:
     """Remove the intention of an id."""
     require_mesh(api)

@@ -45,7 +45,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     more than that is held of a body. `cacheable` reads take `?cached`. `lenient` reads are answered from the own store
     where nobody leads. Those that are `dated` tell the store's age in their bodies. `at_servers` is whether it is about
     the servers' state, `streamed` whether its answer is sent a piece at a time. `elsewhere` is whether another
-    datacenter can be asked, and `named_in_body` whether the body may name it.
+    datacenter can be asked, and `named_in_body` whether the body may name it; what is `at_primary` is done by the
+    primary datacenter, whichever is named.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     streamed: bool = False
     elsewhere: bool = False
     named_in_body: bool = False
+    at_primary: bool = False
 
 
 class Family:
@@ -95,13 +97,21 @@ class Family:
         streamed: bool = False,
         elsewhere: bool | None = None,
         named_in_body: bool = False,
+        at_primary: bool = False,
     ) -> Callable[[ActionEndpoint], ActionEndpoint]:
         """Mark an action. What is at the servers can be asked elsewhere too, where nothing else is said."""
         options = {} if at_servers is None else {"at_servers": at_servers}
         if elsewhere is not None:
             options["elsewhere"] = elsewhere
         return self._add(
-            ACTION, method, pattern, body_limit=body_limit, streamed=streamed, named_in_body=named_in_body, **options
+            ACTION,
+            method,
+            pattern,
+            body_limit=body_limit,
+            streamed=streamed,
+            named_in_body=named_in_body,
+            at_primary=at_primary,
+            **options,
         )
 
     def _add(self, kind: str, method: str, pattern: str, **options: Any) -> Callable[[Any], Any]:
