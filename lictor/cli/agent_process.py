@@ -461,7 +461,9 @@ def _show_certificate(context: ssl.SSLContext, config: RuntimeConfig) -> None:
     own, common = config.tls.https, config.tls.defaults
     cert, key = own.cert_file or common.cert_file, own.key_file or common.key_file
     if not cert or not key:
-        raise LictorError("HTTPS needs a certificate: set tls.https.cert_file and key_file, or those of tls.defaults")
+        # As in Consul: the port is there, and a reload may bring the certificate.
+        log.warn("HTTPS refuses every caller: set tls.https.cert_file and key_file, or those of tls.defaults")
+        return
     authorities, folder = own.ca_file or common.ca_file, own.ca_path or common.ca_path
     try:
         context.load_cert_chain(cert, key)

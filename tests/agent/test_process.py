@@ -191,12 +191,16 @@ def test_a_reload_shows_the_certificate_that_the_files_hold_now(agent: Process, 
     folder.mkdir()
     agent.ports["https"] = free_port()
     make_certificate(folder)
-    configure(agent, tls={"https": {"cert_file": f"{folder}/cert.pem", "key_file": f"{folder}/key.pem"}})
     agent.start()
 
     def shown() -> str:
         return ssl.get_server_certificate(("127.0.0.1", agent.ports["https"]), timeout=PATIENCE)
 
+    with pytest.raises(ssl.SSLError):
+        shown()
+    assert "HTTPS refuses every caller" in agent.log()
+    configure(agent, tls={"https": {"cert_file": f"{folder}/cert.pem", "key_file": f"{folder}/key.pem"}})
+    agent.put("/v1/agent/reload")
     first = shown()
     assert first == (folder / "cert.pem").read_text()
     (folder / "cert.pem").write_text("nonsense")
