@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lictor.agent.leaves import Leaves
     from lictor.agent.replica import PartialReplica
     from lictor.agent.replica_file import ReplicaFile
+    from lictor.server.from_primary_entries import EntriesFromPrimary
 
 _SERF = (
     "coordinate_resets",
@@ -74,6 +75,9 @@ def stats(agent: Agent) -> dict[str, dict[str, str]]:
     if agent.server is not None:
         found["raft"] = agent.server.consensus.stats()
         found["serf_wan"] = _serf(agent, agent.pools.wan, len(agent.members(wan=True)))
+        copied = agent.leadership.entries_from_primary if agent.leadership is not None else None
+        if copied is not None:
+            found["primary"] = _primary(copied)
     return found
 
 
@@ -114,6 +118,17 @@ def _replica(replica: PartialReplica, file: ReplicaFile | None) -> dict[str, str
         "server": replica.server,
         "topics": str(replica.topics),
         "on_disk": "nothing" if file is None else "current" if file.current else "behind",
+    }
+
+
+def _primary(copied: EntriesFromPrimary) -> dict[str, str]:
+    """The primary datacenter, and how far its config entries are copied. The leader asks, and knows what is wrong."""
+    return {
+        "config_entries": "complete" if copied.complete else "incomplete",
+        "copied": str(copied.copied),
+        "datacenter": copied.primary.datacenter,
+        "failure": copied.failure,
+        "index": str(copied.position.index),
     }
 
 

@@ -26,11 +26,11 @@ log = logging.getLogger("lictor.server.primary")
 
 
 class EntriesFromPrimary:
-    """See above."""
+    """See above. It asks `primary`."""
 
     def __init__(self, server: Server, primary: Primary) -> None:
         self._server = server
-        self._primary = primary
+        self.primary = primary
         self._position: Position | None = None  # while this server leads
         self.failure = ""  # why the last part could not be had
         self.copied = 0  # entries that were put or deleted here
@@ -82,14 +82,14 @@ class EntriesFromPrimary:
             log.warning(
                 "the config entries of the primary datacenter are not followed; those that are known hold:"
                 " datacenter=%s error=%s",
-                self._primary.datacenter,
+                self.primary.datacenter,
                 error,
             )
         self.failure = str(error)
 
     async def _ask(self, position: Position) -> Changed:
-        body = primary_calls.encode(AskEntries(position, self._primary.token()))
-        answer = await self._primary.call(primary_calls.ENTRIES, body, primary_calls.WAIT + primary_calls.LAG)
+        body = primary_calls.encode(AskEntries(position, self.primary.token()))
+        answer = await self.primary.call(primary_calls.ENTRIES, body, primary_calls.WAIT + primary_calls.LAG)
         try:
             return primary_calls.decode_changed(answer)
         except UNREADABLE as error:

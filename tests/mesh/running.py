@@ -62,9 +62,13 @@ def pages() -> Iterator[int]:
 
 
 class Sidecar:
-    """A service's registration with an agent, and the process of its proxy. `upstreams` are local ports by service."""
+    """A service's registration with an agent, and the process of its proxy. `upstreams` are local ports by service;
+    the services are in the `datacenter`, the agent's own where it is empty.
+    """
 
-    def __init__(self, agent: Server, folder: Path, service: str, port: int, *upstreams: str) -> None:
+    def __init__(
+        self, agent: Server, folder: Path, service: str, port: int, *upstreams: str, datacenter: str = ""
+    ) -> None:
         self.agent = agent
         self.service = service
         self.port = free_port()
@@ -72,7 +76,10 @@ class Sidecar:
         self._log = folder / f"{service}.log"
         self.process: subprocess.Popen[bytes] | None = None
         proxy = {
-            "Upstreams": [{"DestinationName": name, "LocalBindPort": at} for name, at in self.upstreams.items()],
+            "Upstreams": [
+                {"DestinationName": name, "LocalBindPort": at, "Datacenter": datacenter}
+                for name, at in self.upstreams.items()
+            ],
         }
         checks = [{"Name": "its service", "AliasService": service}]
         side = {"Port": self.port, "Address": "127.0.0.1", "Proxy": proxy, "Checks": checks}

@@ -1,0 +1,136 @@
+"""Two datacenters, each of one server: a service of one is called from the other, under the primary's authority."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from lictor.ca import certificates
+from tests.cluster.servers import Server
+from tests.mesh.running import Kept, Load, Sidecar, ask, pages
+from tests.patience import PATIENCE, eventually
+
+EXACT = "/v1/connect/intentions/exact?source={}&destination=page"
+ROOTS = "/v1/connect/ca/roots"
+
+
+class Two(NamedTuple):
+    """`dc1` is the primary datacenter. `page` is a service of dc2, which `web` of dc1 calls."""
+
+    dc1: Server
+    dc2: Server
+    folder: Path
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Two]:
+    """Both, not started yet."""
+    first = Server(tmp_path, "one", "-datacenter=dc1", "-primary-datacenter=dc1", "-bootstrap-expect=1")
+    second = Server(tmp_path, "two", "-datacenter=dc2", "-primary-datacenter=dc1", "-bootstrap-expect=1")
+    second.flags.append(f"-retry-join-wan=127.0.0.1:{first.ports['serf-wan']}")
+    second.flags.append("-retry-interval-wan=1s")
+    try:
+        yield Two(first, second, tmp_path)
+    except BaseException:
+        for server in (first, second):
+            print(f"---- {server.name}\n{server.log()[-4000:]}")
+        raise
+    finally:
+        first.close()
+        second.close()
+
+
+def active(server: Server) -> dict[str, Any]:
+    """The root that leaves are signed under, or nothing."""
+    status, body = server.ask("GET", ROOTS)
+    roots = (json.loads(body)["Roots"] or []) if status == 200 else []
+    return next((root for root in roots if root["Active"]), {})
+
+
+def trouble(server: Server) -> str:
+    status, body = server.ask("GET", "/v1/connect/ca/configuration")
+    return ((json.loads(body)["State"] or {}).get("Trouble", "")) if status == 200 else ""
+
+
+def test_services_of_a_secondary_datacenter_are_called_from_the_primary(two: Two) -> None:
+    dc1, dc2 = two.dc1, two.dc2
+    dc2.start()
+    eventually(lambda: "datacenter dc1, the primary one, has to sign" in trouble(dc2), "what dc2 lacks is told")
+    command = [sys.executable, "-m", "lictor", "check", f"-http-addr=127.0.0.1:{dc2.ports['http']}"]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert "no certificate authority" in checked.stdout and "datacenter dc1" in checked.stdout, checked.stdout
+    assert dc2.ask("GET", "/v1/agent/connect/ca/leaf/page")[0] == 500
+    status, body = dc2.ask("PUT", EXACT.format("web"), {"Action": "deny"})
+    assert status == 500, "an intention is the primary's to take"
+
+    dc1.start()
+    eventually(lambda: active(dc2).get("ID") == active(dc1).get("ID", "-"), "dc2 has the primary's root")
+    assert dc1.get(ROOTS)["TrustDomain"] == dc2.get(ROOTS)["TrustDomain"]
+    eventually(lambda: not trouble(dc2), "dc2 is well")
+    leaf = dc2.get("/v1/agent/connect/ca/leaf/page")
+    assert "/dc/dc2/svc/page" in leaf["ServiceURI"]
+    chain = certificates.split_chain(leaf["CertPEM"])
+    assert chain[1:] == active(dc2)["IntermediateCerts"]
+    assert certificates.signed_by(chain[1], active(dc1)["RootCert"])
+
+    with ExitStack() as stack:
+        port = stack.enter_context(pages())
+        page = Sidecar(dc2, two.folder, "page", port)
+        web = Sidecar(dc1, two.folder, "web", 1, "page", datacenter="dc2")
+        for sidecar in (page, web):
+            stack.callback(sidecar.end)
+            sidecar.start()
+        local = web.upstreams["page"]
+        try:
+            eventually(lambda: ask(local), "web of dc1 reaches page of dc2")
+            intentions(two, local)
+            rotation(two, web, page)
+            absence(two, local)
+        except BaseException:
+            for sidecar in (page, web):
+                print(f"---- proxy of {sidecar.service}\n{sidecar.log()[-4000:]}")
+            raise
+
+
+def intentions(two: Two, local: int) -> None:
+    """One that is made in the secondary is the primary's, and holds in the secondary."""
+    eventually(lambda: two.dc2.ask("PUT", EXACT.format("web"), {"Action": "deny"})[0] == 200, "an intention is put")
+    assert two.dc1.get(EXACT.format("web"))["Action"] == "deny"
+    eventually(lambda: two.dc2.ask("GET", EXACT.format("web"))[0] == 200, "dc2 has it")
+    eventually(lambda: not ask(local), "web is refused")
+    assert two.dc2.ask("DELETE", EXACT.format("web"))[0] == 200
+    assert two.dc1.ask("GET", EXACT.format("web"))[0] == 404
+    eventually(lambda: ask(local), "web is let through again")
+    figures = two.dc2.get("/v1/agent/self")["Stats"]["primary"]
+    assert (figures["datacenter"], figures["config_entries"], figures["failure"]) == ("dc1", "complete", "")
+
+
+def rotation(two: Two, web: Sidecar, page: Sidecar) -> None:
+    """The primary gets another root while web asks page, which loses no request."""
+    former = active(two.dc1)["ID"]
+    with Load(web.upstreams["page"]) as load:
+        load.more(20)
+        two.dc1.put("/v1/connect/ca/configuration", {"Provider": "consul", "Config": {"PrivateKeyBits": 384}})
+        other = active(two.dc1)["ID"]
+        assert other != former
+        eventually(lambda: active(two.dc2).get("ID") == other, "dc2 follows")
+        load.more(40)
+    assert not load.lost, load.lost
+
+
+def absence(two: Two, local: int) -> None:
+    """The primary's server goes away: dc2 signs, and what is connected stays so."""
+    kept = Kept(local)
+    assert kept.ask()
+    two.dc1.kill()
+    assert kept.ask() and ask(local)
+    assert "/dc/dc2/svc/other" in two.dc2.get("/v1/agent/connect/ca/leaf/other")["ServiceURI"]
+    assert not trouble(two.dc2)
+    kept.close()
