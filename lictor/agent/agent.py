@@ -157,6 +157,7 @@ class Agent:
             node=self.node_name,
             revoke=lambda leaves: self.apply(LeavesRevoke(leaves)),
             is_local=self._has_service,
+            root_spread=config.connect.test_ca_leaf_root_change_spread,
         )
         self._nodes = NodeViews(self.store, self.client)
         self.registry: Registry

@@ -207,6 +207,7 @@ class LanPool:
     def _serf(self) -> SerfSettings:
         config = self._config
         return SerfSettings(
+            reconnect_interval=(config.gossip_wan if self.wan else config.gossip_lan).reconnect_interval,
             reconnect_timeout=(config.reconnect_timeout_wan if self.wan else config.reconnect_timeout) or RECONNECT,
             rejoin_after_leave=config.rejoin_after_leave,
             coordinates=not config.disable_coordinates,

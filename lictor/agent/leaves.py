@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable
 from contextlib import aclosing
 
-from lictor.agent.leaves_book import Active, Book, Leaf, Life, Now, utc_text
+from lictor.agent.leaves_book import ROOT_SPREAD, Active, Book, Leaf, Life, Now, utc_text
 from lictor.agent.leaves_files import LeafFiles
 from lictor.agent.leaves_revoking import Revoke, Revoking, nobody
 from lictor.agent.logs import logger
@@ -76,6 +76,7 @@ class Leaves:
         node: str = "",
         revoke: Revoke = nobody,
         is_local: Callable[[str], bool] = lambda name: False,
+        root_spread: float = ROOT_SPREAD,
         chance: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = lease_clock,
@@ -86,7 +87,7 @@ class Leaves:
         self._follow_roots = roots
         self._wall = wall
         self._steady = steady
-        self._book = Book(chance)
+        self._book = Book(chance, root_spread=root_spread)
         self._worker = Worker("leaf-certs")
         self._revoking = Revoking(node, files, self._keep, revoke, is_local, chance=chance, wall=wall)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}

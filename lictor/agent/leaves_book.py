@@ -24,7 +24,7 @@ import msgspec
 from lictor.model.errors import LictorError
 
 RENEW_FROM, RENEW_TO = 0.6, 0.9  # of a leaf's life, between which it is renewed
-ROOT_SPREAD = 30.0  # seconds over which leaves are renewed after a change of the active root
+ROOT_SPREAD = 30.0  # seconds over which leaves are renewed after a change of the active root, by default
 START_SPREAD = 30.0  # seconds over which those are renewed that were due when the agent started
 AT_ONCE = 4  # leaves being signed at a time
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds after a failure, doubled with each that follows
@@ -150,10 +150,12 @@ class Life:
 class Book:
     """All lives of an agent. Nothing here waits: whoever drives it asks `due` for what to have signed, says what came
     of each by `signed`, `refused` or `unavailable`, and looks again after `wait` seconds, or once it has said more.
+    `root_spread`: seconds over which leaves are renewed after a change of the active root.
     """
 
-    def __init__(self, chance: Chance, active: Active | None = None) -> None:
+    def __init__(self, chance: Chance, active: Active | None = None, root_spread: float = ROOT_SPREAD) -> None:
         self._chance = chance
+        self._root_spread = root_spread
         self._lives: dict[str, Life] = {}
         self._active = active
         self._urgent: deque[Life] = deque()  # without a leaf that is good, in the order in which they were asked for
@@ -207,7 +209,7 @@ class Book:
         life = self._lives[leaf.service] = Life(leaf.service, now.steady)
         self._hold(life, leaf, now)
         if self._foreign(leaf):
-            self._renew_within(life, ROOT_SPREAD, now)
+            self._renew_within(life, self._root_spread, now)
         if life.due_in(now) <= 0 and leaf.valid(now.wall):
             life.renew_wall = math.inf
             self._renew_within(life, START_SPREAD, now)
@@ -248,7 +250,7 @@ class Book:
         life.failures, life.retry_at = 0, -math.inf
         self._hold(life, leaf, now)
         if life.began != self._active and self._foreign(leaf):
-            self._renew_within(life, ROOT_SPREAD, now)
+            self._renew_within(life, self._root_spread, now)
         self._consider(life, now)
         return leaf
 
@@ -281,7 +283,7 @@ class Book:
         self._active = active
         for life in self._lives.values():
             if life.leaf is not None and self._foreign(life.leaf):
-                self._renew_within(life, ROOT_SPREAD, now)
+                self._renew_within(life, self._root_spread, now)
                 self._consider(life, now)
 
     def renounce(self, service: str, now: Now) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 from tests.patience import PATIENCE, eventually
 from tests.ports import agent_ports
 
+# Certificates are renewed soon after a change of the root, not within half a minute.
+QUICK = 'connect { test_ca_leaf_root_change_spread = "2s" }'
+
 
 class Process:
     """One agent: a single server with its data under `folder`. `start` it any number of times."""
@@ -30,7 +33,8 @@ class Process:
     def spawn(self) -> subprocess.Popen[bytes]:
         """Begin a run, without waiting for anything."""
         arguments = [sys.executable, "-m", "lictor", "agent", "-server", "-bootstrap-expect=1", "-node=n1"]
-        arguments += ["-bind=127.0.0.1", f"-data-dir={self.data}", f"-node-id={self.node_id}", *self.flags]
+        arguments += ["-bind=127.0.0.1", f"-data-dir={self.data}", f"-node-id={self.node_id}"]
+        arguments += ["-hcl", QUICK, *self.flags]
         arguments += [f"-{name}-port={port}" for name, port in self.ports.items()]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("CONSUL_", "LICTOR_"))}
         with (self.folder / "log").open("ab") as log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,18 @@ class Datacenter:
         self.clients: list[ClientAgent] = []
 
     def client(self, name: str, *flags: str, ports: dict[str, int] | None = None) -> ClientAgent:
-        """One more agent, started, with servers to talk to; its ports may be those of one that has ended."""
+        """One more agent, started, with servers to talk to; its ports may be those of one that has ended. One of that
+        name, of a test's first run, is taken out of the way: its node begins anew.
+        """
+        former = next((agent for agent in self.clients if agent.name == name), None)
+        if former is not None:
+            former.close()
+            shutil.rmtree(former.folder)
+            self.clients.remove(former)
         joins = [f"-retry-join=127.0.0.1:{server.ports['serf-lan']}" for server in self.servers]
         agent = ClientAgent(self.servers.folder, name, *joins, "-retry-interval=1s", *flags)
         agent.ports = ports or agent.ports
+        agent.node_id = former.node_id if former is not None else agent.node_id
         self.clients.append(agent)
         agent.start()
         eventually(lambda: agent.leader(), f"{name} has found the servers")

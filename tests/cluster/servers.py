@@ -21,7 +21,8 @@ from tests.ports import agent_ports
 # server stands still for ten it is taken for dead: it must not be removed, which leaves no majority when one is killed.
 QUICK = """
 performance { raft_multiplier = 1 leave_drain_time = "100ms" rpc_hold_timeout = "60s" }
-autopilot { cleanup_dead_servers = false }
+autopilot { cleanup_dead_servers = false server_stabilization_time = "1s" }
+connect { test_ca_leaf_root_change_spread = "2s" }
 """
 IMPATIENT = 'performance { rpc_hold_timeout = "1s" }'
 

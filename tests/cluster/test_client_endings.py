@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_an_agent_that_is_told_to_end_leaves_unless_it_is_to_stay(
     server: Server, tmp_path: Path, number: int, flags: tuple[str, ...], leaves: bool
 ) -> None:
-    name = f"{'leaver' if leaves else 'stayer'}-{number}"
+    name = f"{'leaver' if leaves else 'stayer'}-{tmp_path.name}"
     agent = ClientAgent(tmp_path, name, f"-retry-join={server.at('serf-lan')}", "-retry-interval=1s", *PROBING, *flags)
     try:
         agent.start()

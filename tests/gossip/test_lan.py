@@ -403,7 +403,8 @@ async def test_what_goes_through_a_pool_is_counted_under_the_names_of_consul_s_m
     try:
         async with agents() as made:
             two = await made.lan("b")
-            await two.join([address(one)])
+            for pool, other in ((two, one), (one, two)):
+                await pool.join([address(other)])
             one.fire("e", b"")
             await soon(lambda: seen(one).get("b") == ALIVE, "they are together")
 

@@ -12,6 +12,7 @@ from lictor.agent.agent import Agent
 from lictor.agent.config import load, parse_flags
 from lictor.http.door import http_settings, open_door
 from lictor.http.server import HttpServer
+from tests.agent.processes import QUICK
 from tests.patience import PATIENCE, soon
 from tests.ports import free_port
 
@@ -82,7 +83,9 @@ async def eventually(condition: Callable[[], bool], what: str) -> None:
 async def open_agent(*flags: str, before: Callable[[Agent], None] = lambda agent: None) -> AsyncIterator[Door]:
     """A `-dev` agent with further flags, its HTTP door open; `before` is called before it starts."""
     gossip = [f"-serf-lan-port={free_port()}", f"-serf-wan-port={free_port()}"]
-    config, _ = load(parse_flags(["-dev", "-node=n1", "-bind=127.0.0.1", *gossip, *flags]), [], [], "host")
+    config, _ = load(
+        parse_flags(["-dev", "-node=n1", "-bind=127.0.0.1", "-hcl", QUICK, *gossip, *flags]), [], [], "host"
+    )
     agent = Agent(config)
     before(agent)
     await agent.start()

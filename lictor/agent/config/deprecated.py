@@ -12,7 +12,7 @@ import msgspec
 
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.config.sections import RaftBoltdb, Telemetry
-from lictor.agent.config.security import Acl, AclTokens, Connect
+from lictor.agent.config.security import Acl, AclTokens
 from lictor.model.decoding import Duration
 from lictor.model.service_definition import CheckDefinition, ServiceDefinition
 
@@ -96,6 +96,5 @@ MOVED: dict[type[msgspec.Struct], dict[str, Moved]] = {
         "master": Moved(str, (*_TOKENS, "initial_management")),
         "agent_master": Moved(str, (*_TOKENS, "agent_recovery")),
     },
-    Connect: {"test_ca_leaf_root_change_spread": Moved(str)},
     Telemetry: {"disable_compat_1.9": Moved(bool), "disable_per_tenancy_usage_metrics": Moved(bool)},
 }

@@ -235,6 +235,7 @@ class GossipLan(msgspec.Struct, frozen=True):
     probe_timeout: Annotated[Duration, S("Time to wait for a probe's answer.")] = 0.5
     suspicion_mult: Annotated[int, S("Scales how long a suspect may defend itself.")] = 4
     retransmit_mult: Annotated[int, S("Scales how often a message is repeated.")] = 4
+    reconnect_interval: Annotated[Duration, S("Time between attempts to reach one that has failed.")] = 30.0
 
 
 class GossipWan(msgspec.Struct, frozen=True):
@@ -246,6 +247,7 @@ class GossipWan(msgspec.Struct, frozen=True):
     probe_timeout: Annotated[Duration, S("Time to wait for a probe's answer.")] = 3.0
     suspicion_mult: Annotated[int, S("Scales how long a suspect may defend itself.")] = 6
     retransmit_mult: Annotated[int, S("Scales how often a message is repeated.")] = 4
+    reconnect_interval: Annotated[Duration, S("Time between attempts to reach one that has failed.")] = 30.0
 
 
 class Cache(msgspec.Struct, frozen=True):

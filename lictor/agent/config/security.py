@@ -149,6 +149,10 @@ class Connect(msgspec.Struct, frozen=True):
     enable_mesh_gateway_wan_federation: Annotated[
         bool, S("Reach other datacenters through mesh gateways.", debug="ConnectMeshGatewayWANFederationEnabled")
     ] = False
+    test_ca_leaf_root_change_spread: Annotated[
+        Duration,
+        S("Time over which a change of the root has certificates renewed; short in tests.", debug="-"),
+    ] = 30.0
     enable_serverless_plugin: Annotated[bool, S("Accepted; serverless functions are not supported.")] = False
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.agent.processes import QUICK
 from tests.patience import PATIENCE, eventually
 from tests.ports import agent_ports, free_port
 
@@ -31,7 +32,7 @@ class Agent:
         arguments = [f"-{name}-port={port}" for name, port in self.ports.items()]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lictor", "agent", "-dev", "-node=n1", *arguments, *flags],
+                [sys.executable, "-m", "lictor", "agent", "-dev", "-node=n1", "-hcl", QUICK, *arguments, *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
