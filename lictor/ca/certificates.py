@@ -46,7 +46,7 @@ KEY_BITS = {EC: tuple(_CURVES), RSA: (2048, 3072, 4096)}
 """The keys that can be made, by type."""
 
 _NAME_LENGTH = 64  # characters of a common name (RFC 5280, appendix A.1)
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 T = TypeVar("T", bound=x509.ExtensionType)
 # What reading raises for odd bytes, whatever it is that is read.
@@ -270,7 +270,7 @@ def cross_sign(issuer: str, key: str, root: str, now: float, serial: int) -> str
     constraints = _extension(above, x509.BasicConstraints)
     if constraints is not None and constraints.path_length == 0:
         raise BadCertificate("this root may sign no other authority: its path length is 0")
-    public = _strong(other.public_key())
+    public = _public(other)
     builder = x509.CertificateBuilder().subject_name(other.subject).issuer_name(above.subject).public_key(public)
     builder = builder.serial_number(serial)
     for extension in other.extensions:
@@ -377,8 +377,16 @@ def _sign(builder: x509.CertificateBuilder, key: PrivateKey) -> str:
 def read_certificate(pem: str) -> Certificate:
     """Read a certificate, the first where there are several. Raises `BadCertificate`."""
     found = _load(pem)
-    public = _strong(found.public_key())
-    kind, bits = _kind_of(public)
+    try:
+        return _read(found)
+    except _ODD as error:
+        raise BadCertificate(f"the certificate has parts that cannot be read: {error}") from None
+
+
+def _read(found: x509.Certificate) -> Certificate:
+    kind, bits = _kind_of(_public(found))
+    if found.serial_number < 0:
+        raise BadCertificate("the certificate's serial number is negative")
     issuer = _extension(found, x509.AuthorityKeyIdentifier)
     names = _extension(found, x509.SubjectAlternativeName)
     constraints = _extension(found, x509.BasicConstraints)
@@ -406,7 +414,7 @@ def signed_by(pem: str, issuer: str) -> bool:
 
 def belongs_to(pem: str, key: str) -> bool:
     """Whether a certificate is that of a private key. Raises `BadCertificate`."""
-    return _key_id(_strong(_load(pem).public_key())) == _key_id(load_key(key).public_key())
+    return _key_id(_public(_load(pem))) == _key_id(load_key(key).public_key())
 
 
 def chain_below(root: str, pem: str) -> list[str]:
@@ -427,7 +435,12 @@ def chain_below(root: str, pem: str) -> list[str]:
 
 def split_chain(pem: str) -> list[str]:
     """The certificates of a text, each ending its last line."""
-    return [found + "\n" for found in _PEM.findall(pem)]
+    found, start = [], pem.find(_BEGIN)
+    while start >= 0 and (end := pem.find(_END, start)) >= 0:
+        end += len(_END)
+        found.append(pem[start:end] + "\n")
+        start = pem.find(_BEGIN, end)
+    return found
 
 
 def join_chain(*pems: str | Iterable[str]) -> str:
@@ -446,6 +459,13 @@ def _load(pem: str) -> x509.Certificate:
         raise BadCertificate(f"the certificate cannot be read: {error}") from None
 
 
+def _public(certificate: x509.Certificate) -> PublicKey:
+    try:
+        return _strong(certificate.public_key())
+    except _ODD as error:
+        raise BadCertificate(f"the certificate's key cannot be read: {error}") from None
+
+
 def _extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
     try:
         return certificate.extensions.get_extension_for_class(kind).value
@@ -458,7 +478,7 @@ def _extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
 def _own_key_id(certificate: x509.Certificate) -> bytes:
     """The id under which a certificate's own key is named by what it signs."""
     found = _extension(certificate, x509.SubjectKeyIdentifier)
-    return found.digest if found is not None else _key_id(_strong(certificate.public_key()))
+    return found.digest if found is not None else _key_id(_public(certificate))
 
 
 def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

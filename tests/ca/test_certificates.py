@@ -3,6 +3,8 @@
 import base64
 import datetime
 import hashlib
+import random
+from collections.abc import Callable
 
 import pytest
 from cryptography import x509
@@ -286,3 +288,25 @@ def test_a_chain_holds_each_certificate_once() -> None:
     one, other = make_root().root, make_root().root
     assert certificates.split_chain(certificates.join_chain(one + other, [other, one])) == [one, other]
     assert certificates.split_chain("nothing") == []
+    assert certificates.split_chain("-----BEGIN CERTIFICATE-----" * 40_000) == []
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+def test_bytes_that_were_changed_are_read_or_refused() -> None:
+    """Whatever the library says of them: nothing but `BadCertificate` comes of it."""
+    rng = random.Random(7)
+    request = certificates.make_request(certificates.make_key(), WEB)
+    readers: tuple[tuple[str, str, Callable[[str], object]], ...] = (
+        ("CERTIFICATE", make_leaf(make_root()), lambda pem: certificates.read_certificate(pem).serial_number),
+        ("CERTIFICATE REQUEST", request, certificates.read_request),
+    )
+    for kind, good, read in readers:
+        der, refused = base64.b64decode("".join(good.splitlines()[1:-1])), 0
+        for at in range(len(der)):
+            for byte in (rng.randrange(256), der[at] | 0x80):
+                spoiled = base64.encodebytes(der[:at] + bytes([byte]) + der[at + 1 :]).decode()
+                try:
+                    read(f"-----BEGIN {kind}-----\n{spoiled}-----END {kind}-----\n")
+                except BadCertificate:
+                    refused += 1
+        assert refused > 100

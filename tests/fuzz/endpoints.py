@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tests.ca.authorities import make_leaf, make_root
+
 ID = "11111111-1111-1111-1111-111111111111"
 
 CHECK = {
@@ -184,6 +186,7 @@ BODIES: dict[tuple[str, str], tuple[Any, ...]] = {
         {"Provider": "consul", "Config": {"LeafCertTTL": "72h", "PrivateKeyBits": 256, "CSRMaxPerSecond": 50}},
         {"Provider": "consul", "Config": {"PrivateKey": "x", "RootCert": "x"}, "ModifyIndex": 1},
     ),
+    ("PUT", "/v1/connect/ca/revoked"): ({"SerialNumber": "0a:1b:2c"}, {"CertPEM": make_leaf(make_root())}),
     ("POST", "/v1/agent/connect/authorize"): (
         {
             "Target": "db",

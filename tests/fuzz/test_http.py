@@ -57,6 +57,7 @@ WHOLE = (
     "/v1/agent/connect/ca/roots",
     "/v1/agent/connect/ca/leaf/web",
     "/v1/connect/ca/configuration",
+    "/v1/connect/ca/revoked",
 )
 # Words of Python's own errors, which no answer may hold.
 PYTHON = (
