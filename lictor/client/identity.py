@@ -23,11 +23,13 @@ from lictor.client.errors import ClientError, NoInstance, NotReady, PeerRefused
 from lictor.client.families.connect import ConnectCalls, Rules
 from lictor.client.families.discovery import Health
 from lictor.client.records import ConnectLeaf, ConnectRoots, ServiceEntry
+from lictor.client.reporting import Reports
 from lictor.client.requests import WATCH_LONGEST, Cursor, check, target
 from lictor.client.settings import Options, Settings
 from lictor.client.tls import Checked, FollowingContext, following
 from lictor.client.trust import Trust
 from lictor.model.connect_ca import plain_serial
+from lictor.model.ids import new_id
 from lictor.model.spiffe import ServiceId
 
 WAIT = 300.0  # seconds that a blocking query waits
@@ -68,6 +70,7 @@ class Identity:
         self._server = following(self)
         self._places: dict[tuple[str, str], list[Place]] = {}
         self._listeners: set[Callable[[], None]] = set()
+        self._moved: Callable[[], None] | None = None
 
     # -- what it is good for ------------------------------------------------------------------------------------------
 
@@ -136,6 +139,26 @@ class Identity:
             self._connections.add(connection)
         # What holds may have become another while the handshake was made.
         self._judge(connection)
+        self.ended(connection)
+
+    def ended(self, connection: Checked) -> None:
+        """The connections of those who have connected to this program may be others now."""
+        if connection.server_side and self._moved is not None:
+            self._moved()
+
+    def when_moved(self, moved: Callable[[], None]) -> None:
+        """Have `moved` called, from any thread, when `inbound` may have changed."""
+        self._moved = moved
+
+    def inbound(self) -> dict[str, int]:
+        """How many live connections there are from each service that has connected, by its SPIFFE id."""
+        with self._lock:
+            connections = list(self._connections)
+        found: dict[str, int] = {}
+        for one in connections:
+            if one.server_side and one.is_live and one.peer is not None:
+                found[one.peer.uri] = found.get(one.peer.uri, 0) + 1
+        return found
 
     def _judge(self, connection: Checked) -> None:
         if self._trust is None or connection.peer is None:
@@ -212,6 +235,8 @@ class Follower:
         self._connections = LoopConnections(settings)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reports: list[Reports] = []
+        self._reporter = new_id()
         self._upstreams: dict[tuple[str, str, str], tuple[asyncio.Task[None], Identity]] = {}
 
     def identity(self, service: str) -> Identity:
@@ -228,7 +253,15 @@ class Follower:
         )
         for call in calls:
             self._start(self._follow(call, made.take, made))
+        reports = Reports(made, lambda live: self._report(service, live))
+        self._reports.append(reports)
+        self._start(reports.run())
         return made
+
+    async def _report(self, service: str, live: dict[str, int]) -> None:
+        call = ConnectCalls.report.describe(None, service, live, reporter=self._reporter)
+        reply = await self._connections.ask(target(call, self._settings, self._options), self._options.connect_timeout)
+        check(call, reply)
 
     async def close(self) -> None:
         """End."""
@@ -236,6 +269,7 @@ class Follower:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(reports.close() for reports in self._reports))
         await self._connections.close()
 
     def _start(self, work: Any) -> asyncio.Task[None]:

@@ -106,7 +106,11 @@ class Connect(ConnectCalls[Loop]):
 
         async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             _abort_when_cut(writer)
-            await handle(reader, writer)
+            try:
+                await handle(reader, writer)
+            finally:
+                if writer.is_closing():
+                    _checked(writer).over()
 
         options.setdefault("ssl_handshake_timeout", HANDSHAKE)
         return await asyncio.start_server(accepted, host or None, port, ssl=identity.server_context(), **options)
@@ -127,7 +131,9 @@ def _checked(writer: asyncio.StreamWriter) -> CheckedObject:
 
 def _abort_when_cut(writer: asyncio.StreamWriter) -> None:
     loop = asyncio.get_running_loop()
-    _checked(writer).when_cut(lambda: loop.call_soon_threadsafe(writer.transport.abort))
+    checked = _checked(writer)
+    checked.carried(writer.transport.is_closing)
+    checked.when_cut(lambda: loop.call_soon_threadsafe(writer.transport.abort))
 
 
 async def _wait(identity: Identity, condition: Callable[[], bool], timeout: float) -> None:

@@ -48,6 +48,10 @@ class Holder(Protocol):
         """A peer was found to be who it should be: the connection is to be cut where that holds no more."""
         ...
 
+    def ended(self, connection: Checked) -> None:
+        """A connection that was admitted may have ended. It may be said again, or never."""
+        ...
+
 
 class _Context(ssl.SSLContext):
     """A context for what held at one time; `source` gives the next."""
@@ -96,6 +100,19 @@ class CheckedSocket(ssl.SSLSocket):
                 self.cut(str(error))
                 raise
             context.source.holder.admitted(self)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is open, and not cut."""
+        return not self._cut and self.fileno() >= 0
+
+    def close(self) -> None:
+        """See `socket.socket`."""
+        super().close()
+        if self.peer is not None:
+            context = self.context
+            assert isinstance(context, _Context)
+            context.source.holder.ended(self)
 
     def cut(self, reason: str) -> None:
         """End the connection, whatever is going on; whoever uses it is told why."""
@@ -162,7 +179,9 @@ class CheckedObject(ssl.SSLObject):
     peer: ServiceId | None = None
     shown: Certificate = {}
     _cut = ""
+    _over = False
     _told: Callable[[], object] | None = None
+    _closing: Callable[[], bool] | None = None
 
     def do_handshake(self) -> None:
         """Complete the handshake, and see who the other end is. Raises `PeerRefused`, `ssl.SSLError`."""
@@ -173,6 +192,28 @@ class CheckedObject(ssl.SSLObject):
             self.shown = context.certificate(self)
             self.peer = context.check(self.shown)
             context.source.holder.admitted(self)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is open, as far as it was told, and not cut."""
+        return not (self._cut or self._over or (self._closing is not None and self._closing()))
+
+    def carried(self, closing: Callable[[], bool]) -> None:
+        """Say how to find out whether what passes its bytes is at its end."""
+        self._closing = closing
+
+    def unwrap(self) -> None:
+        """End the connection, and tell the other side."""
+        self.over()
+        super().unwrap()
+
+    def over(self) -> None:
+        """Say that the connection has ended."""
+        if self.peer is not None and not self._over:
+            self._over = True
+            context = self.context
+            assert isinstance(context, _Context)
+            context.source.holder.ended(self)
 
     def cut(self, reason: str) -> None:
         """End the connection: no byte passes from now on."""

@@ -7,8 +7,16 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from lictor.model.config_entry.intentions import ALLOW, DENY, precedence
-from lictor.model.intention import Decision, DefaultPolicy, Intention, decide, in_order, matches_source
+from lictor.model.config_entry.intentions import ALLOW, DENY, ServiceIntentions, precedence
+from lictor.model.intention import (
+    Decision,
+    DefaultPolicy,
+    Intention,
+    decide,
+    in_order,
+    intentions_of,
+    matches_source,
+)
 from lictor.model.spiffe import ServiceId
 
 
@@ -45,6 +53,12 @@ def changed(intentions: Sequence[Intention], source: str, destination: str, chan
         )
         kept.append(made)
     return in_order(kept)
+
+
+def written(intentions: Sequence[Intention], entry: ServiceIntentions) -> list[Intention]:
+    """The same after a config entry was written, which has all that are for just this destination."""
+    kept = [one for one in intentions if one.destination_name.lower() != entry.name.lower()]
+    return in_order([*kept, *intentions_of(entry)])
 
 
 def between(intention: Intention, source: str, destination: str) -> bool:

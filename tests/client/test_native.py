@@ -24,7 +24,8 @@ from lictor.client.tls import CheckedSocket
 from lictor.model.ids import new_id
 from lictor.model.spiffe import ServiceId, SigningId, trust_domain
 from tests.agent.processes import Process
-from tests.patience import PATIENCE, eventually, soon
+from tests.client.conftest import PATIENT, address
+from tests.patience import PATIENCE, eventually, settles, soon
 
 PACE = 0.02  # seconds between two connections, where many are opened: the machine is not this test's alone
 
@@ -219,6 +220,35 @@ def test_a_connection_is_cut_once_an_intention_forbids_it(agent: Process, client
         assert "Matched L4 intention: default/web => default/db6" in server.refused[0]
 
 
+def told(agent: Process, service: str) -> dict[str, int]:
+    """What programs have told the agent of those who are connected to a service."""
+    found = agent.get("/v1/agent/connect/connections").get(service) or {"Inbound": []}
+    return {one["SourceURI"].rpartition("/")[2]: one["Connections"] for one in found["Inbound"]}
+
+
+def test_the_agent_is_told_who_is_connected_and_that_nobody_is_when_the_program_ends(
+    agent: Process, client: Client
+) -> None:
+    program = Client(address(agent), options=PATIENT, environment={})
+    with echo(client, "db8") as server, contextlib.closing(Echo(program, "db8")) as other:
+        dial = client.connect.service("api").client_context("db8")
+        with (
+            client.connect.open("db8", own="web") as one,
+            client.connect.open("db8", own="api") as two,
+            dial.wrap_socket(socket.create_connection(("127.0.0.1", other.port), PATIENCE)) as three,
+        ):
+            for connection in (one, two, three):
+                connection.sendall(b"x")
+                assert connection.recv(100) == b"x"
+            settles(lambda: told(agent, "db8"), {"web": 1, "api": 2}, "two programs tell of one service")
+            forbid(agent, "db8", "web")
+            settles(lambda: told(agent, "db8"), {"api": 2}, "what is cut is not told of any more")
+            program.close()
+            settles(lambda: told(agent, "db8"), {"api": 1}, "a program that ends leaves nothing")
+        settles(lambda: told(agent, "db8"), {}, "nobody is connected")
+        assert server.peers
+
+
 def revoke(agent: Process, service: str) -> None:
     leaf = agent.get(f"/v1/agent/connect/ca/leaf/{service}")
     agent.put("/v1/connect/ca/revoked", {"CertPEM": leaf["CertPEM"]})
@@ -365,6 +395,7 @@ async def test_the_same_on_an_event_loop(
             assert await loop_answered(refused, b"hello") == b""
         assert await loop_answered(other, b"still") == b"still"
         assert peers == ["web", "api"]
+        await asyncio.to_thread(settles, lambda: told(agent, "ldb1"), {"api": 1}, "the agent is told who is connected")
         said = [record.getMessage() for record in caplog.records if record.name == "lictor.client.connect"]
         assert any(line.startswith("a connection is cut: web may not connect to ldb1") for line in said)
         assert any(line.startswith("a connection is refused: web may not connect to ldb1") for line in said)

@@ -5,11 +5,12 @@ What makes connections of them is in `native_threads` and `native_loop`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from lictor.client.calls import Call, F, Family, Reply, call, get, path, put, read, reads
+from lictor.client.calls import Call, F, Family, Reply, call, get, nothing, path, put, read, reads
 from lictor.client.records import Authorization, ConnectLeaf, ConnectRoots
 from lictor.model.intention import DefaultPolicy, Intention
 
@@ -61,3 +62,13 @@ class ConnectCalls(Family[F]):
         body: dict[str, Any] = {"Target": target, "ClientCertURI": uri, "ClientCertSerial": serial}
         found = path("agent", "connect", "authorize")
         return put(found, _authorization, body, method="POST", safe=True)
+
+    @call
+    def report(self, proxy: str, inbound: Mapping[str, int], *, reporter: str = "") -> Call[None]:
+        """Say who is connected to a proxy, or to a service that speaks the mesh's TLS itself, by its id or name: how
+        many connections there are by SPIFFE id. Counts for 90 seconds, and takes the place of what the same reporter
+        said before. Agents that are not Lictor's have no such call.
+        """
+        callers = [{"SourceURI": uri, "Connections": count} for uri, count in inbound.items()]
+        found = path("agent", "connect", "connections", proxy)
+        return put(found, nothing, {"Inbound": callers, "Reporter": reporter}, safe=True)
