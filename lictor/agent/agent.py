@@ -21,6 +21,7 @@ from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.coordinate_reports import CoordinateReports
 from lictor.agent.data_lock import DataLock
 from lictor.agent.events import WIRE_NAME, EventLog, check_event, concerns, from_wire, wire_payload
+from lictor.agent.exposing import Exposing
 from lictor.agent.first_state import first_authority, first_autopilot, first_entries
 from lictor.agent.following import follow
 from lictor.agent.forwarding import block
@@ -161,6 +162,7 @@ class Agent:
         )
         self._nodes = NodeViews(self.store, self.client)
         self.registry: Registry
+        self.exposing: Exposing
         self.anti_entropy: AntiEntropy
         self.remote_exec: ExecHandler | None = None
         self.on_reload: Callable[[], Awaitable[list[str]]] | None = None
@@ -410,6 +412,9 @@ class Agent:
             lambda: self.config, self.local, self.files, self._nodes.health, self.anti_entropy.trigger
         )
         self.registry.on_services = self._services_changed
+        self.exposing = Exposing(
+            lambda: self.config, self.local, self.registry.runner, self.follow, self.store.watches.fire
+        )
         self._closing.append(self.registry.close)
         if self.client is not None:
             self.client.replica.on_leader = self.anti_entropy.servers_up
@@ -452,6 +457,9 @@ class Agent:
                         await self.leadership.duties.begun()
         await self._begin_gossip()
         await self.registry.load(config.services, config.checks)
+        if config.connect.enabled:
+            self.exposing.start()
+            self._closing.append(self.exposing.close)
         if self.server is not None and self.server.consensus.leader:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SYNC_PATIENCE):

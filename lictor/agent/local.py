@@ -217,6 +217,19 @@ class LocalState:
             self._told_check(entry.row)
         return send
 
+    def expose_check(self, check_id: str, port: int) -> None:
+        """A check goes through a port of its service's proxy from now on; 0 for none."""
+        entry = self._checks.get(check_id)
+        if entry is not None and not entry.deleted and entry.row.exposed_port != port:
+            entry.row = msgspec.structs.replace(entry.row, exposed_port=port)
+            self._changed_check(check_id, entry)
+
+    def check_redefined(self, check_id: str) -> None:
+        """A check is run in another way than before, which its row may not show."""
+        entry = self._checks.get(check_id)
+        if entry is not None and not entry.deleted:
+            self._told_check(entry.row)
+
     def remove_service(self, service_id: str) -> bool:
         """Remove a service; its checks are removed one by one. Returns whether there was one."""
         entry = self._services.get(service_id)

@@ -296,6 +296,9 @@ class Registry:
     def _put_check(self, registration: CheckRegistration) -> None:
         check, definition = registration.check, registration.definition
         known = self._local.check(check.check_id)
+        redefined = known is not None and self.runner.definition(check.check_id) != definition
+        if known is not None:
+            check = msgspec.structs.replace(check, exposed_port=known.exposed_port)
         if definition.kind:
             self.runner.update(check.check_id, definition)
             result = self.runner.result(check.check_id)
@@ -303,6 +306,8 @@ class Registry:
         elif known is not None and not definition.status:
             check = msgspec.structs.replace(check, status=known.status, output=known.output)
         self._local.put_check(msgspec.structs.replace(registration, check=check))
+        if redefined:
+            self._local.check_redefined(check.check_id)
         self.runner.local_changed(check.service_id)
 
     async def deregister_check(self, check_id: str) -> None:

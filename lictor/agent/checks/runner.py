@@ -25,6 +25,7 @@ from lictor.agent.checks.alias import AliasCheck, Health, RemoteHealth
 from lictor.agent.checks.build import Check, CheckSettings, build, output_max_size, rules
 from lictor.agent.checks.clients import Clients
 from lictor.agent.checks.deadlines import Deadlines
+from lictor.agent.checks.exposed import redirected, through
 from lictor.agent.checks.output import truncate
 from lictor.agent.checks.result import Probe, Result, critical
 from lictor.agent.checks.schedule import Run, Schedule
@@ -91,6 +92,7 @@ class CheckRunner:
         self._deadlines: Deadlines[str] = Deadlines()
         self._held: dict[str, _Held] = {}
         self._saved: dict[str, TtlState] = {}
+        self._redirected: dict[str, str] = {}
         self._followers: defaultdict[str, set[str]] = defaultdict(set)
         self._stale_aliases: set[str] = set()
         self._alias_refresh_at: float | None = None
@@ -111,7 +113,7 @@ class CheckRunner:
 
         Raises InvalidRequest when the definition asks for no type of check.
         """
-        check = build(definition, self._settings)
+        check = self._built(check_id, definition)
         self.remove(check_id)
         now = self._loop.time()
         state = CheckState(rules(definition, self._settings), now, self._rng.random())
@@ -137,6 +139,29 @@ class CheckRunner:
             ttl_at = before.ttl_at if held.definition.ttl == definition.ttl else None
             self._held[check_id].state.restore(Result(before.status, before.output), ttl_at)
             self._set_deadline(check_id)
+
+    def definition(self, check_id: str) -> CheckDefinition | None:
+        """What a check was defined as; None for one that is not held."""
+        held = self._held.get(check_id)
+        return held.definition if held is not None else None
+
+    def redirect(self, check_id: str, target: str) -> None:
+        """Run a check against `target` (host:port) instead of the host that it is defined with, or with an empty one as
+        it is defined. What cannot go through a proxy is run as it is defined.
+        """
+        if target:
+            self._redirected[check_id] = target
+        else:
+            self._redirected.pop(check_id, None)
+        held = self._held.get(check_id)
+        if held is not None:
+            held.check = self._built(check_id, held.definition)
+
+    def _built(self, check_id: str, definition: CheckDefinition) -> Check:
+        target = self._redirected.get(check_id, "")
+        if target and through(definition) is not None:
+            definition = redirected(definition, target)
+        return build(definition, self._settings)
 
     def configure(self, settings: CheckSettings) -> None:
         """Take over what a reloaded configuration says about all checks, for results and definitions from now on."""

@@ -137,7 +137,7 @@ def _wanted(options: FlagSet, io: Io) -> Redirection:
         found, others = _registered(proxy)
         inbound = inbound or int(proxy.get("Port") or 0)
         outbound = outbound if options.given("proxy-outbound-port") else found or outbound
-        excluded += others
+        excluded += [*others, *_exposed(proxy, options, io)]
     if not inbound:
         raise CommandError("Either -proxy-id or -proxy-inbound-port must be given")
     return Redirection(
@@ -178,6 +178,15 @@ def _registered(proxy: Any) -> tuple[int, list[int]]:
         if port.isdigit():
             ports.append(int(port))
     return outbound, ports
+
+
+def _exposed(proxy: Any, options: FlagSet, io: Io) -> list[int]:
+    """The ports of a proxy through which checks of its service go."""
+    block = proxy.get("Proxy") or {}
+    with api.failing("Failed to read the checks"):
+        checks = json.loads(api.connect(options, io).get("/v1/agent/checks").body)
+    of_service = (one for one in checks.values() if one.get("ServiceID") == block.get("DestinationServiceID"))
+    return [int(one["ExposedPort"]) for one in of_service if one.get("ExposedPort")]
 
 
 def _call(command: list[str], namespace: str, text: str = "", *, must: bool = True) -> None:

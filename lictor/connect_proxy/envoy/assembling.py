@@ -29,7 +29,7 @@ from lictor.model.config_entry.jwt_provider import JWTProvider
 from lictor.model.config_entry.mesh import MESH, Mesh
 from lictor.model.errors import LictorError
 from lictor.model.intention import Intention, Verdict, decision_of
-from lictor.model.service import CONNECT_PROXY, NodeService, Upstream
+from lictor.model.service import CONNECT_PROXY, ConnectProxyConfig, ExposePath, NodeService, Upstream
 from lictor.model.spiffe import trust_domain
 from lictor.store.reads import connect_ca, health, intentions, prepared_queries
 from lictor.store.reads.central import centrally, is_dialed_directly, is_permissive, protocol_of, request_limits
@@ -47,10 +47,14 @@ _NO_LEAF = Leaf("", "")
 
 
 def assemble(
-    view: View, proxy_id: str, own: Callable[[View], NodeService | None], place: Place
+    view: View,
+    proxy_id: str,
+    own: Callable[[View], NodeService | None],
+    place: Place,
+    checks: tuple[ExposePath, ...] = (),
 ) -> ProxySnapshot | None:
     """What a proxy needs, but for its leaf; without roots where there is no authority yet. None where there is no such
-    proxy. `own` reads its registration.
+    proxy. `own` reads its registration; `checks` is what it exposes for checks of its service.
     """
     service = own(view)
     if service is None or service.kind != CONNECT_PROXY:
@@ -66,7 +70,8 @@ def assemble(
         service=name,
         address=service.address,
         port=service.port,
-        proxy=service.proxy,
+        proxy=_exposing(service.proxy, checks),
+        checked_from=place.address if checks else "",
         datacenter=place.datacenter,
         trust_domain=domain,
         roots=tuple(root.root for root in roots),
@@ -80,6 +85,14 @@ def assemble(
         revoked=tuple(sorted({leaf.fingerprint for leaf in connect_ca.revoked(view)} - {""})),
         permissive=is_permissive(view, name),
         limits=request_limits(view, name),
+    )
+
+
+def _exposing(proxy: ConnectProxyConfig, checks: tuple[ExposePath, ...]) -> ConnectProxyConfig:
+    if not checks:
+        return proxy
+    return msgspec.structs.replace(
+        proxy, expose=msgspec.structs.replace(proxy.expose, paths=(*proxy.expose.paths, *checks))
     )
 
 

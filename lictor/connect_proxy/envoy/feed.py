@@ -91,7 +91,8 @@ class Feed:
         source, proxy_id = self._source, self._proxy_id
 
         def needs(view: View) -> ProxySnapshot | None:
-            return assemble(view, proxy_id, lambda own: source.registration(own, proxy_id), source.place)
+            checks = source.exposed(view, proxy_id)
+            return assemble(view, proxy_id, lambda own: source.registration(own, proxy_id), source.place, checks)
 
         async with aclosing(source.follow(needs)) as answers:
             async for answer in answers:

@@ -4,7 +4,8 @@ import msgspec
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Its datacenter, and what becomes of connections that no intention is about."""
+    """Its datacenter, what becomes of connections that no intention is about, and where the agent itself comes from."""
 
     datacenter: str
     default_allow: bool
+    address: str = ""

@@ -6,6 +6,7 @@ next request meets the new ones.
 
 from __future__ import annotations
 
+from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.config.route.v3 import route_pb2
@@ -18,7 +19,7 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from lictor.connect_proxy.envoy import http_manager, intentions, jwt, names, rate_limits, tls
 from lictor.connect_proxy.envoy.access_logs import access_logs, listener_access_logs
 from lictor.connect_proxy.envoy.overrides import Override, parse_listener, parse_tracing
-from lictor.connect_proxy.envoy.protobuf import address, duration, pack
+from lictor.connect_proxy.envoy.protobuf import address, duration, pack, uint32
 from lictor.connect_proxy.envoy.settings import ProxySettings, speaks_requests
 from lictor.connect_proxy.envoy.snapshot import ProxySnapshot
 from lictor.model.service import ExposePath
@@ -165,6 +166,10 @@ def _guarded(made: Override, snapshot: ProxySnapshot) -> listener_pb2.Listener:
     return made
 
 
+def _network(address: str, length: int) -> address_pb2.CidrRange:
+    return address_pb2.CidrRange(address_prefix=address, prefix_len=uint32(length))
+
+
 def exposed_name(path: ExposePath) -> str:
     """What tells an exposed path from others, in the names of its resources."""
     return "".join(c if c.isalnum() else "_" for c in path.path.strip("/")) or "root"
@@ -176,7 +181,9 @@ def exposed_cluster(path: ExposePath) -> str:
 
 
 def exposed(snapshot: ProxySnapshot, problems: list[str]) -> list[listener_pb2.Listener]:
-    """A listener without TLS for each exposed path, which lets that path through and nothing else."""
+    """A listener without TLS for each exposed path, which lets that path through and nothing else. One for a check is
+    for the agent that makes it.
+    """
     found = []
     for path in snapshot.proxy.expose.paths:
         name = f"exposed_path_{exposed_name(path)}"
@@ -184,6 +191,11 @@ def exposed(snapshot: ProxySnapshot, problems: list[str]) -> list[listener_pb2.L
         routes = http_manager.single_route(name, exposed_cluster(path), path=path.path)
         made = http_manager.manager(name, protocol, [], access_logs(snapshot, problems), routes)
         chain = listener_components_pb2.FilterChain(filters=[http_manager.as_filter(made)])
+        if path.parsed_from_check:
+            sources = [_network("127.0.0.0", 8), _network("::1", 128)]
+            if names.is_ip(snapshot.checked_from):
+                sources.append(_network(snapshot.checked_from, 128 if ":" in snapshot.checked_from else 32))
+            chain.filter_chain_match.source_prefix_ranges.extend(sources)
         host = snapshot.address or _EVERYWHERE
         found.append(
             listener_pb2.Listener(

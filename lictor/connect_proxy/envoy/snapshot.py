@@ -79,7 +79,8 @@ class Leaf(msgspec.Struct, frozen=True):
 class ProxySnapshot(msgspec.Struct, frozen=True):
     """See above. `service` is what the proxy stands for; `rules` are in the order in which they are considered;
     `revoked` are the fingerprints (SHA-256 in hex) of certificates that are not to be believed. With `permissive` the
-    service is also reached without the mesh's TLS; `limits` are of requests to it.
+    service is also reached without the mesh's TLS; `limits` are of requests to it. Paths that are exposed for checks
+    are so for the node itself and for `checked_from`.
     """
 
     proxy_id: str
@@ -100,6 +101,7 @@ class ProxySnapshot(msgspec.Struct, frozen=True):
     revoked: tuple[str, ...] = ()
     permissive: bool = False
     limits: InstanceLevelRateLimits | None = None
+    checked_from: str = ""
 
     @property
     def is_transparent(self) -> bool:

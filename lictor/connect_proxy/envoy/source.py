@@ -9,7 +9,7 @@ from lictor.agent.agent import Agent
 from lictor.agent.leaves_book import Leaf
 from lictor.connect_proxy.envoy.place import Place
 from lictor.model.intention import default_policy
-from lictor.model.service import NodeService
+from lictor.model.service import ExposePath, NodeService
 from lictor.store.store import Answer, View
 
 T = TypeVar("T")
@@ -34,9 +34,15 @@ class AgentSource:
         view.saw("agent", "service", proxy_id)
         return self._agent.local.service(proxy_id)
 
+    def exposed(self, view: View, proxy_id: str) -> tuple[ExposePath, ...]:
+        """What a proxy of this agent lets through for the checks of its service."""
+        return self._agent.exposing.paths(view, proxy_id)
+
     @property
     def place(self) -> Place:
         """Where the agent is."""
         config = self._agent.config
         acl = config.acl.default_policy if config.acl.enabled else "allow"
-        return Place(config.datacenter, default_policy(config.default_intention_policy, acl).allow)
+        return Place(
+            config.datacenter, default_policy(config.default_intention_policy, acl).allow, self._agent.advertise
+        )

@@ -218,6 +218,17 @@ SNAPSHOTS: dict[str, ProxySnapshot] = {
     "expose": proxied(
         expose=Expose(paths=(ExposePath(21500, "/healthz", 8081, "http"), ExposePath(21501, "/metrics", 8080, "http2")))
     ),
+    "expose-checks": changed(
+        proxied(
+            expose=Expose(
+                paths=(
+                    ExposePath(21500, "/healthz", 8080, "http", parsed_from_check=True),
+                    ExposePath(21501, "/grpc.health.v1.Health/Check", 8081, "http2", parsed_from_check=True),
+                )
+            )
+        ),
+        checked_from="10.0.0.9",
+    ),
     "transparent": changed(
         proxied(mode="transparent", transparent_proxy=TransparentProxy(outbound_listener_port=15002)),
         upstreams=(

@@ -29,10 +29,10 @@ pytestmark = pytest.mark.skipif(not ENVOY, reason="envoy is not installed")
 class Pair:
     """`client` and `server` with an Envoy each, at one agent. `port` is where the client reaches the server."""
 
-    def __init__(self, folder: Path, behind: int) -> None:
+    def __init__(self, folder: Path, behind: int, *flags: str) -> None:
         self.folder = folder
         self.port = free_port()
-        self.agent = Agent(folder)
+        self.agent = Agent(folder, *flags)
         self.envoys: dict[str, Envoy] = {}
         self.agent.register("server", behind)
         self.agent.register("client", free_port(), {"server": self.port})
@@ -80,6 +80,46 @@ def test_intentions_let_connections_through_and_keep_them_out_and_cut_them(pair:
         eventually(lambda: ends(open_one), "what was open and is forbidden now has ended")
     pair.agent.intend("server", {"Name": "*", "Action": "deny"}, {"Name": "client", "Action": "allow"})
     settles(pair.status, 200, "the exact source goes before the wildcard")
+
+
+def test_checks_go_through_the_proxy_and_requests_are_limited(tmp_path: Path) -> None:
+    exposed = free_port()
+    ports = f"ports {{ expose_min_port = {exposed}, expose_max_port = {exposed} }}"
+    with service() as port:
+        pair = Pair(tmp_path, port, f"-hcl={ports}")
+        try:
+            url = f"http://127.0.0.1:{port}/healthz?deep"
+            pair.agent.put(
+                "/v1/agent/check/register",
+                {"Name": "alive", "ServiceID": "server", "HTTP": url, "Interval": "200ms", "Status": "passing"},
+            )
+            fields = {"Protocol": "http", "Expose": {"Checks": True}}
+            pair.agent.configure("service-defaults", "server", **fields)
+            pair.start("server", "client")
+
+            def alive() -> tuple[str, bool]:
+                found = pair.agent.get("/v1/agent/checks")["alive"]
+                assert found.get("ExposedPort", exposed) == exposed
+                return found["Status"], f":{exposed}/healthz?deep: 200 OK" in found["Output"]
+
+            settles(alive, ("passing", True), "the check goes through the proxy")
+            assert fetch(exposed, "/other")[0] == 404, "nothing but the check's path is let through"
+            pair.agent.configure("service-defaults", "server", Protocol="http")
+            settles(
+                lambda: f":{port}/healthz?deep: 200 OK" in pair.agent.get("/v1/agent/checks")["alive"]["Output"],
+                True,
+                "the check asks the service itself",
+            )
+            settles(pair.status, 200, "a request goes through")
+            limits = {"RequestsPerSecond": 1000000, "Routes": [{"PathExact": "/scarce", "RequestsPerSecond": 1}]}
+            pair.agent.configure("service-defaults", "server", Protocol="http", RateLimits={"InstanceLevel": limits})
+            settles(lambda: {pair.status("/scarce") for _ in range(8)}, {200, 429}, "what is over the limit is refused")
+            assert pair.status("/other") == 200
+        except BaseException:
+            print(pair.agent.log()[-5000:], *(one.log()[-5000:] for one in pair.envoys.values()), sep="\n----\n")
+            raise
+        finally:
+            pair.close()
 
 
 def test_permissions_decide_on_each_request_of_an_open_connection(pair: Pair) -> None:
