@@ -20,6 +20,7 @@ from lictor.agent.anti_entropy import AntiEntropy
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.coordinate_reports import CoordinateReports
 from lictor.agent.data_lock import DataLock
+from lictor.agent.elsewhere import Elsewhere
 from lictor.agent.events import WIRE_NAME, EventLog, check_event, concerns, from_wire, wire_payload
 from lictor.agent.exposing import Exposing
 from lictor.agent.first_state import first_authority, first_autopilot, first_entries
@@ -142,6 +143,7 @@ class Agent:
         self.pools = Pools(config, self.node_id, folder, self._give_up, GossipMetrics(self.metrics))
         self.pools.on_change = self._pool_changed
         self.wan: Wan | None = None  # a server's way to other datacenters
+        self.elsewhere = Elsewhere(self)
         if not config.server:
             self.client = self._beside_servers(folder)
         else:

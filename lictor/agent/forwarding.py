@@ -25,7 +25,8 @@ Text = Annotated[str, msgspec.Meta(max_length=256)]
 
 class Asked(msgspec.Struct, frozen=True, array_like=True):
     """A request. `headers` are those of PASSED_ON, `peer` is the address of who asked the agent, `node` its node.
-    `number` is 0 for what writes nothing. `translate` is whether addresses are to be those for other datacenters.
+    `number` is 0 for what writes nothing. `translate` is the datacenter in which it was asked, where addresses of
+    others are to be those for that.
     """
 
     method: Text
@@ -37,7 +38,7 @@ class Asked(msgspec.Struct, frozen=True, array_like=True):
     origin: Number = 0
     number: Number = 0
     low: Number = 0
-    translate: bool = False
+    translate: Text = ""
 
 
 class Question(msgspec.Struct, frozen=True, array_like=True):

@@ -278,6 +278,7 @@ class _Process:
         serve_requests(self.http.api, network)
         if self.agent.wan is not None:
             serve_datacenters(self.http.api, self.agent.wan.datacenters)
+            self.agent.elsewhere.serve(network, self.agent.wan)
         serve_questions(self.dns, network)
 
     async def _open_to_agents(self) -> None:

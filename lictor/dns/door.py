@@ -62,4 +62,5 @@ def open_dns(agent: Agent) -> DnsServer:
         origin=agent,
         on_stale=agent.metrics.counter("dns.stale_queries").add,
         partial=agent.client,
+        elsewhere=agent.elsewhere.ask,
     )

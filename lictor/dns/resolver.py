@@ -6,7 +6,8 @@ result serves requests of every size.
 
 A service or node whose address is a host name is answered with a CNAME and what the host name stands for: a name under
 our own domain is resolved here, another must be asked of the recursors. This code does no I/O: it leaves the name in
-`Resolved.wanted`, and is run again with what was found in `External`.
+`Resolved.wanted`, and is run again with what was found in `External`. What is in another datacenter it leaves in
+`Resolved.lookups` likewise.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ from random import Random
 
 import msgspec
 
+from lictor.agent import elsewhere
+from lictor.agent.elsewhere import FAILED, UNKNOWN, Found, Lookup, failover_of
 from lictor.dns import addresses, names
 from lictor.dns.message import (
     AAAA,
@@ -41,13 +44,16 @@ from lictor.model.check import CRITICAL, MAINTENANCE, PASSING, WARNING, aggregat
 from lictor.model.duration import parse_nanoseconds
 from lictor.model.errors import LictorError, NotFound
 from lictor.model.node import Node
-from lictor.store.reads import catalog, health, prepared_queries, virtual_ips
+from lictor.store.reads import catalog, gateways, health, prepared_queries, virtual_ips
 from lictor.store.reads.health import CheckServiceNode
 from lictor.store.reads.prepared_queries import Execution
 from lictor.store.store import View
 
 External = Mapping[str, tuple[Record, ...]]
 """Records by the host name (lower case, without the last dot) that recursors gave them for."""
+
+Beyond = Mapping[Lookup, Found]
+"""What other datacenters have answered."""
 
 MAX_ALIASES = 3
 MAX_FOLLOWED = 64
@@ -57,6 +63,7 @@ CONSUL_SERVICE = "consul"
 
 _ADDRESS_TYPES = (A, AAAA, ANY, TXT, SRV, NS)  # the types that a plain address answers, as the reference has it
 _FOLLOWED = (CNAME, A, AAAA, TXT)
+_NODE_TYPES = (A, AAAA, ANY, TXT)  # the types that a node answers
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
@@ -88,6 +95,7 @@ class Resolved(msgspec.Struct, frozen=True):
     subnet_global: bool = True
     recurse: bool = False
     wanted: tuple[str, ...] = ()
+    lookups: tuple[Lookup, ...] = ()
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -106,8 +114,10 @@ class _Question(msgspec.Struct):
     now: float
     rng: Random
     external: External
+    beyond: Beyond | None = None
     depth: int = MAX_ALIASES
     wanted: dict[str, None] = {}
+    lookups: dict[Lookup, None] = {}
     followed: dict[tuple[str, int], tuple[Record, ...]] = {}
 
     def soa(self) -> Record:
@@ -119,6 +129,20 @@ class _Question(msgspec.Struct):
 
     def unknown(self) -> Resolved:
         return Resolved(NXDOMAIN, soa=self.soa())
+
+    def look_up(self, lookup: Lookup) -> Found | Resolved:
+        """What another datacenter has answered; where it has not, or not what was asked, what the question comes to."""
+        if self.beyond is None:
+            return self.unknown()
+        found = self.beyond.get(lookup)
+        if found is None:
+            if len(self.lookups) >= MAX_WANTED:
+                return Resolved(SERVFAIL, cacheable=False)
+            self.lookups[lookup] = None
+            return Resolved(cacheable=False)
+        if found.problem == UNKNOWN:
+            return self.unknown()
+        return Resolved(SERVFAIL, cacheable=False) if found.problem == FAILED else found
 
     def under_domain(self, *labels: str) -> Labels | None:
         """A name of ours: under the main domain, whichever the question was under."""
@@ -133,15 +157,19 @@ def resolve(
     now: float,
     rng: Random,
     external: External,
+    beyond: Beyond | None = None,
 ) -> Resolved:
     """Resolve a request for a name under one of the settings' domains or under `arpa`. `now` is the wall clock in
-    seconds, for the SOA record's serial.
+    seconds, for the SOA record's serial. `beyond` is None where no other datacenter can be asked.
     """
-    question = _Question(view, settings, request, client, now, rng, external, wanted={}, followed={})
+    question = _Question(
+        view, settings, request, client, now, rng, external, beyond, wanted={}, lookups={}, followed={}
+    )
     result = _reverse(question) if request.name[-1:] == ("arpa",) else _forward(question)
-    if question.wanted:
-        return msgspec.structs.replace(result, wanted=tuple(question.wanted), cacheable=False, common=False)
-    if external:
+    if question.wanted or question.lookups:
+        wanted, lookups = tuple(question.wanted), tuple(question.lookups)
+        return msgspec.structs.replace(result, wanted=wanted, lookups=lookups, cacheable=False, common=False)
+    if external or beyond:
         return msgspec.structs.replace(result, cacheable=False, common=False)
     return result
 
@@ -159,22 +187,43 @@ def _forward(q: _Question) -> Resolved:
 
 def _by_name(q: _Question, labels: names.Name) -> Resolved:
     wanted = names.asked(labels, q.request.qtype)
-    if wanted is None or wanted.peer or wanted.datacenter not in ("", q.settings.datacenter.lower()):
+    if wanted is None or wanted.peer:
         return q.unknown()
+    if wanted.datacenter not in ("", q.settings.datacenter.lower()):
+        return _elsewhere(q, wanted)
     return _KINDS[wanted.kind](q, wanted)
+
+
+def _elsewhere(q: _Question, wanted: Asked) -> Resolved:
+    """What is in another datacenter."""
+    kind = _LOOKED_UP.get(wanted.kind)
+    if kind is None:
+        return q.unknown()
+    if kind == elsewhere.NODE and q.request.qtype not in _NODE_TYPES:
+        return Resolved(cacheable=False)
+    found = q.look_up(Lookup(kind, wanted.datacenter, wanted.name, wanted.tag, stale=q.settings.allow_stale))
+    if isinstance(found, Resolved):
+        return found
+    if kind == elsewhere.NODE:
+        return _node_found(q, found.node)
+    if kind == elsewhere.QUERY:
+        return _query_found(q, found)
+    return _instances(q, found.rows, wanted.name)
 
 
 # -- nodes and plain addresses ----------------------------------------------------------------------------------------
 
 
 def _node(q: _Question, wanted: Asked) -> Resolved:
-    qtype = q.request.qtype
-    if qtype not in (A, AAAA, ANY, TXT):
+    if q.request.qtype not in _NODE_TYPES:
         return Resolved(cacheable=False)
-    node = catalog.find_node(q.view, wanted.name)
+    return _node_found(q, catalog.find_node(q.view, wanted.name))
+
+
+def _node_found(q: _Question, node: Node | None) -> Resolved:
     if node is None:
         return q.unknown()
-    ttl = q.settings.node_ttl
+    qtype, ttl = q.request.qtype, q.settings.node_ttl
     answers: tuple[Record, ...] = ()
     if qtype != TXT:
         answers = _node_records(q, node, None, qtype, ttl)
@@ -275,16 +324,7 @@ def _connect(q: _Question, wanted: Asked) -> Resolved:
 
 
 def _ingress(q: _Question, wanted: Asked) -> Resolved:
-    """The ingress gateways whose configuration lists the service, or every service (`*`)."""
-    q.view.saw("config", "ingress-gateway")
-    rows: list[CheckServiceNode] = []
-    for entry in q.view.store.config.by("kind", "ingress-gateway").values():
-        listeners = entry.body.get("Listeners") or ()
-        listed = {str(s.get("Name", "")).lower() for listener in listeners for s in listener.get("Services") or ()}
-        if wanted.name in listed or "*" in listed:
-            found = health.service(q.view, entry.name, (), {})
-            rows += [row for row in found if row.service.kind == "ingress-gateway"]
-    return _instances(q, rows, wanted.name)
+    return _instances(q, gateways.listing_gateways(q.view, wanted.name), wanted.name)
 
 
 def _virtual(q: _Question, wanted: Asked) -> Resolved:
@@ -315,17 +355,28 @@ def _prepared(q: _Question, wanted: Asked) -> Resolved:
         return q.unknown()
     except LictorError:
         return Resolved(SERVFAIL, cacheable=False)
-    if not ranked.rows:
+    query, found = ranked.query, Found(ranked.rows, in_order=ranked.by_distance)
+    if not found.rows:
+        beyond = failover_of(query, connect=False, limit=0, stale=settings.allow_stale)
+        there = q.look_up(beyond) if beyond is not None else q.unknown()
+        if isinstance(there, Resolved):
+            return there
+        found = there
+    result = _query_found(q, msgspec.structs.replace(found, service=query.service.service, ttl=query.dns.ttl))
+    cacheable = result.cacheable and ranked.by_distance is ranked.measured and not ranked.by_client
+    return msgspec.structs.replace(result, cacheable=cacheable, common=False, subnet_global=False)
+
+
+def _query_found(q: _Question, found: Found) -> Resolved:
+    if not found.rows:
         return q.unknown()
-    ttl = settings.ttl_of(ranked.query.service.service.lower())
-    if ranked.query.dns.ttl:
+    ttl = q.settings.ttl_of(found.service.lower())
+    if found.ttl:
         try:
-            ttl = min(max(0, parse_nanoseconds(ranked.query.dns.ttl) // 1_000_000_000), MAX_TTL)
+            ttl = min(max(0, parse_nanoseconds(found.ttl) // 1_000_000_000), MAX_TTL)
         except ValueError:
             pass
-    result = _named(q, ranked.rows, ttl, in_order=ranked.by_distance)
-    cacheable = ranked.by_distance is ranked.measured and not ranked.by_client
-    return msgspec.structs.replace(result, cacheable=cacheable, common=False, subnet_global=False)
+    return _named(q, found.rows, ttl, in_order=found.in_order)
 
 
 def _named(q: _Question, rows: list[CheckServiceNode], ttl: int, in_order: bool) -> Resolved:
@@ -462,6 +513,15 @@ def _is_remote(q: _Question, node: Node) -> bool:
 
 def _datacenter(q: _Question, node: Node) -> str:
     return node.datacenter or q.settings.datacenter
+
+
+_LOOKED_UP = {
+    names.SERVICE: elsewhere.SERVICE,
+    names.CONNECT: elsewhere.CONNECT,
+    names.INGRESS: elsewhere.INGRESS,
+    names.NODE: elsewhere.NODE,
+    names.PREPARED: elsewhere.QUERY,
+}
 
 
 _KINDS: dict[str, Callable[[_Question, Asked], Resolved]] = {

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from lictor.agent.elsewhere import Lookup
 from lictor.dns import names
 from lictor.dns.message import (
     AA,
@@ -38,7 +39,7 @@ from lictor.dns.message import (
     refusal,
 )
 from lictor.dns.packing import pack, turns
-from lictor.dns.resolver import Client, External, Resolved, resolve
+from lictor.dns.resolver import Beyond, Client, External, Resolved, resolve
 from lictor.dns.settings import DnsSettings
 from lictor.store.answers import AnswerCache
 from lictor.store.store import Store
@@ -113,10 +114,14 @@ class Forward(msgspec.Struct, frozen=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """These host names must be asked of the recursors first; then `finish` gives the answer."""
+    """These host names must be asked of the recursors first, and these lookups made in other datacenters; then
+    `finish` gives the answer, or what must be asked with what was found.
+    """
 
     hosts: tuple[str, ...]
-    finish: Callable[[External], bytes]
+    lookups: tuple[Lookup, ...]
+    finish: Callable[[External, Beyond], "bytes | Wanted"]
+    give_up: Callable[[External, Beyond], bytes]
 
 
 class Unconfirmed(msgspec.Struct, frozen=True):
@@ -139,7 +144,7 @@ Reply = bytes | Forward | Wanted | Unconfirmed | Uncovered | None
 class Responder:
     """Answers requests from one store. `clock` gives seconds since 1970; `rng` decides orders. `answered` counts what
     was answered from the store here, `rcodes` the answers by code. `covers` is there for a store that does not hold
-    everything: whether it holds all that a read looked at.
+    everything: whether it holds all that a read looked at. `beyond` is whether other datacenters can be asked.
     """
 
     def __init__(
@@ -149,8 +154,10 @@ class Responder:
         clock: Callable[[], float],
         rng: Random,
         covers: Callable[[tuple[Topic, ...]], bool] | None = None,
+        beyond: bool = False,
     ) -> None:
         self._store = store
+        self._beyond: Beyond | None = {} if beyond else None
         self._covers = covers
         self._clock = clock
         self._rng = rng
@@ -220,12 +227,14 @@ class Responder:
         kept = self.resolved.answers.get(key)
         if kept is None:
             client = Client(_client_address(request, sender))
-            read = self._store.read(resolve, self.settings, request, client, self._clock(), self._rng, _NOTHING)
+            read = self._store.read(
+                resolve, self.settings, request, client, self._clock(), self._rng, _NOTHING, self._beyond
+            )
             resolved = read.value
             if self._covers is not None and not self._covers(read.seen):
                 return Uncovered(read.seen, self._failure(data, request))
-            if resolved.wanted:
-                return Wanted(resolved.wanted, lambda external: self._finish(data, request, client, tcp, external))
+            if resolved.wanted or resolved.lookups:
+                return self._wanted(resolved, data, request, client, tcp)
             if resolved.recurse and self.settings.recursors:
                 return Forward(self._failure(data, request))
             kept = _Kept(resolved, read.seen, self._rng.randrange(turns(resolved)))
@@ -252,12 +261,28 @@ class Responder:
             finished = Turns(lambda row: pack(resolved, request, settings, tcp, row), rows, kept.row, window)
             self.finished[tcp].put(key, finished, window * (len(answer) + 40) + 500, kept.seen)
 
-    def _finish(self, data: bytes, request: Request, client: Client, tcp: bool, external: External) -> bytes:
-        """The answer to a request whose host names have been asked for; a name that was not found is left out."""
-        settings = self.settings
-        resolved = self._store.read(resolve, settings, request, client, self._clock(), self._rng, external).value
-        self.rcodes[resolved.rcode] += 1
-        return data[:2] + pack(resolved, request, settings, tcp, self._rng.randrange(turns(resolved)))
+    def _wanted(self, resolved: Resolved, data: bytes, request: Request, client: Client, tcp: bool) -> Wanted:
+        """What must be asked before a request is answered."""
+
+        def again(external: External, beyond: Beyond) -> Resolved:
+            now, found = self._clock(), beyond if self._beyond is not None else None
+            read = self._store.read(resolve, self.settings, request, client, now, self._rng, external, found)
+            return read.value
+
+        def packed(resolved: Resolved) -> bytes:
+            self.rcodes[resolved.rcode] += 1
+            return data[:2] + pack(resolved, request, self.settings, tcp, self._rng.randrange(turns(resolved)))
+
+        def finish(external: External, beyond: Beyond) -> bytes | Wanted:
+            resolved = again(external, beyond)
+            if resolved.lookups or any(host not in external for host in resolved.wanted):
+                return self._wanted(resolved, data, request, client, tcp)
+            return packed(resolved)
+
+        # A name that was not found is left out.
+        return Wanted(
+            resolved.wanted, resolved.lookups, finish, lambda external, beyond: packed(again(external, beyond))
+        )
 
     def _seen_before(self, key: bytes) -> bool:
         """Whether these bytes came before, not long ago; notes them otherwise."""

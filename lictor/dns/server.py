@@ -12,12 +12,13 @@ import math
 import random
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Protocol
 
 from lictor.agent.confirmations import Confirmations
+from lictor.agent.elsewhere import FAILED, Found, Lookup
 from lictor.dns.freshness import STALE_FROM, Alone, Origin, fresh_enough, surely_fresh
-from lictor.dns.message import HEADER, QR, SERVFAIL, refusal
+from lictor.dns.message import HEADER, QR, SERVFAIL, Record, refusal
 from lictor.dns.newcomers import Newcomers
 from lictor.dns.recursors import Recursors
 from lictor.dns.responder import Forward, Reply, Responder, Turns, Unconfirmed, Uncovered, Wanted
@@ -35,6 +36,7 @@ MAX_UNCONFIRMED = 4096  # requests that wait for the store to be confirmed
 MAX_UNHELD = 4096  # requests that wait for the store to hold what they look at
 PATIENCE = 3.0  # seconds for servers to answer: whoever asks gives up after 5
 LOOKS = 4  # times that an answer may look at something more
+ROUNDS = 4  # times that an answer may need others to be asked
 LOOK_PERIOD = 1.0  # seconds between two looks at the store's age
 _PORT_TRIES = 20
 _NONE: Mapping[bytes, Turns] = {}
@@ -103,7 +105,8 @@ class DnsServer:
 
     `clock` gives seconds since 1970, for SOA serials. `origin` tells how fresh the store is: what is under the domain
     waits for a confirmation where it must, and fails without one. `on_stale` is told, now and then, how many answers
-    came from a store that is older than `STALE_FROM`. `partial` is there for a store that does not hold everything.
+    came from a store that is older than `STALE_FROM`. `partial` is there for a store that does not hold everything,
+    `elsewhere` where other datacenters can be asked.
 
     Counters: `queries_udp`, `queries_tcp`, `hits` (answered from finished bytes), `rcodes` by code, `unsent`,
     `refused_connections`, `recursions`, `unexpected`, `names_refused`.
@@ -118,15 +121,18 @@ class DnsServer:
         origin: Origin | None = None,
         on_stale: Callable[[int], None] = lambda count: None,
         partial: Partial | None = None,
+        elsewhere: Callable[[Lookup], Awaitable[Found]] | None = None,
     ) -> None:
         self._partial = partial
+        self._elsewhere = elsewhere
         self._rng = rng if rng is not None else random.Random()
         self._origin: Origin = origin if origin is not None else Alone()
         self._confirmations = Confirmations(self._origin.confirm)
         self._on_stale = on_stale
         self._careful = True  # each question is looked at on its own
         self._noticed = 0
-        self.responder = Responder(store, settings, clock, self._rng, partial.covers if partial is not None else None)
+        covers = partial.covers if partial is not None else None
+        self.responder = Responder(store, settings, clock, self._rng, covers, elsewhere is not None)
         self._recursors = self._make_recursors(settings)
         self._udp: list[UdpListener] = []
         self._tcp_servers: list[asyncio.Server] = []
@@ -271,7 +277,7 @@ class DnsServer:
             self._hold(reply, _Unheld(data, sender, send, tcp, reply.failure, begun))
         elif reply is not None:
             if len(self._tasks) >= MAX_RECURSIONS:
-                send(reply.finish({}) if isinstance(reply, Wanted) else reply.failure)
+                send(reply.give_up({}, {}) if isinstance(reply, Wanted) else reply.failure)
                 return True
             self.recursions += 1
             self._spawn(self._ask_others(data, sender, reply, send, tcp))
@@ -394,12 +400,37 @@ class DnsServer:
                     self.responder.rcodes[SERVFAIL] += 1
                 answer = found if found is not None else reply.failure
             else:
-                records = await asyncio.gather(*(recursors.records(host) for host in reply.hosts))
-                answer = reply.finish(dict(zip(reply.hosts, records, strict=True)))
+                answer = await self._finished(reply)
         except Exception:
             self._failed(data, sender, send)
         else:
             send(answer)
+
+    async def _finished(self, wanted: Wanted) -> bytes:
+        """The answer to what others must be asked for: recursors for host names, other datacenters for their own."""
+        external: dict[str, tuple[Record, ...]] = {}
+        beyond: dict[Lookup, Found] = {}
+        for _ in range(ROUNDS):
+            hosts = [host for host in wanted.hosts if host not in external]
+            records, found = await asyncio.gather(
+                asyncio.gather(*(self._recursors.records(host) for host in hosts)),
+                asyncio.gather(*(self._looked_up(lookup) for lookup in wanted.lookups)),
+            )
+            external |= zip(hosts, records, strict=True)
+            beyond |= zip(wanted.lookups, found, strict=True)
+            reply = wanted.finish(external, beyond)
+            if isinstance(reply, bytes):
+                return reply
+            wanted = reply
+        return wanted.give_up(external, beyond)
+
+    async def _looked_up(self, lookup: Lookup) -> Found:
+        assert self._elsewhere is not None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._elsewhere(lookup)
+        except TimeoutError:
+            return Found(problem=FAILED)
 
     def _make_recursors(self, settings: DnsSettings) -> Recursors:
         return Recursors(settings.recursors, settings.recursor_strategy, settings.recursor_timeout, self._rng)

@@ -28,6 +28,7 @@ from lictor.http.reply import Encoded, Reply, Stream
 from lictor.http.reply import encode as encode_reply
 from lictor.http.request import Request
 from lictor.http.routes import READ, Endpoint
+from lictor.http.translating import translated
 from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NoPath, Refused
 from lictor.model.transport import UNREADABLE, Caller, Transport
 from lictor.server.datacenters import Datacenters, Origin
@@ -53,7 +54,7 @@ def asked(request: Request, node: str) -> Asked:
     """A request as it is passed on."""
     target = f"{request.raw_path}?{request.raw_query}" if request.raw_query else request.raw_path
     headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
-    return Asked(request.method, target, headers, request.peer, node, request.body)
+    return Asked(request.method, target, headers, request.peer, node, request.body, translate=request.translate_for)
 
 
 async def forward(api: "Api", client: "Client", request: Request) -> Encoded:
@@ -215,7 +216,7 @@ async def _answer(api: "Api", found: Asked) -> Encoded:
 def _endpoint(api: "Api", found: Asked) -> tuple[Endpoint, tuple[str, ...], list[str], Request]:
     """Who answers a request. Raises `Refused` for what agents answer themselves."""
     request = Request(found.method, found.target, found.headers, found.peer, found.body)
-    request.agent_node = found.node
+    request.agent_node, request.translate_for = found.node, found.translate
     route = api.routes.find(request.path)
     endpoint, names = route[0].get(found.method, (None, ())) if route is not None else (None, ())
     if route is None or endpoint is None or not (endpoint.at_servers or endpoint.elsewhere):
@@ -236,6 +237,9 @@ async def _read(
         return kept
     api.misses += 1
     reading = api.prepare(endpoint, names, values, request)
+    if found.translate:
+        read = reading.function
+        reading.function = lambda view: translated(read(view), found.translate)
     reading.head = b""
     encoded = await answering.answer(reading, _Away(), key)
     assert encoded is not None  # it ends by being cancelled

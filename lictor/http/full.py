@@ -118,6 +118,8 @@ class FullHandler:
             await self._drain(http)
             return await self._send(http, self.api.not_allowed(list(methods), http.method))
         endpoint, names = methods[http.method]
+        if self.api.settings.translate_wan_addrs:
+            request.translate_for = self.api.agent.datacenter
         try:
             request.body = await self._body(http, endpoint)
         except LictorError as error:

@@ -5,13 +5,15 @@ from typing import Any
 
 import msgspec
 
+from lictor.agent.elsewhere import Found, failover_of
 from lictor.http.api import Api
 from lictor.http.bodies import boolean, whole
-from lictor.http.freshness import DEFAULT
+from lictor.http.freshness import DEFAULT, STALE_MODE
 from lictor.http.query_bodies import check_query, decode_query
 from lictor.http.reply import Headers, Reply, json_reply, text_reply
 from lictor.http.request import Request
 from lictor.http.routes import Family, ReadFunction
+from lictor.http.translating import translated
 from lictor.model.authorizer import READ, WRITE
 from lictor.model.command import QueryDelete, QuerySet
 from lictor.model.errors import Refused
@@ -84,13 +86,19 @@ async def execute(api: Api, request: Request) -> Any:
     """The instances that a query lets through, nearest first or in random order."""
     how = _how(api, request)
     await api.confirm(request, cacheable=True)
-    found = api.agent.store.read(prepared_queries.execute, request.vars["query"], how, _random)
+    ranked = api.agent.store.read(prepared_queries.rank, request.vars["query"], how, _random).value
+    query, found = ranked.query, Found(ranked.rows, datacenter=api.agent.datacenter)
+    stale = request.consistency.mode == STALE_MODE
+    beyond = failover_of(query, connect=how.connect, limit=how.limit, stale=stale, token=request.token)
+    if not found.rows and beyond is not None:
+        tried = await api.agent.elsewhere.ask(beyond)
+        found = found if tried.problem else tried
     answer: dict[str, Any] = {
-        "Service": found.value.service,
-        "Nodes": found.value.nodes,
-        "DNS": found.value.dns,
-        "Datacenter": found.value.datacenter,
-        "Failovers": found.value.failovers,
+        "Service": query.service.service,
+        "Nodes": translated(found.rows, request.translate_for),
+        "DNS": query.dns,
+        "Datacenter": found.datacenter,
+        "Failovers": found.failovers,
     }
     extra: Headers = (("X-Cache", "MISS"),) if request.has("cached") else ()
     return _answer(api, request, answer, extra)

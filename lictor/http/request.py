@@ -28,7 +28,8 @@ class CacheControl(msgspec.Struct):
 
 class Request:
     """One request. `path` is decoded, `query` holds the parameters in order, `headers` have lower-case names.
-    `agent_node` is the node of the agent that its caller asked, where that is another one than this.
+    `agent_node` is the node of the agent that its caller asked, where that is another one than this, `translate_for`
+    the datacenter for whose sake addresses of others are to be translated.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Request:
         "query",
         "raw_path",
         "raw_query",
+        "translate_for",
         "vars",
     )
 
@@ -64,6 +66,7 @@ class Request:
         self.peer = peer
         self.body = body
         self.agent_node = ""
+        self.translate_for = ""
         self.vars: dict[str, str] = {}
         self.authorizer: Authorizer = ALLOW_ALL
         self._consistency: Consistency | None = None

@@ -136,7 +136,7 @@ def test_host_names_are_wanted_once_and_the_answer_is_not_kept() -> None:
         reply = zone.responder.respond(packet("out.service.consul"), "127.0.0.1", tcp=False)
         assert isinstance(reply, Wanted)
         assert reply.hosts == ("www.example.com",)
-        assert text(reply.finish({}))[1:] == ["answer: out.service.consul. 0 CNAME www.example.com."]
+        assert text(reply.give_up({}, {}))[1:] == ["answer: out.service.consul. 0 CNAME www.example.com."]
 
 
 def test_from_a_store_that_is_not_confirmed_nothing_is_told() -> None:

@@ -304,7 +304,7 @@ Read = Callable[[View], Any]
 def _executed(name: str, how: Execution) -> Read:
     def read(view: View) -> Any:
         try:
-            return prepared_queries.execute(view, name, how, random.Random(1))
+            return prepared_queries.rank(view, name, how, random.Random(1))
         except Exception as error:
             return str(error)
 

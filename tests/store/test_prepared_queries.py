@@ -54,8 +54,8 @@ def query(name: str, template: QueryTemplate = NO_TEMPLATE, **service: Any) -> P
 
 
 def nodes(store: Store, name: str, how: Execution = HERE) -> list[str]:
-    result = store.read(prepared_queries.execute, name, how, Random(1)).value
-    return [row.node.node for row in result.nodes]
+    result = store.read(prepared_queries.rank, name, how, Random(1)).value
+    return [row.node.node for row in result.rows]
 
 
 def resolved(store: Store, name: str) -> PreparedQuery:
@@ -183,7 +183,7 @@ def test_the_order_is_random_and_the_limit_cuts_after_it() -> None:
     store = make_store(query("q"))
     rng = Random(7)
     how = Execution("dc1", "n0", limit=1)
-    firsts = Counter(store.read(prepared_queries.execute, "q", how, rng).value.nodes[0].node.node for _ in range(600))
+    firsts = Counter(store.read(prepared_queries.rank, "q", how, rng).value.rows[0].node.node for _ in range(600))
     assert set(firsts) == {"n0", "n1", "n3"}
     assert min(firsts.values()) > 140
 
@@ -197,7 +197,7 @@ def test_near_sorts_by_round_trip_time_with_unknown_nodes_last() -> None:
     assert nodes(store, "ip", Execution("dc1", "n0", source_ip="10.0.0.4")) == ["n3", "n0", "n1"]
     assert nodes(store, "ip", Execution("dc1", "n0", source_ip="10.9.9.9")) == ["n0", "n3", "n1"]
     assert nodes(store, "q", Execution("dc1", "n0", source_node="n0")) == ["n0", "n3", "n1"]
-    assert ("coordinates",) in store.read(prepared_queries.execute, "q", HERE, Random(1)).seen
+    assert ("coordinates",) in store.read(prepared_queries.rank, "q", HERE, Random(1)).seen
 
 
 def test_distance_adds_heights_and_adjustments_unless_they_make_it_negative() -> None:

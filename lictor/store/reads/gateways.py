@@ -51,6 +51,18 @@ def gateway_services(view: View, gateway: str) -> list[GatewayService]:
     return sorted(found, key=lambda bound: (bound.service.name, bound.port))
 
 
+def listing_gateways(view: View, service: str) -> list[CheckServiceNode]:
+    """The instances of ingress gateways whose configuration lists a service (in lower case), or all services (`*`)."""
+    view.saw("config", INGRESS)
+    rows: list[CheckServiceNode] = []
+    for entry in view.store.config.by("kind", INGRESS).values():
+        listeners = entry.body.get("Listeners") or ()
+        listed = {str(s.get("Name", "")).lower() for listener in listeners for s in listener.get("Services") or ()}
+        if service in listed or WILDCARD in listed:
+            rows += [row for row in health.service(view, entry.name, (), {}) if row.service.kind == INGRESS]
+    return rows
+
+
 def every_gateway_service(view: View) -> list[GatewayService]:
     """The services of every gateway."""
     found: list[GatewayService] = []

@@ -13,13 +13,12 @@ from lictor.model import query_template
 from lictor.model.check import CRITICAL, PASSING
 from lictor.model.errors import NotFound, Refused
 from lictor.model.ids import is_id
-from lictor.model.prepared_query import PreparedQuery, QueryDNS
+from lictor.model.prepared_query import PreparedQuery
 from lictor.store.reads import catalog, health, near
 from lictor.store.reads.health import CheckServiceNode
 from lictor.store.store import View
 
 _FRONT = 10  # how many of the nearest are searched for the source node itself
-_NO_DNS = QueryDNS()
 
 
 class Execution(msgspec.Struct, frozen=True):
@@ -37,16 +36,6 @@ class Execution(msgspec.Struct, frozen=True):
     source_ip: str = ""
     limit: int = 0
     connect: bool = False
-
-
-class QueryResult(msgspec.Struct, frozen=True, rename="pascal"):
-    """What `/v1/query/:query/execute` shows, before the fields about consistency."""
-
-    service: str
-    nodes: list[CheckServiceNode]
-    datacenter: str
-    dns: QueryDNS = msgspec.field(default=_NO_DNS, name="DNS")
-    failovers: int = 0
 
 
 def query(view: View, query_id: str) -> PreparedQuery | None:
@@ -112,13 +101,6 @@ def rank(view: View, name_or_id: str, how: Execution, rng: random.Random) -> Ran
     if how.limit > 0:
         del rows[how.limit :]
     return Ranked(asked, rows, bool(source), known, wanted == "_ip")
-
-
-def execute(view: View, name_or_id: str, how: Execution, rng: random.Random) -> QueryResult:
-    """What a query answers. Raises what `resolve` raises."""
-    ranked = rank(view, name_or_id, how, rng)
-    asked = ranked.query
-    return QueryResult(service=asked.service.service, nodes=ranked.rows, datacenter=how.datacenter, dns=asked.dns)
 
 
 def instances(view: View, asked: PreparedQuery, connect: bool) -> list[CheckServiceNode]:
