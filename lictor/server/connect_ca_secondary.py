@@ -6,6 +6,7 @@ for; until it is there leaves are signed with the present one. While the primary
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -24,7 +25,7 @@ from lictor.server.connect_ca_keeper import LOOK_ELSEWHERE, AuthorityKeeper
 from lictor.server.connect_ca_roots import active_of, as_root
 from lictor.server.connect_ca_settings import CAChange, CASettings
 from lictor.server.for_secondaries import AskRoots, AskSignature, ToldRoots
-from lictor.server.from_primary import FIRST_PAUSE, LONGEST_PAUSE, Primary
+from lictor.server.from_primary import Primary, Trying
 from lictor.server.server import Server
 
 ROOTS_MOST = 256  # that a primary may have
@@ -54,7 +55,8 @@ class _Above:
             ) from None
         except LictorError as error:
             raise ProviderUnavailable(
-                f"datacenter {primary.datacenter}, the primary one, has not signed the intermediate: {error}"
+                f"datacenter {primary.datacenter}, the primary one, has not signed the intermediate: "
+                f"{primary.words(error)}"
             ) from None
 
 
@@ -83,44 +85,52 @@ class SecondaryKeeper(AuthorityKeeper):
         await super().close()
 
     async def _follow(self, stir: Callable[[], None]) -> None:
-        primary, pause = self._primary, FIRST_PAUSE
+        primary, trying = self._primary, Trying()
         while True:
             seen = self._told.seen if self._told is not None else ""
-            body = primary_calls.encode(AskRoots(seen, primary.token()))
             try:
-                answer = await primary.call(primary_calls.ROOTS, body, primary_calls.WAIT + primary_calls.LAG)
-                told = _checked(answer)
+                told = await self._ask(seen)
             except LictorError as error:
-                primary.failed(error)
-                self._asked.set()
+                primary.failure, pause = primary.words(error), trying.failed(error)
+                if trying.telling:
+                    log.warning(
+                        "the roots of the primary datacenter are not followed; all goes on with those that are known:"
+                        " datacenter=%s error=%s",
+                        primary.datacenter,
+                        primary.failure,
+                    )
+                    self._asked.set()
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
                 continue
-            pause = FIRST_PAUSE
-            primary.heard()
-            active = active_of(told.roots)
-            if active is None:
-                primary.failed(ProviderUnavailable("it has no certificate authority yet"))
-                self._asked.set()
-                await asyncio.sleep(FIRST_PAUSE)
-            elif told.seen != seen:
-                self._told, self._above.root = told, active.root
+            if trying.succeeded():
+                log.info("the roots of the primary datacenter are followed again: datacenter=%s", primary.datacenter)
+            primary.failure = ""
+            if told.seen != seen:
+                active = active_of(told.roots)
+                self._told, self._above.root = told, active.root if active is not None else ""
                 self._asked.set()
                 self.stirred = True
                 stir()
+
+    async def _ask(self, seen: str) -> ToldRoots:
+        """The primary's roots, when they are others than those seen, or after a while. Raises `LictorError`."""
+        timeout = primary_calls.WAIT + primary_calls.LAG
+        told = _checked(await self._primary.call(primary_calls.ROOTS, primary_calls.encode(AskRoots(seen)), timeout))
+        if active_of(told.roots) is None:
+            raise ProviderUnavailable("it has no certificate authority yet")
+        return told
 
     # -- the leader's rounds ------------------------------------------------------------------------------------------
 
     async def look(self) -> float:
         """See that there is an intermediate, under the primary's active root, and that it is not about to end."""
-        if not self._asked.is_set():
-            try:
+        configuration = self.configuration()
+        if configuration is None:
+            # Nothing can be done before, and a server that has just begun has not met the others yet.
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_PATIENCE):
                     await self._asked.wait()
-            except TimeoutError:
-                pass
-        self.stirred = False
-        configuration, told = self.configuration(), self._told
+        self.stirred, told = False, self._told
         if configuration is not None and told is not None and configuration.cluster != told.cluster:
             async with self._busy:
                 await self._join(configuration, told)

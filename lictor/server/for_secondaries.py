@@ -41,7 +41,6 @@ class AskRoots(msgspec.Struct, frozen=True):
     """For roots other than those whose digest is `seen`, empty for any."""
 
     seen: Text = ""
-    token: Text = ""
 
 
 class ToldRoots(msgspec.Struct, frozen=True):
@@ -112,7 +111,7 @@ class ForSecondaries:
 
     async def _on_roots(self, origin: Origin, body: bytes) -> bytes:
         asked: AskRoots = _read(_decode_ask_roots, body)
-        found = await self._changed(lambda: self._roots(), lambda told: told.seen != asked.seen)
+        found = await self._changed(self._roots, lambda told: told.seen != asked.seen)
         return encode(found)
 
     def _roots(self) -> Answer[ToldRoots]:

@@ -1,7 +1,5 @@
 """The primary datacenter, as the servers of another one know it: calls to it, and whether it answers."""
 
-import asyncio
-import logging
 from collections.abc import Callable
 
 from lictor.model.errors import LictorError, NoPath
@@ -9,8 +7,33 @@ from lictor.server.datacenters import Datacenters
 
 FIRST_PAUSE = 1.0  # seconds before the primary is asked again after it did not answer
 LONGEST_PAUSE = 15.0
+TELL_AT = 3  # failures in a row at which it is told: a server that has just begun meets the others in a moment
 
-log = logging.getLogger("lictor.server.primary")
+
+class Trying:
+    """How one thing is tried that the primary is asked for: how long to wait after a failure, and of which to tell."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self._pause = FIRST_PAUSE
+
+    def failed(self, error: LictorError) -> float:
+        """It has failed. Returns the seconds until it is tried again. Where no server is known asking costs nothing."""
+        self.failures += 1
+        if isinstance(error, NoPath):
+            return FIRST_PAUSE
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+        return pause
+
+    def succeeded(self) -> bool:
+        """It is as it should be. Returns whether the failures before were told."""
+        told, self.failures, self._pause = self.failures >= TELL_AT, 0, FIRST_PAUSE
+        return told
+
+    @property
+    def telling(self) -> bool:
+        """Whether the last failure is the one to tell of."""
+        return self.failures == TELL_AT
 
 
 class Primary:
@@ -20,41 +43,23 @@ class Primary:
         self.datacenter = datacenter
         self.token = token
         self._datacenters = datacenters
-        self._failure = "it has not answered yet"
-        self.last_contact = -1.0  # the loop's time, below 0 for never
+        self.failure = "it has not answered yet"  # empty while it answers
 
     async def call(self, method: str, body: bytes, timeout: float) -> bytes:
         """Ask it something that does no harm twice. Raises `LictorError`."""
         return await self._datacenters.call(self.datacenter, method, body, timeout)
 
-    def heard(self) -> None:
-        """It has answered."""
-        if self.last_contact >= 0 and self._failure:
-            log.info("the primary datacenter answers again: datacenter=%s", self.datacenter)
-        self.last_contact, self._failure = asyncio.get_running_loop().time(), ""
-
-    def failed(self, error: LictorError) -> None:
-        """It has not, or not well."""
-        said = str(error)
+    @staticmethod
+    def words(error: LictorError) -> str:
+        """An error of a call, with what would help."""
         if isinstance(error, NoPath):
-            said = "none of its servers is in the pool between datacenters (see `lictor members -wan`, retry_join_wan)"
-        if not self._failure:
-            log.warning(
-                "the primary datacenter does not answer; all goes on with what is known: datacenter=%s error=%s",
-                self.datacenter,
-                said,
-            )
-        self._failure = said
-
-    @property
-    def failure(self) -> str:
-        """Why it does not answer; empty where it does."""
-        return self._failure
+            return "none of its servers is in the pool between datacenters (see `lictor members -wan`, retry_join_wan)"
+        return str(error)
 
     @property
     def unheard(self) -> str:
         """What keeps this datacenter from having an authority."""
         return (
             f"datacenter {self.datacenter}, the primary one, has to sign the authority of this one, and could not be "
-            f"asked yet: {self._failure or 'its roots are not known yet'}"
+            f"asked yet: {self.failure or 'its roots are not known yet'}"
         )

@@ -16,7 +16,7 @@ from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
 from lictor.model.transport import UNREADABLE
 from lictor.server import for_secondaries as primary_calls
 from lictor.server.for_secondaries import AskEntries
-from lictor.server.from_primary import FIRST_PAUSE, LONGEST_PAUSE, Primary
+from lictor.server.from_primary import Primary, Trying
 from lictor.server.server import Server
 from lictor.store.reads.config_changes import Changed, Position
 from lictor.store.settled import COPIED
@@ -54,7 +54,7 @@ class EntriesFromPrimary:
 
     async def run(self) -> None:
         """The duty. Raises `NotLeader`."""
-        pause = FIRST_PAUSE
+        trying = Trying()
         self._position = None
         position = self._position = self.position
         try:
@@ -65,27 +65,23 @@ class EntriesFromPrimary:
                 except (NoLeader, NotLeader):
                     raise
                 except LictorError as error:
-                    self._failed(error)
+                    self.failure, pause = self.primary.words(error), trying.failed(error)
+                    if trying.telling:
+                        log.warning(
+                            "the config entries of the primary datacenter are not followed; those that are known hold:"
+                            " datacenter=%s error=%s",
+                            self.primary.datacenter,
+                            self.failure,
+                        )
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
                 else:
-                    if self.failure:
+                    if trying.succeeded():
                         log.info("the config entries of the primary datacenter are followed again")
-                    self.failure, pause = "", FIRST_PAUSE
+                    self.failure = ""
                     position = self._position = found.position
         finally:
             self._position = None
             self.failure = ""
-
-    def _failed(self, error: LictorError) -> None:
-        if not self.failure:
-            log.warning(
-                "the config entries of the primary datacenter are not followed; those that are known hold:"
-                " datacenter=%s error=%s",
-                self.primary.datacenter,
-                error,
-            )
-        self.failure = str(error)
 
     async def _ask(self, position: Position) -> Changed:
         body = primary_calls.encode(AskEntries(position, self.primary.token()))
