@@ -1,7 +1,7 @@
 """What a new cluster begins with, from the configuration of the server that leads it first."""
 
 from lictor.agent.config.keys import RuntimeConfig
-from lictor.ca.configuration import BUILTIN
+from lictor.ca.configuration import BUILTIN, without_cluster_id
 from lictor.model.command import ConfigWrite
 from lictor.model.config_entry import UndecodableConfigEntry, decode_entry, entry_json
 from lictor.model.duration import format_duration
@@ -28,7 +28,8 @@ def first_autopilot(config: RuntimeConfig) -> AutopilotConfig:
 def first_authority(config: RuntimeConfig) -> CASettings:
     """What the mesh's authority is."""
     connect = config.connect
-    return CASettings(connect.enabled, connect.ca_provider or BUILTIN, dict(connect.ca_config))
+    provider, cluster = without_cluster_id(connect.ca_config)
+    return CASettings(connect.enabled, connect.ca_provider or BUILTIN, provider, cluster)
 
 
 def first_entries(config: RuntimeConfig) -> list[ConfigWrite]:

@@ -12,6 +12,7 @@ import msgspec
 
 from lictor.ca.provider import ProviderError
 from lictor.model.duration import MAX_NANOSECONDS, format_duration, parse_nanoseconds
+from lictor.model.ids import is_id
 
 BUILTIN = "consul"
 VAULT = "vault"
@@ -59,6 +60,17 @@ class Common(msgspec.Struct, frozen=True):
     key_bits: int = 256
     csr_rate: float = 50.0
     csr_concurrent: int = 0
+
+
+def without_cluster_id(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """What an agent's `ca_config` says to the provider, and its `cluster_id`: the UUID of which a new cluster makes its
+    trust domain, none where there is no such key or it is no UUID.
+    """
+    cluster = config.get("cluster_id")
+    return (
+        {key: value for key, value in config.items() if key != "cluster_id"},
+        cluster if isinstance(cluster, str) and is_id(cluster) else "",
+    )
 
 
 def canonical(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class AuthorityKeeper:
         """Give the cluster its id and its first configuration."""
         config = canonical({**DEFAULTS, **canonical(self._settings.config)})
         read_common(config)
-        cluster = str(uuid.UUID(int=self._around.chance(128), version=4))
+        cluster = self._settings.cluster or str(uuid.UUID(int=self._around.chance(128), version=4))
         await self._write(0, CAConfiguration(cluster, self._settings.provider, config, {}), ())
         log.info("the mesh has its trust domain: domain=%s provider=%s", trust_domain(cluster), self._settings.provider)
         return self._written()

@@ -8,11 +8,14 @@ from lictor.ca.configuration import BUILTIN
 
 
 class CASettings(msgspec.Struct, frozen=True):
-    """What this server's configuration says: whether there is a mesh, and what a new cluster begins with."""
+    """What this server's configuration says: whether there is a mesh, and what a new cluster begins with. `cluster`, a
+    UUID, makes its trust domain; without one it gets a random one.
+    """
 
     enabled: bool = True
     provider: str = BUILTIN
     config: dict[str, Any] = {}
+    cluster: str = ""
 
 
 NO_MESH = CASettings(enabled=False)

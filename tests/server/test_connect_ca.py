@@ -102,8 +102,10 @@ def test_one_root_is_made_once_the_agent_answers_and_all_servers_have_it() -> No
 
 def test_what_the_agents_configuration_says_is_what_a_new_cluster_begins_with() -> None:
     async def scenario() -> None:
-        group = three(CASettings(True, "consul", {"leaf_cert_ttl": "24h", "private_key_bits": 384}))
+        cluster = "11111111-2222-3333-4444-555555555555"
+        group = three(CASettings(True, "consul", {"leaf_cert_ttl": "24h", "private_key_bits": 384}, cluster))
         root = await made(group)
+        assert configured(group.places["a"]).cluster == cluster
         config = configured(group.places["a"]).config
         assert (config["LeafCertTTL"], config["PrivateKeyBits"], root.key_bits) == ("24h", 384, 384)
         signed = await leaf(group)

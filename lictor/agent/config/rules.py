@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from lictor.agent.config.addressing import Report
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.watch import WatchError, parse_agent_watch
-from lictor.ca.configuration import BUILTIN, VAULT, canonical, read_common
+from lictor.ca.configuration import BUILTIN, VAULT, canonical, read_common, without_cluster_id
 from lictor.ca.configuration import DEFAULTS as CA_DEFAULTS
 from lictor.ca.known_keys import unknown_keys
 from lictor.ca.provider import ProviderError
@@ -300,18 +300,21 @@ def _mesh(config: RuntimeConfig, report: Report, warnings: list[str]) -> None:
     if connect.ca_provider not in CA_PROVIDERS:
         wanted = ", ".join(f'"{one}"' for one in CA_PROVIDERS if one)
         report(("connect", "ca_provider"), f'must be one of {wanted}, not "{connect.ca_provider}"')
+    config_of_provider, cluster = without_cluster_id(connect.ca_config)
+    if connect.ca_config.get("cluster_id", "") != cluster:
+        warnings.append("connect.ca_config.cluster_id is ignored: it is no UUID")
     try:
-        read_common(canonical({**CA_DEFAULTS, **canonical(connect.ca_config)}))
+        read_common(canonical({**CA_DEFAULTS, **canonical(config_of_provider)}))
     except ProviderError as error:
         report(("connect", "ca_config"), f"error configuring provider: {error}")
         return
-    strange = unknown_keys(connect.ca_provider or BUILTIN, connect.ca_config)
+    strange = unknown_keys(connect.ca_provider or BUILTIN, config_of_provider)
     warnings += [f"connect.ca_config: {text}" for text in strange]
     if connect.enabled and config.server and connect.ca_provider == VAULT:
         from lictor.ca.vault_settings import careless, vault_settings  # few agents need it, and all start with this
 
         try:
-            warnings += [f"connect.ca_config: {text}" for text in careless(vault_settings(connect.ca_config))]
+            warnings += [f"connect.ca_config: {text}" for text in careless(vault_settings(config_of_provider))]
         except ProviderError as error:
             report(("connect", "ca_config"), f"error configuring provider: {error}")
 

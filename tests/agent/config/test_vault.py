@@ -2,6 +2,8 @@
 
 import pytest
 
+from lictor.agent.first_state import first_authority
+from lictor.server.connect_ca_settings import CASettings
 from tests.agent.config.conftest import Load, Problems
 
 SERVER = ("-server", "-data-dir=/d")
@@ -68,3 +70,15 @@ def test_keys_that_no_provider_has_are_told_of(loaded: Load) -> None:
     ):
         _, warnings = loaded(text, argv=argv)
         assert [warning for warning in warnings if "ca_config" in warning] == [f"connect.ca_config: {told}"]
+
+
+def test_the_clusters_id_is_no_key_of_the_provider(loaded: Load) -> None:
+    def settings(cluster: str) -> tuple[CASettings, list[str]]:
+        block = f'connect {{ ca_config {{ leaf_cert_ttl = "24h" cluster_id = "{cluster}" }} }}'
+        config, warnings = loaded(block, argv=SERVER)
+        return first_authority(config), [warning for warning in warnings if "ca_config" in warning]
+
+    cluster = "11111111-2222-3333-4444-555555555555"
+    assert settings(cluster) == (CASettings(config={"leaf_cert_ttl": "24h"}, cluster=cluster), [])
+    unset, warnings = settings("mine")
+    assert (unset.cluster, warnings) == ("", ["connect.ca_config.cluster_id is ignored: it is no UUID"])
