@@ -30,8 +30,10 @@ class VaultIntermediate(VaultProvider):
     async def _settle(self) -> Authority:
         self._unsigned = ""
         present = await self._present()
-        if present is not None:
-            self._of_mesh(present)
+        if present is not None and self._of_mesh(present).self_signed:
+            raise ProviderError(
+                f'"{self._leaves.path}" of Vault has a root: set an IntermediatePKIPath that nothing else uses'
+            )
         trust = self._trusted(present)
         if present is None or trust is None or not self._suits(present, trust):
             try:
