@@ -36,7 +36,8 @@ class Vault(VaultStandin):
 
 @pytest.fixture
 def vault() -> Generator[Vault]:
-    with Vault() as running:
+    running = Vault()
+    with running:
         yield running
 
 
