@@ -6,6 +6,7 @@ Who asks for what may change waits for it, for a while: an answer that is the sa
 
 import asyncio
 import hashlib
+import logging
 import random
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -33,6 +34,8 @@ WAIT = 30.0  # seconds that an answer waits for something new
 LAG = 10.0  # seconds that such an answer may be late
 SIGN_PATIENCE = 60.0  # seconds that a signature may take: the authority may be somewhere else
 LONGEST = 64 * 1024  # bytes of what is asked
+
+log = logging.getLogger("lictor.connect")
 
 Text = Annotated[str, msgspec.Meta(max_length=LONGEST)]
 
@@ -126,7 +129,9 @@ class ForSecondaries:
     async def _on_sign(self, origin: Origin, body: bytes) -> bytes:
         asked: AskSignature = _read(_decode_ask_signature, body)
         require(self._authorizer(asked.token), "operator", "", WRITE)
-        return encode(await self._connect_ca.sign_intermediate(asked.request))
+        signed = await self._connect_ca.sign_intermediate(asked.request)
+        log.info("signed the authority of another datacenter: datacenter=%s server=%s", origin.datacenter, origin.id)
+        return encode(signed)
 
     async def _on_entries(self, origin: Origin, body: bytes) -> bytes:
         asked: AskEntries = _read(_decode_ask_entries, body)
