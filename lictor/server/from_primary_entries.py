@@ -38,8 +38,9 @@ class EntriesFromPrimary:
     @property
     def position(self) -> Position:
         """How far the copy is; on a server that does not lead, at least."""
-        if self._position is not None:
-            return self._position
+        return self._position if self._position is not None else self._written()
+
+    def _written(self) -> Position:
         row = self._server.store.settings.get(COPIED)
         try:
             return msgspec.convert(row.body, Position) if row is not None else Position()
@@ -55,12 +56,16 @@ class EntriesFromPrimary:
     async def run(self) -> None:
         """The duty. Raises `NotLeader`."""
         trying = Trying()
-        self._position = None
-        position = self._position = self.position
+        store = self._server.store
+        position, base = self._written(), store.base
         try:
             while True:
+                self._position = position
                 try:
                     found = await self._ask(position)
+                    if store.base != base:  # a restored state has another copy, and says how far that is
+                        position, base = self._written(), store.base
+                        continue
                     await self._take(position, found)
                 except (NoLeader, NotLeader):
                     raise
@@ -78,7 +83,7 @@ class EntriesFromPrimary:
                     if trying.succeeded():
                         log.info("the config entries of the primary datacenter are followed again")
                     self.failure = ""
-                    position = self._position = found.position
+                    position = found.position
         finally:
             self._position = None
             self.failure = ""
@@ -100,6 +105,12 @@ class EntriesFromPrimary:
             kept, last = {config_key(kind, name) for kind, name, _ in found.put}, found.through
             between = {key for key in entries if key > found.after and (last is None or key <= last)}
             delete |= between - kept
+            if between - kept:
+                log.warning(
+                    "config entries that the primary datacenter does not have are deleted: datacenter=%s entries=%d",
+                    self.primary.datacenter,
+                    len(between - kept),
+                )
         delete = {key for key in delete if key in entries}
         if not put and not delete and found.position.place == position.place:
             return

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from lictor.model.command import ConfigWrite, IntentionWrite, Reap
+from lictor.model.command import ConfigWrite, IntentionWrite, Reap, Restore, RestorePart
 from lictor.server.from_primary_entries import EntriesFromPrimary
 from lictor.store.reads import config_changes
 from lictor.store.settled import COPIED
+from lictor.store.snapshot import Image
 from tests.agent.checks.virtual_time import run_virtually
 from tests.server.group import Group, until
 
@@ -158,6 +159,26 @@ def test_what_was_deleted_so_long_ago_that_the_primary_has_forgotten_it_goes_all
         await two.one.places["a"].server.apply(Reap(two.one.places["a"].store.index))
         two.meet()
         await two.same()
+        await two.close()
+
+    run_virtually(scenario())
+
+
+def test_a_restored_state_is_brought_up_to_what_the_primary_has() -> None:
+    async def scenario() -> None:
+        two = Two()
+        await two.put("service-defaults", "a")
+        two.two.lead("id-x")
+        await two.same()
+        state = b"".join(Image(two.two.places["x"].store).encode())
+        await two.put("service-defaults", "b")
+        await two.delete("service-defaults", "a")
+        await two.same()
+        server = two.two.places["x"].server
+        await server.apply(RestorePart("token", 0, state))
+        await server.apply(Restore("token", 1))
+        assert set(entries(two.two)) == {("service-defaults", "a")}
+        await until(lambda: entries(two.two) == entries(two.one), "the same entries", 60)
         await two.close()
 
     run_virtually(scenario())
