@@ -26,8 +26,8 @@ MOST_TRIES = 8  # endpoints that are tried for one connection
 IDLE = 64  # TLS connections to one endpoint that are kept for another use
 IDLE_SECONDS = 30.0  # for so long
 ANSWER = 2.0  # seconds within which another use is to be agreed to, before a connection is made instead
-PLAIN = 600.0  # seconds for which an endpoint that does not bear to be offered it is not
-NO_PROTOCOL = "tlsv1 alert no application protocol"
+PLAIN = 600.0  # seconds for which an endpoint that does not bear to be offered another use is not
+NO_PROTOCOL = "no application protocol"  # how a peer says that
 
 
 class OutboundListener(Listener):
@@ -309,7 +309,7 @@ class Outbound(Passage):
             endpoint.session = None
         self.secure = None
         end.abort()
-        if trouble == NO_PROTOCOL and endpoint.plain_until <= host.loop.time():
+        if NO_PROTOCOL in trouble and endpoint.plain_until <= host.loop.time():
             endpoint.plain_until = host.loop.time() + PLAIN
             self._connect(endpoint)
             return
