@@ -85,10 +85,21 @@ def _registration(definition: ServiceDefinition, node: str) -> ServiceRegistrati
         socket_path=definition.socket_path,
         weights=definition.weights or Weights(),
         enable_tag_override=definition.enable_tag_override,
-        proxy=definition.proxy or ConnectProxyConfig(),
+        proxy=_with_types(definition.proxy or ConnectProxyConfig()),
         connect=ServiceConnect(native=definition.connect is not None and definition.connect.native),
     )
     return ServiceRegistration(service, _checks(definition, service, node), definition.token)
+
+
+def _with_types(proxy: ConnectProxyConfig) -> ConnectProxyConfig:
+    """A proxy whose upstreams say what they are; who registers with the catalog is taken by the word."""
+    if all(upstream.destination_type for upstream in proxy.upstreams):
+        return proxy
+    typed = (
+        msgspec.structs.replace(upstream, destination_type=upstream.destination_type or "service")
+        for upstream in proxy.upstreams
+    )
+    return msgspec.structs.replace(proxy, upstreams=tuple(typed))
 
 
 def _tagged_addresses(definition: ServiceDefinition) -> dict[str, ServiceAddress] | None:

@@ -11,6 +11,7 @@ from lictor.http.request import Request
 from lictor.http.routes import Family
 from lictor.http.txn_bodies import MAX_OPERATIONS, PARSE_FAILED, decode_operations
 from lictor.model.authorizer import READ, WRITE
+from lictor.model.check import Check
 from lictor.model.command import CheckOp, KVOp, NodeOp, ServiceOp, Txn, TxnOp
 from lictor.model.errors import Refused, TooLarge
 from lictor.store import txn
@@ -44,6 +45,8 @@ async def run(api: Api, request: Request) -> Any:
             results = await _run(api, request, operations, read_only=given.read_only)
         except TxnFailed as failed:
             errors = [TxnError(given.positions[e.op_index], e.what) for e in failed.errors]
+    if results is not None:
+        results = [{kind: _row(row) for kind, row in result.items()} for result in results]
     answer: dict[str, Any] = {"Results": results, "Errors": [_shown(e) for e in errors] or None}
     headers: tuple[tuple[str, str], ...] = ()
     if given.read_only:
@@ -74,6 +77,15 @@ def _require(request: Request, operation: TxnOp) -> None:
             request.require("node", operation.check.node, access)
         case _:
             request.require("session", "", access)
+
+
+def _row(row: Any) -> Any:
+    """A row as transactions show it: a check's missing tags are null here, and an empty list everywhere else."""
+    if isinstance(row, Check):
+        row = msgspec.to_builtins(row)
+    if isinstance(row, dict) and row.get("ServiceTags") in ((), []):
+        return row | {"ServiceTags": None}
+    return row
 
 
 def _shown(error: TxnError) -> dict[str, Any]:

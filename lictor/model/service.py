@@ -96,7 +96,7 @@ class AccessLogs(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=Tru
 class Upstream(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):
     """A service that a proxy makes reachable to its own service on a local address."""
 
-    destination_type: str = msgspec.field(default_factory=lambda: "service")
+    destination_type: str = msgspec.field(default_factory=_text)  # agents write "service" where it is not given
     destination_namespace: str = ""
     destination_partition: str = ""
     destination_peer: str = ""

@@ -76,6 +76,19 @@ async def test_a_sidecar_comes_and_goes_with_its_service(door: Door) -> None:
     assert set(await door.json("/v1/agent/services")) == {"api", "api-sidecar-proxy"}
 
 
+async def test_agents_say_what_an_upstream_is_and_the_catalog_takes_it_as_it_is_given(door: Door) -> None:
+    proxy = {"DestinationServiceName": "web", "Upstreams": [{"DestinationName": "db", "LocalBindPort": 9191}]}
+    own = {"Kind": "connect-proxy", "Port": 1, "Proxy": proxy}
+    await ok(door, "/v1/agent/service/register", own | {"Name": "a"})
+    elsewhere = {"Node": "other", "Address": "10.0.0.1", "Service": own | {"Service": "b"}}
+    assert (await door.put("/v1/catalog/register", elsewhere))[0] == 200
+    kinds = [
+        (await door.json(f"/v1/catalog/service/{name}"))[0]["ServiceProxy"]["Upstreams"][0]["DestinationType"]
+        for name in ("a", "b")
+    ]
+    assert kinds == ["service", ""]
+
+
 @pytest.mark.parametrize(
     ("proxy", "text"),
     [

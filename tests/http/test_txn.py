@@ -105,6 +105,7 @@ async def test_nodes_services_checks_and_sessions(door: Door) -> None:
     assert [next(iter(result)) for result in answer["Results"]] == ["Node", "Service", "Check", "Service"]
     assert answer["Results"][2]["Check"]["ServiceName"] == "web"
     assert answer["Results"][2]["Check"]["Status"] == "critical"
+    assert answer["Results"][2]["Check"]["ServiceTags"] is None
     node = answer["Results"][0]["Node"]
     assert node["Datacenter"] == "dc1"
     status, answer = await txn(door, {"Node": {"Verb": "cas", "Node": {"Node": "m", "ModifyIndex": 1}}})

@@ -175,6 +175,7 @@ def _merged_upstreams(proxy: ConnectProxyConfig, central: Mapping[_Upstream, dic
                 mode = config.get("mesh_gateway", {}).get("Mode", "")
                 merged.append(
                     Upstream(
+                        destination_type="service",
                         destination_name=name,
                         destination_peer=peer,
                         config=config,
