@@ -21,6 +21,8 @@ from lictor.agent.logs import Logger
 MOST = 100  # sockets in one message; the kernel takes 253
 LONGEST = 65536  # bytes of a message
 PATIENCE = 10.0  # seconds for the former process to hand over
+SERVE_PATIENCE = 60.0  # seconds for a successor to serve, which tries for a third of that
+AT_ONCE = 4  # processes that have the sockets and do not serve yet
 READY = b"ready"
 
 
@@ -77,6 +79,9 @@ class Former:
 class Handover:
     """The side of the process that serves. `sockets` gives what is to be handed over, `dismissed` is called once a
     successor serves.
+
+    Whoever connects gets the sockets beside those that have them already, so that one that then says nothing is in
+    nobody's way; of more than `AT_ONCE` the first is let go, and each after `SERVE_PATIENCE`.
     """
 
     def __init__(
@@ -88,7 +93,7 @@ class Handover:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._listener: socket.socket | None = None
-        self._successor: socket.socket | None = None
+        self._successors: list[_Successor] = []
 
     def open(self) -> None:
         """Wait for a successor, in place of who did so before. Raises `OSError`."""
@@ -111,7 +116,9 @@ class Handover:
 
     def close(self, *, remove: bool = True) -> None:
         """Wait no more. The path stays where a successor has put its own there."""
-        self._let_go()
+        for successor in self._successors:
+            successor.close()
+        self._successors.clear()
         listener, self._listener = self._listener, None
         if listener is not None:
             self._loop.remove_reader(listener.fileno())
@@ -128,44 +135,96 @@ class Handover:
             channel, _ = self._listener.accept()
         except OSError:
             return
-        if self._successor is not None or not _same_user(channel):
+        if not _same_user(channel):
             channel.close()
             return
-        channel.settimeout(PATIENCE)
-        sockets = list(self._sockets().items())
-        parts = [sockets[at : at + MOST] for at in range(0, len(sockets), MOST)] or [[]]
+        if len(self._successors) >= AT_ONCE:
+            self._ended(self._successors[0], "too many others came")
+        copies: list[tuple[str, socket.socket]] = []
         try:
-            for number, part in enumerate(parts, 1):
-                message = _Sockets(tuple(name for name, _ in part), number < len(parts))
-                socket.send_fds(channel, [msgspec.json.encode(message)], [sock.fileno() for _, sock in part])
+            for name, sock in self._sockets().items():
+                copies.append((name, sock.dup()))
         except OSError as error:
-            self._log.warn("The listeners could not be handed over", error=error)
+            self._log.warn("The listeners cannot be handed over", error=error)
+            for _, copy in copies:
+                copy.close()
             channel.close()
             return
+        self._successors.append(_Successor(self._loop, channel, copies, self._serves, self._ended))
+        self._log.info("Hands the listeners to another process", listeners=len(copies))
+
+    def _serves(self) -> None:
+        """A successor serves; the others are let go."""
+        self.close(remove=False)
+        self._dismissed()
+
+    def _ended(self, successor: "_Successor", why: str) -> None:
+        self._successors.remove(successor)
+        successor.close()
+        self._log.warn("A process that was given the listeners does not serve; this one goes on", reason=why)
+
+
+class _Successor:
+    """A process that has connected: it is sent the sockets as fast as it takes them, and then heard. They are copies,
+    which are closed when they are sent, so that what is closed meanwhile is handed over all the same.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channel: socket.socket,
+        copies: list[tuple[str, socket.socket]],
+        serves: Callable[[], None],
+        ended: Callable[["_Successor", str], None],
+    ) -> None:
+        self._loop = loop
+        self._channel = channel
+        self._serves = serves
+        self._ended = ended
         channel.setblocking(False)
-        self._successor = channel
-        self._log.info("Handed the listeners to another process", listeners=len(sockets))
-        self._loop.add_reader(channel.fileno(), self._heard)
+        self._parts = [copies[at : at + MOST] for at in range(0, len(copies), MOST)] or [[]]
+        self._timer = loop.call_later(SERVE_PATIENCE, ended, self, "it has said nothing")
+        loop.add_reader(channel.fileno(), self._heard)
+        loop.add_writer(channel.fileno(), self._send)
+
+    def close(self) -> None:
+        """Let it go."""
+        self._timer.cancel()
+        self._loop.remove_reader(self._channel.fileno())
+        self._loop.remove_writer(self._channel.fileno())
+        self._channel.close()
+        for part in self._parts:
+            for _, sock in part:
+                sock.close()
+        self._parts.clear()
+
+    def _send(self) -> None:
+        while self._parts:
+            part = self._parts[0]
+            message = _Sockets(tuple(name for name, _ in part), len(self._parts) > 1)
+            try:
+                socket.send_fds(self._channel, [msgspec.json.encode(message)], [sock.fileno() for _, sock in part])
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._ended(self, str(error))
+                return
+            for _, sock in self._parts.pop(0):
+                sock.close()
+        self._loop.remove_writer(self._channel.fileno())
 
     def _heard(self) -> None:
-        assert self._successor is not None
         try:
-            said = self._successor.recv(len(READY))
-        except BlockingIOError:
+            said = self._channel.recv(len(READY))
+        except (BlockingIOError, InterruptedError):
             return
-        except OSError:
-            said = b""
-        self._let_go()
+        except OSError as error:
+            self._ended(self, str(error))
+            return
         if said == READY:
-            self._dismissed()
+            self._serves()
         else:
-            self._log.warn("The process that took the listeners is gone; this one goes on")
-
-    def _let_go(self) -> None:
-        successor, self._successor = self._successor, None
-        if successor is not None:
-            self._loop.remove_reader(successor.fileno())
-            successor.close()
+            self._ended(self, "it has ended")
 
 
 def _same_user(channel: socket.socket) -> bool:
