@@ -132,18 +132,18 @@ def _set_versions(context: ssl.SSLContext, settings: _Settings) -> None:
     names = [name.strip() for name in settings.tls_cipher_suites.split(",") if name.strip()]
     if names:
         # The suites of TLS 1.3 are not a matter of choice.
-        suites = ":".join(_suite(name, settings) for name in names)
+        suites = ":".join(openssl_suite(name, settings.named(_SUITES)) for name in names)
         try:
             context.set_ciphers(suites)
         except ssl.SSLError:
             raise LictorError(f"{settings.named(_SUITES)}: none of {', '.join(names)} can be used") from None
 
 
-def _suite(name: str, settings: _Settings) -> str:
-    """A cipher suite by the name that OpenSSL has for it."""
+def openssl_suite(name: str, key: str) -> str:
+    """A cipher suite by the name that OpenSSL has for it. Raises `LictorError`, which names the configuration's key."""
     found = _SUITE.fullmatch(name)
     if found is None:
-        raise LictorError(f'{settings.named(_SUITES)}: unsupported cipher "{name}"; a known one is {_EXAMPLE}')
+        raise LictorError(f'{key}: unsupported cipher "{name}"; a known one is {_EXAMPLE}')
     exchange, bits, mode, chacha = found.groups()
     cipher = "CHACHA20-POLY1305" if chacha else f"AES{bits}-{mode.removeprefix('CBC_').replace('_', '-')}"
     return cipher if exchange == "RSA" else f"{exchange.replace('_', '-')}-{cipher}"

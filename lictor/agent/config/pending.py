@@ -44,11 +44,6 @@ PENDING = (
     "enable_central_service_config",
     "locality",
     "peering",
-    "tls.grpc.tls_cipher_suites",
-    "tls.grpc.tls_min_version",
-    "tls.grpc.use_auto_cert",
-    "tls.grpc.verify_outgoing",
-    "tls.grpc.verify_server_hostname",
     # The web page.
     "ui_config.enabled",
     "ui_config.dir",

@@ -109,6 +109,15 @@ class TlsProtocol(msgspec.Struct, frozen=True):
     use_auto_cert: Annotated[bool | None, S("Use the certificate that the servers hand out.")] = None
 
 
+class TlsGrpc(TlsProtocol, frozen=True):
+    """TLS settings of gRPC, where Envoys get their configuration; None follows `tls.defaults`."""
+
+    tls_min_version: Annotated[str | None, S("Oldest version; one before TLSv1_2 means TLSv1_2.")] = None
+    verify_outgoing: Annotated[bool | None, S("Accepted without effect: nothing is called over gRPC.")] = None
+    verify_server_hostname: Annotated[bool | None, S("Accepted without effect: nothing is called over gRPC.")] = None
+    use_auto_cert: Annotated[bool | None, S("Accepted without effect: the certificate is that of cert_file.")] = None
+
+
 class Tls(msgspec.Struct, frozen=True):
     """TLS by protocol."""
 
@@ -121,9 +130,7 @@ class Tls(msgspec.Struct, frozen=True):
     https: Annotated[TlsProtocol, S("Settings of the HTTPS API.", since="1.12")] = msgspec.field(
         default_factory=TlsProtocol
     )
-    grpc: Annotated[TlsProtocol, S("Settings of the gRPC API.", since="1.12")] = msgspec.field(
-        default_factory=TlsProtocol
-    )
+    grpc: Annotated[TlsGrpc, S("Settings of the gRPC API.", since="1.12")] = msgspec.field(default_factory=TlsGrpc)
 
 
 class Launch(msgspec.Struct, frozen=True):

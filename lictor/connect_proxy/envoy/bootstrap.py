@@ -147,7 +147,11 @@ def _http2() -> dict[str, Any]:
 
 
 def _tls(tls: AgentTls) -> dict[str, Any]:
-    common: dict[str, Any] = {"validation_context": {"trusted_ca": {"inline_string": tls.authorities}}}
+    common: dict[str, Any] = {
+        # By itself Envoy connects with TLS 1.2 at most, which the agent may find too old.
+        "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
+        "validation_context": {"trusted_ca": {"inline_string": tls.authorities}},
+    }
     if tls.server_name:
         common["validation_context"]["match_typed_subject_alt_names"] = [
             {"san_type": "DNS", "matcher": {"exact": tls.server_name}}

@@ -7,6 +7,7 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING
 
+from lictor.connect_proxy.envoy.suites import VARIABLE, suites
 from lictor.model.errors import LictorError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ async def open_xds(agent: Agent) -> XdsServer | None:
         return None
     loop = asyncio.get_running_loop()
     try:
-        make = await loop.run_in_executor(None, _ready)
+        make = await loop.run_in_executor(None, _ready, suites(agent.config) if listen.grpc_tls else "")
     except ImportError as error:
         raise MissingExtra(error.name or "gRPC") from None
     if importlib.util.find_spec("envoy") is None or importlib.util.find_spec("envoy.service") is None:
@@ -46,19 +47,22 @@ async def open_xds(agent: Agent) -> XdsServer | None:
     return server
 
 
-def _ready() -> type[XdsServer]:
+def _ready(cipher_suites: str) -> type[XdsServer]:
     """Import what serves Envoys. gRPC is told that the programs which the agent starts have nothing to do with it:
-    otherwise it would stop to prepare for each of them, and say so. It reads that once, as it starts.
+    otherwise it would stop to prepare for each of them, and say so. It reads that once, as it starts, and so it does
+    with the suites.
     """
-    before = os.environ.get(FORK_SUPPORT)
-    os.environ[FORK_SUPPORT] = "0"
+    told = {FORK_SUPPORT: "0", **({VARIABLE: cipher_suites} if cipher_suites else {})}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
     try:
         module = importlib.import_module("lictor.connect_proxy.envoy.server")
         module.grpc.ssl_channel_credentials()  # starts the library
     finally:
-        if before is None:
-            del os.environ[FORK_SUPPORT]
-        else:
-            os.environ[FORK_SUPPORT] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
     made: type[XdsServer] = module.XdsServer
     return made

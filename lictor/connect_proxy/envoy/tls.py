@@ -5,6 +5,7 @@ Certificate and roots are secrets (SDS) of their own: when they change, nothing 
 
 from collections.abc import Sequence
 
+import msgspec
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
@@ -15,6 +16,7 @@ from lictor.connect_proxy.envoy.snapshot import ProxySnapshot
 from lictor.model.config_entry.mesh import MeshDirectionalTLS
 
 SOCKET = "tls"
+_TLS13 = "TLSv1_3"
 _HTTP2 = "h2"
 _HTTP1 = "http/1.1"
 
@@ -78,7 +80,13 @@ def _common(snapshot: ProxySnapshot, settings: MeshDirectionalTLS) -> tls_pb2.Co
 def _mesh_tls(snapshot: ProxySnapshot, *, incoming: bool) -> MeshDirectionalTLS:
     tls = snapshot.mesh.tls
     found = None if tls is None else tls.incoming if incoming else tls.outgoing
-    return found or MeshDirectionalTLS()
+    settings = found or MeshDirectionalTLS()
+    if incoming or tls is None or settings.tls_max_version:
+        return settings
+    # By itself Envoy connects with TLS 1.2 at most, which would then be too old.
+    if any(one is not None and one.tls_min_version == _TLS13 for one in (tls.incoming, tls.outgoing)):
+        return msgspec.structs.replace(settings, tls_max_version=_TLS13)
+    return settings
 
 
 def _secret(name: str) -> secret_pb2.SdsSecretConfig:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -225,6 +227,7 @@ def test_envoys_are_served_with_tls(certificates: Path, tmp_path: Path) -> None:
         "key_file": certificates / "dc1-server-consul-0-key.pem",
     }
     settings = " ".join(f'{key} = "{path}"' for key, path in files.items())
+    settings += ' tls_min_version = "TLSv1_3"'
     made = Agent(tmp_path, "-hcl", f"tls {{ grpc {{ {settings} }} }} ports {{ grpc_tls = {port} grpc = -1 }}")
     envoy = None
     try:
@@ -233,11 +236,27 @@ def test_envoys_are_served_with_tls(certificates: Path, tmp_path: Path) -> None:
         envoy = Envoy(tmp_path, made, "secret", f"-grpc-ca-file={certificates / 'consul-agent-ca.pem'}")
         envoy.ready()
         assert envoy.count("cluster.local_agent.ssl.handshake") > 0
+        assert shakes_hands(port, ssl.TLSVersion.TLSv1_3)
+        assert not shakes_hands(port, ssl.TLSVersion.TLSv1_2)
         assert made.get("/v1/agent/self")["xDS"]["Ports"] == {"Plaintext": -1, "TLS": port}
     finally:
         if envoy is not None:
             envoy.close()
         made.close()
+
+
+def shakes_hands(port: int, version: ssl.TLSVersion) -> bool:
+    """Whether there is a connection with just that version of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["h2"])
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as plain:
+        try:
+            context.wrap_socket(plain).close()
+        except (ssl.SSLError, ConnectionError):
+            return False
+        return True
 
 
 WITHOUT = "import sys; sys.modules['grpc'] = None; from lictor.cli.main import main; sys.exit(main())"
