@@ -142,6 +142,7 @@ class Agent:
         self._leaving = False
         self.pools = Pools(config, self.node_id, folder, self._give_up, GossipMetrics(self.metrics))
         self.pools.on_change = self._pool_changed
+        self.pools.on_change_between = self._members_changed
         self.wan: Wan | None = None  # a server's way to other datacenters
         self.elsewhere = Elsewhere(self)
         if not config.server:
@@ -280,8 +281,11 @@ class Agent:
         servers = self.leadership.members.servers()
         return [own, *(as_member(server) for server in servers if server.id != self.node_id)]
 
-    def _pool_changed(self) -> None:
+    def _members_changed(self) -> None:
         self.store.watches.fire((("agent", "members"),))
+
+    def _pool_changed(self) -> None:
+        self._members_changed()
         if self.leadership is not None:
             self.leadership.agents_changed()
 

@@ -56,10 +56,11 @@ class KeyringState(msgspec.Struct, frozen=True):
 class Pools:
     """See above. Whoever runs it sets the callbacks before `open`.
 
-    `on_change` is told that the datacenter's members changed, `on_event` a user event, `on_query` is asked the queries
-    of members (their name and payload, and the room for an answer), `on_servers` is told the servers of this
-    datacenter that are alive, `on_gossip` places where gossip was found and so no server's calls are; `servers_known`
-    gives node names and gossip places of servers that are known by their calls.
+    `on_change` is told that the datacenter's members changed, `on_change_between` that those of the pool between
+    datacenters did, `on_event` a user event, `on_query` is asked the queries of members (their name and payload, and
+    the room for an answer), `on_servers` is told the servers of this datacenter that are alive, `on_gossip` places
+    where gossip was found and so no server's calls are; `servers_known` gives node names and gossip places of servers
+    that are known by their calls.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Pools:
         self.lan: LanPool | None = None
         self.wan: LanPool | None = None
         self.on_change: Callable[[], None] = _nothing
+        self.on_change_between: Callable[[], None] = _nothing
         self.on_event: Callable[[str, bytes, int], None] | None = None
         self.on_query: Callable[[str, bytes, int], bytes | None] | None = None
         self.on_servers: Callable[[list[ServerSeen]], None] | None = None
@@ -125,7 +127,7 @@ class Pools:
             if wan not in self._sockets:
                 continue
             pool = LanPool(config, self._node_id, self._folder, wan=wan, meter=self._meter)
-            pool.on_change = self._changed if not wan else self._wake.set
+            pool.on_change = self._changed if not wan else self._changed_between
             await pool.start(self._sockets.pop(wan))
             if wan:
                 self.wan = pool
@@ -241,6 +243,10 @@ class Pools:
         if self.on_servers is not None:
             self.on_servers([server for server in self.servers() if server.status == ALIVE])
         self.on_change()
+
+    def _changed_between(self) -> None:
+        self._wake.set()
+        self.on_change_between()
 
     async def _acquaint(self) -> None:
         """Have those meet in a pool who know of each other by other ways."""

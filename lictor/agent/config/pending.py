@@ -34,7 +34,6 @@ PENDING = (
     "primary_gateways_interval",
     "server_rejoin_age_max",
     "tls.internal_rpc.use_auto_cert",
-    "translate_wan_addrs",
     # The log of servers.
     "raft_logstore.disable_log_cache",
     "raft_logstore.verification",
