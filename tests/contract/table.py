@@ -99,7 +99,8 @@ MISSING: tuple[tuple[str, str], ...] = (
     (
         "Envoy",
         "Configured over xDS as Consul's Envoys are; envoy.md says what makes what. Certificates and roots are secrets "
-        "(SDS), and intentions about requests are part of the routes. Routers, splitters, resolvers, gateways and "
+        "(SDS), and intentions about requests are part of the routes. Virtual addresses follow from the services' names. "
+        "Routers, splitters, resolvers, gateways and "
         "`envoy_bootstrap_json_tpl` are not there; of Envoy extensions there are `builtin/property-override` and "
         "`builtin/lua`. `connect redirect-traffic` uses nftables where there is `nft`.",
     ),
