@@ -20,6 +20,7 @@ from lictor.agent.anti_entropy import AntiEntropy
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.coordinate_reports import CoordinateReports
 from lictor.agent.data_lock import DataLock
+from lictor.agent.deaf_listeners import DeafListeners
 from lictor.agent.elsewhere import Elsewhere
 from lictor.agent.events import WIRE_NAME, EventLog, check_event, concerns, from_wire, wire_payload
 from lictor.agent.exposing import Exposing
@@ -28,7 +29,7 @@ from lictor.agent.following import follow
 from lictor.agent.forwarding import block
 from lictor.agent.gossip_metrics import GossipMetrics
 from lictor.agent.instruments import metrics_of
-from lictor.agent.launching import LaunchSettings, launched_as
+from lictor.agent.launching import launch_settings, launched_as
 from lictor.agent.leaves import Leaves
 from lictor.agent.leaves_files import LeafFiles
 from lictor.agent.live_connections import QUERY as LIVE_CONNECTIONS
@@ -129,6 +130,7 @@ class Agent:
         self.local = LocalState(self.node, self.store.watches.fire)
         self.events = EventLog(self.store.watches.fire)
         self.connections = LiveConnections(lambda: self.local.services)
+        self.deaf = DeafListeners(lambda: self.local.services)
         self._set_tokens: dict[str, str] = self.files.tokens()
         self.server: Server | None = None
         self.leadership: Leadership | None = None
@@ -643,8 +645,7 @@ class Agent:
 
     def _services_changed(self, names: set[str], dropped: list[NodeService]) -> None:
         """Instances of services of these names were registered or deregistered here; `dropped` are those that went."""
-        launch = self.config.connect.launch
-        settings = LaunchSettings(launch.enabled, launch.default, launch.one_process)
+        settings = launch_settings(self.config.connect.launch)
         launched = [service for service in dropped if launched_as(service, settings)]
         self.leaves.services_changed(names, {name for service in launched for name in stands_for(service)})
 

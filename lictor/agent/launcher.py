@@ -41,6 +41,7 @@ from lictor.agent.launching import (
     Keeper,
     LaunchSettings,
     Program,
+    launch_settings,
     plan,
 )
 from lictor.agent.logs import logger
@@ -75,8 +76,8 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class ProcessState(msgspec.Struct, frozen=True, rename="pascal"):
-    """A process that serves one sidecar or several. `seconds` is how long it has been in its state, `reason` why it
-    last ended, `memory` how many of its bytes are in memory.
+    """A process that serves a sidecar, and maybe others. `seconds` is how long it has been in its state and served this
+    sidecar, `reason` why it last ended, `memory` how many of its bytes are in memory.
     """
 
     program: str
@@ -102,6 +103,17 @@ class _Run:
         self.address = ""
         self.wanted = True
         self.starting: asyncio.Task[None] | None = None
+        self._joined: dict[str, float] = {}
+
+    def serve(self, program: Program, now: float) -> None:
+        """Serve other sidecars as well, or fewer."""
+        before = self.program.proxies
+        self._joined = {proxy: self._joined.get(proxy, 0.0) if proxy in before else now for proxy in program.proxies}
+        self.program = program
+
+    def since(self, proxy: str) -> float:
+        """When it began to be in its present state for a sidecar, by the event loop's clock."""
+        return max(self.keeper.since, self._joined.get(proxy, 0.0))
 
 
 class Launcher:
@@ -207,8 +219,7 @@ class Launcher:
     @property
     def settings(self) -> LaunchSettings:
         """What the configuration says."""
-        launch = self._agent.config.connect.launch
-        return LaunchSettings(launch.enabled, launch.default, launch.one_process)
+        return launch_settings(self._agent.config.connect.launch)
 
     def _compare(self) -> None:
         wanted = plan(self._agent.local.services.values(), self.settings)
@@ -222,7 +233,7 @@ class Launcher:
             elif not running.wanted or not self._is_as_wanted(running, program):
                 self._replace(running, program)
             else:
-                running.program = program
+                running.serve(program, self._loop.time())
 
     def _is_as_wanted(self, run: _Run, program: Program) -> bool:
         """Whether what runs is what is wanted. Which sidecars it serves, a program finds out by itself."""
@@ -449,8 +460,10 @@ class Launcher:
         """The processes that serve sidecars, by the sidecars' ids."""
         found: dict[str, ProcessState] = {}
         for run in self._runs.values():
-            state = self._state(run)
-            found.update((proxy, state) for proxy in run.program.proxies)
+            state, now = self._state(run), self._loop.time()
+            for proxy in run.program.proxies:
+                seconds = round(now - run.since(proxy), 3)
+                found[proxy] = msgspec.structs.replace(state, seconds=seconds)
         return found
 
     def _state(self, run: _Run) -> ProcessState:

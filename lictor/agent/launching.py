@@ -17,6 +17,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from lictor.agent.config.security import Launch
 from lictor.model.service import BUILTIN, CONNECT_PROXY, ENVOY, NO_LAUNCH, NodeService
 
 FIRST_PAUSE = 1.0  # seconds
@@ -50,12 +51,29 @@ class LaunchSettings(msgspec.Struct, frozen=True):
     one_process: bool
 
 
+def launch_settings(launch: Launch) -> LaunchSettings:
+    """Those of a configuration's section."""
+    return LaunchSettings(launch.enabled, launch.default, launch.one_process)
+
+
 def launched_as(service: NodeService, settings: LaunchSettings) -> str:
     """The kind of proxy that the agent runs for a service: `builtin`, `envoy`, or empty for none."""
+    return asked_for(service, settings) if can_be_asked_about(service.id) else ""
+
+
+def asked_for(service: NodeService, settings: LaunchSettings) -> str:
+    """The kind of proxy that a service's registration or the configuration wants the agent to run for it."""
     if not settings.enabled or service.kind != CONNECT_PROXY:
         return ""
     kind = service.proxy.launch or settings.default
     return "" if kind == NO_LAUNCH else kind
+
+
+def can_be_asked_about(service_id: str) -> bool:
+    """Whether a proxy with this id finds its registration: it asks by a path, in which dots alone mean another one, and
+    what cannot be printed is refused.
+    """
+    return service_id not in (".", "..") and service_id.isprintable()
 
 
 def plan(services: Iterable[NodeService], settings: LaunchSettings) -> dict[str, Program]:

@@ -20,6 +20,7 @@ from lictor.agent.checks.connection import TlsSettings
 from lictor.agent.checks.result import Result
 from lictor.agent.checks.runner import CheckRunner
 from lictor.agent.config.keys import RuntimeConfig
+from lictor.agent.launching import asked_for, can_be_asked_about, launch_settings
 from lictor.agent.local import LocalState
 from lictor.agent.logs import logger
 from lictor.agent.persistence import AgentFiles
@@ -181,8 +182,13 @@ class Registry:
                 self._admit_check(check.definition, remote=remote)
 
     def _admit_launch(self, service: NodeService) -> None:
-        """Refuse a proxy that is to be launched where the agent launches none."""
+        """Refuse a proxy that is to be launched where the agent launches none, or cannot be asked about it."""
         launch, settings = service.proxy.launch, self._config().connect
+        if asked_for(service, launch_settings(settings.launch)) and not can_be_asked_about(service.id):
+            raise InvalidRequest(
+                f"a proxy with the ID {service.id!r} cannot be started: its agent could not be asked about it; give "
+                'the service another ID, or the proxy Launch = "none"'
+            )
         if launch in ("", NO_LAUNCH) or (settings.enabled and settings.launch.enabled):
             return
         raise Refused(

@@ -11,6 +11,7 @@ import json
 from lictor.cli import api, checks
 from lictor.cli.check_authority import authority
 from lictor.cli.check_identities import identities
+from lictor.cli.check_proxies import proxies
 from lictor.cli.checks import MARKS, Finding, Result
 from lictor.cli.command import CommandError, Io
 from lictor.model.goflags import FlagSet
@@ -79,6 +80,7 @@ def look(options: FlagSet, io: Io) -> list[Finding]:
         findings += checks.cluster(client, view)
         findings += authority(client)
         findings += identities(view.leaves)
+        findings += proxies(client)
         findings += checks.clock(client)
         data_dir = data_dir or view.data_dir
         findings += checks.dns(options["dns-addr"] or view.dns_address(client.address.host), view.domain)

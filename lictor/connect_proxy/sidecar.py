@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -94,6 +95,7 @@ class Sidecar:
         self._revoked_told: tuple[str, ...] = ()
         self._revoked: frozenset[str] = frozenset()
         self._last_report: dict[str, int] = {}
+        self._last_deaf: dict[str, str] = {}
         self._upstreams: dict[UpstreamKey, tuple[Watch[Any] | None, Endpoints]] = {}
         source = world.source
         self._roots = source.roots(self, self._settle)
@@ -338,7 +340,8 @@ class Sidecar:
             if self._retry is None:
                 self._retry = self.world.loop.call_later(BIND_PAUSE, self._open_again)
             return False
-        self._deaf.pop(str(listener.address), None)
+        if self._deaf.pop(str(listener.address), None) is not None:
+            self._report_soon()
         if isinstance(listener, InboundListener | OutboundListener):
             listener.revoke(self._revoked)
         self.world.log.info(
@@ -352,6 +355,7 @@ class Sidecar:
         """Say that an address cannot be listened on, once for each reason."""
         if self._deaf.get(address) != why:
             self._deaf[address] = why
+            self._report_soon()
             self.world.log.error(
                 "Cannot listen, and tries again", service=self.settings.service, address=address, error=why
             )
@@ -382,7 +386,7 @@ class Sidecar:
         for listener in self.listeners:
             listener.access = access
 
-    # -- the agent is told of live connections -----------------------------------------------------------------------
+    # -- what the agent is told ------------------------------------------------------------------------------------
 
     def _report_soon(self) -> None:
         if self._report and self._reporting is not None:
@@ -396,12 +400,18 @@ class Sidecar:
         live = dict(self.inbound.by_peer) if self.inbound is not None else {}
         if live or self._last_report:
             self._last_report = live
-            self.world.background(self._tell(live))
+            inbound = [{"SourceURI": uri, "Connections": count} for uri, count in live.items()]
+            self.world.background(self._tell("connections", {"Inbound": inbound}))
+        wanted = {str(one.bind) for one in (self.settings.inbound, *self.settings.outbound) if one is not None}
+        self._deaf = {address: why for address, why in self._deaf.items() if address in wanted}
+        if self._deaf or self._last_deaf:
+            self._last_deaf = dict(self._deaf)
+            deaf = [{"Address": address, "Reason": why} for address, why in self._deaf.items()]
+            self.world.background(self._tell("proxies", {"Deaf": deaf}))
 
-    async def _tell(self, live: dict[str, int]) -> None:
-        inbound = [{"SourceURI": uri, "Connections": count} for uri, count in live.items()]
-        path = f"/v1/agent/connect/connections/{self.settings.proxy_id}"
+    async def _tell(self, what: str, body: dict[str, Any]) -> None:
+        path = f"/v1/agent/connect/{what}/{quote(self.settings.proxy_id, safe='')}"
         try:
-            await self.world.source.send("PUT", path, msgspec.json.encode({"Inbound": inbound}))
+            await self.world.source.send("PUT", path, msgspec.json.encode(body))
         except ClientError:
             pass  # it is told again

@@ -1,5 +1,8 @@
 """Which proxies an agent runs, and what is done about one program at a time."""
 
+import msgspec
+import pytest
+
 from lictor.agent.launching import (
     GRACE,
     KILL,
@@ -15,6 +18,7 @@ from lictor.agent.launching import (
     Keeper,
     LaunchSettings,
     Program,
+    asked_for,
     plan,
 )
 from lictor.model.service import ConnectProxyConfig, NodeService
@@ -63,6 +67,14 @@ def test_nothing_is_launched_where_launching_is_off_and_no_service_that_is_no_si
 def test_a_sidecar_called_node_does_not_take_the_name_of_the_shared_process() -> None:
     envoy = NodeService(kind="connect-proxy", id=NODE, service="x", proxy=ConnectProxyConfig(launch="envoy"))
     assert set(plan([envoy, sidecar("a", "builtin")], ON)) == {NODE, f"{NODE}:"}
+
+
+@pytest.mark.parametrize("name", [".", "..", "a\nb", "a\x7f"])
+@pytest.mark.parametrize("launch", ["builtin", "envoy"])
+def test_no_proxy_is_tried_again_and_again_whose_id_its_agent_cannot_be_asked_about(name: str, launch: str) -> None:
+    odd = msgspec.structs.replace(sidecar("a", launch), id=name)
+    assert plan([odd], ON) == {}
+    assert asked_for(odd, ON) == launch, "it is said why"
 
 
 def running(now: float = 0.0) -> Keeper:

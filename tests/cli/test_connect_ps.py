@@ -1,5 +1,6 @@
 """`lictor connect ps`: what is shown of sidecars and their processes."""
 
+from lictor.cli import check_proxies
 from lictor.cli.connect.ps import length, table
 
 OWN = {
@@ -54,8 +55,17 @@ def test_each_sidecar_has_a_row_whoever_starts_its_proxy() -> None:
 
 def test_details_tell_why_a_process_ended_and_where_its_output_is() -> None:
     heading, _, launched = table([OWN, LAUNCHED], detailed=True)
-    assert heading[-2:] == ["Output", "Last ended"]
-    assert launched[-2:] == ["/var/lib/lictor/proxies/node.log", "exit status 1: no"]
+    assert heading[-3:] == ["Output", "Last ended", "Cannot listen on"]
+    assert launched[-3:] == ["/var/lib/lictor/proxies/node.log", "exit status 1: no", "-"]
+
+
+def test_a_proxy_that_cannot_listen_is_deaf_and_details_tell_where_and_why() -> None:
+    deaf = LAUNCHED | {"Deaf": [{"Address": "127.0.0.1:9191", "Reason": "Address already in use"}]}
+    _, row = table([deaf], detailed=True)
+    assert row[6] == "waiting, deaf to 1"
+    assert row[-1] == "127.0.0.1:9191 (Address already in use)"
+    (found,) = check_proxies.deaf([OWN, deaf])
+    assert found.text == "the proxy 'web-sidecar-proxy' cannot listen on 127.0.0.1:9191: Address already in use"
 
 
 def test_a_length_of_time_is_its_two_largest_units() -> None:

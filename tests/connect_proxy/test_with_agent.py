@@ -7,12 +7,13 @@ import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.agent.processes import Process
 from tests.connect_proxy.processes import Echo, Proxy, ask, intend, metrics, register
-from tests.patience import PATIENCE, eventually
+from tests.patience import PATIENCE, eventually, settles
 from tests.ports import free_port
 
 REFERENCE = os.environ.get("LICTOR_REFERENCE_CONSUL", "")
@@ -150,6 +151,11 @@ def test_an_upstream_may_be_a_prepared_query_or_have_addresses_of_its_own(
     eventually(lambda: ask(fixed) == b"web: hello", "and to the address")
 
 
+def deaf(agent: Process) -> dict[str, Any]:
+    """Where proxies cannot listen, by the services that they are for."""
+    return {one["Service"]: one["Deaf"] for one in agent.get("/v1/agent/connect/proxies") if one["Deaf"]}
+
+
 def test_an_address_that_is_in_use_is_listened_on_when_it_is_free(
     agent: Process, proxy: Callable[..., Proxy], echo: Callable[[str], Echo]
 ) -> None:
@@ -159,7 +165,10 @@ def test_an_address_that_is_in_use_is_listened_on_when_it_is_free(
     with socket.create_server(("127.0.0.1", up)):
         node = proxy("node", "-node", "-undeclared")
         node.says("Cannot listen")
+        told = [{"Address": f"127.0.0.1:{up}", "Reason": "Address already in use"}]
+        settles(lambda: deaf(agent), {"client": told}, "the agent tells where the proxy cannot listen")
     eventually(lambda: ask(up) == b"web: hello", "it listens now")
+    settles(lambda: deaf(agent), {}, "the agent tells no more of it")
     assert node.log().count("Cannot listen") == 1
 
 

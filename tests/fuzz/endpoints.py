@@ -222,6 +222,9 @@ BODIES: dict[tuple[str, str], tuple[Any, ...]] = {
     ("PUT", "/v1/agent/connect/connections/:proxy_id"): (
         {"Inbound": [{"SourceURI": "spiffe://x.consul/ns/default/dc/dc1/svc/web", "Connections": 3}]},
     ),
+    ("PUT", "/v1/agent/connect/proxies/:proxy_id"): (
+        {"Deaf": [{"Address": "127.0.0.1:9191", "Reason": "Address already in use"}]},
+    ),
     ("PUT", "/v1/snapshot"): ("no archive",),
     ("PUT", "/v1/operator/autopilot/configuration"): (
         {

@@ -237,3 +237,14 @@ async def test_a_change_of_the_services_can_be_waited_for(door: Door) -> None:
     _, headers, body = await waiting
     assert set(json.loads(body)) == {"a", "b"}
     assert headers["x-consul-contenthash"] != content
+
+
+@pytest.mark.parametrize("proxy_id", [".", "..", "a\nb"])
+async def test_a_proxy_whose_id_stands_in_no_path_is_not_started(proxy_id: str) -> None:
+    async with open_agent("-hcl", "connect { launch { enabled = true } }") as door:
+        proxy = {"DestinationServiceName": "web", "Launch": "builtin"}
+        definition = {"Kind": "connect-proxy", "Name": "p", "ID": proxy_id, "Port": 1, "Proxy": proxy}
+        status, body = await door.put("/v1/agent/service/register", definition)
+        assert (status, b"cannot be started: its agent could not be asked about it" in body) == (400, True)
+        proxy["Launch"] = "none"
+        await ok(door, "/v1/agent/service/register", definition)

@@ -136,6 +136,12 @@ def test_built_in_proxies_outlive_the_agent_and_hand_over(tmp_path: Path, echo: 
         with connect(upstream) as first:
             pid = pid_of(agent, "web")
             assert pid == pid_of(agent, "client") != 0, "one process serves both"
+            register(agent, "late", free_port(), "builtin")
+            found: dict[str, Any] = eventually(
+                lambda: processes(agent).get("late") and processes(agent), "it is served"
+            )
+            assert found["late"]["Seconds"] < found["web"]["Seconds"], "each is served for as long as it is there"
+            agent.put("/v1/agent/service/deregister/late")
             assert Path(f"/proc/{pid}/status").read_text().count("NoNewPrivs:\t1") == 1
 
             # The agent ends, and another takes its place: nothing that is live notices.

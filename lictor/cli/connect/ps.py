@@ -17,11 +17,13 @@ Usage: lictor connect ps [options]
   Prints the sidecars that are registered with an agent. Those that the agent
   has started itself are shown with their process; a sidecar whose proxy
   somebody else is to start has none. Health is that of the sidecar's own
-  checks: a proxy that runs and does not listen is critical.
+  checks: a proxy that runs and does not listen is critical. A proxy that
+  cannot listen on some of its addresses, since other programs have them, is
+  shown as deaf to so many.
 
       $ lictor connect ps
 
-  With why a proxy last ended, and where its output is:
+  With why a proxy last ended, where it cannot listen, and where its output is:
 
       $ lictor connect ps -detailed"""
 
@@ -33,7 +35,7 @@ def flags() -> FlagSet:
     flags = FlagSet("connect ps", HELP)
     api.client_flags(flags)
     api.server_flags(flags)
-    flags.bool("detailed", False, "Print why each last ended, and the file with its output.")
+    flags.bool("detailed", False, "Print why each last ended, where it cannot listen, and the file with its output.")
     return flags
 
 
@@ -54,10 +56,11 @@ def table(sidecars: list[dict[str, Any]], *, detailed: bool) -> list[list[str]]:
     """One row a sidecar, under a heading."""
     rows = [["ID", "Service", "Address", "Upstreams", "Health", "Proxy", "State", "PID", "For", "Restarts", "Memory"]]
     if detailed:
-        rows[0] += ["Output", "Last ended"]
+        rows[0] += ["Output", "Last ended", "Cannot listen on"]
     for sidecar in sidecars:
         process = sidecar["Process"] or {}
-        host = sidecar["Address"]
+        host, deaf = sidecar["Address"], sidecar.get("Deaf") or []
+        state = process.get("State", "not launched here")
         row = [
             sidecar["ID"],
             sidecar["Service"],
@@ -65,7 +68,7 @@ def table(sidecars: list[dict[str, Any]], *, detailed: bool) -> list[list[str]]:
             str(sidecar["Upstreams"]),
             sidecar["Status"],
             process.get("Kind", NONE),
-            process.get("State", "not launched here"),
+            f"{state}, deaf to {len(deaf)}" if deaf else state,
             str(process.get("PID") or NONE),
             length(process["Seconds"]) if process else NONE,
             str(process["Restarts"]) if process else NONE,
@@ -73,6 +76,7 @@ def table(sidecars: list[dict[str, Any]], *, detailed: bool) -> list[list[str]]:
         ]
         if detailed:
             row += [process.get("Output") or NONE, process.get("Reason") or NONE]
+            row.append("; ".join(f"{one['Address']} ({one['Reason']})" for one in deaf) or NONE)
         rows.append(row)
     return rows
 
