@@ -625,15 +625,20 @@ class Agent:
                     raise
             raise
 
-    async def force_leave(self, node: str, *, prune: bool = False) -> None:
-        """Have a failed member count as left, with `prune` be forgotten; one that is alive stays. Raises `Refused` for
-        a name that no member has, and `LictorError` where the leader could not be had to do it.
+    async def force_leave(self, node: str, *, prune: bool = False, wan: bool = False) -> None:
+        """Have a failed member count as left, with `prune` be forgotten; one that is alive stays. With `wan`, do so in
+        the pool between datacenters alone. Raises `Refused` for a name that no member has, and `LictorError` where the
+        leader could not be had to do it.
         """
-        member = next((member for member in self.members() if member.name == node), None)
+        member = next((member for member in self.members(wan=wan) if member.name == node), None)
         if member is None:
             raise Refused(f"agent: No node found with name '{node}'")
         if member.status == ALIVE:
             log.info("a member that is alive was to be forced to leave, and stays", node=node)
+            return
+        if wan:
+            if self.pools.wan is not None:
+                self.pools.wan.force_leave(node, prune=prune)
             return
         if self.serving is not None and member.status != LEFT and member.tags.get("role") == SERVER:
             await self.serving.formation.force_leave(member.tags["id"])

@@ -58,9 +58,9 @@ async def leave(api: Api, request: Request) -> Any:
 
 @family.action("PUT", "/v1/agent/force-leave/:node")
 async def force_leave(api: Api, request: Request) -> Any:
-    """Have a failed member count as left; with `prune`, be forgotten."""
+    """Have a failed member count as left; with `prune`, be forgotten; with `wan`, in the pool between datacenters."""
     request.require("operator", "", WRITE)
-    await api.agent.force_leave(request.vars["node"], prune=request.flag("prune"))
+    await api.agent.force_leave(request.vars["node"], prune=request.flag("prune"), wan=request.flag("wan"))
     return Reply()
 
 

@@ -30,6 +30,8 @@ FORGIVEN = 10.0  # seconds after which a server's failure counts no more
 MOST_CALLS = 4096  # that wait for one datacenter at once
 MOST_ANSWERED = 4096  # calls of other datacenters that are answered at once
 
+UNREACHED = "Remote DC has no server currently reachable"
+
 log = logging.getLogger("lictor.datacenters")
 
 Text = Annotated[str, msgspec.Meta(max_length=256)]
@@ -271,7 +273,8 @@ class Datacenters:
             return failure
         if datacenter not in self._cut:
             log.warning("no server of datacenter %s answers: %s", datacenter, failure)
-        reason = f"rpc error making call: {failure}"
+        alive = any(place.alive for place in self._servers() if place.datacenter == datacenter)
+        reason = f"rpc error making call: {failure}" if alive else UNREACHED
         self._cut[datacenter] = _Cut(asyncio.get_running_loop().time(), reason)
         return Refused(reason)
 

@@ -21,7 +21,7 @@ from lictor.agent.config.security import Tls
 from lictor.agent.forwarding import REQUEST
 from lictor.agent.rpc_tls import rpc_tls
 from lictor.model.errors import LictorError
-from lictor.model.member import FAILED
+from lictor.model.member import FAILED, LEFT
 from lictor.server.datacenters import CALL, Envelope
 from tests.cluster.datacenters import Datacenters, datacenters_in
 from tests.cluster.servers import Server
@@ -43,6 +43,9 @@ WEB = {
     },
 }
 """A service of dc2 with another address for those who come from elsewhere; it can be registered anywhere."""
+
+
+UNREACHED = b"Remote DC has no server currently reachable"
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +203,7 @@ def test_a_datacenter_that_is_away_is_told_of_and_found_again_where_it_has_moved
 
     def refused() -> bool:
         status, body = both.worker.ask("GET", "/v1/catalog/nodes?dc=dc2")
-        return status == 500 and body.startswith(b"rpc error making call: ")
+        return status == 500 and body.startswith((b"rpc error making call: ", UNREACHED))
 
     eventually(refused, "the other datacenter is told of as away")
     before = both.one.log().count("\n")
@@ -212,6 +215,14 @@ def test_a_datacenter_that_is_away_is_told_of_and_found_again_where_it_has_moved
     assert both.one.get("/v1/query/away/execute")["Nodes"] == []
     both.worker.write("here", b"goes on")
     settles(lambda: wan_status(both.one, "two.dc2"), FAILED, "gossip finds out")
+    settles(lambda: both.worker.ask("GET", "/v1/catalog/nodes?dc=dc2"), (500, UNREACHED), "which is told")
+    code, printed = run(both.one, "force-leave", "two.dc2")
+    assert code == 1 and "No node found with name 'two.dc2'" in printed
+    assert run(both.one, "force-leave", "-wan", "two.dc2") == (0, "")
+    settles(lambda: wan_status(both.one, "two.dc2"), LEFT, "it counts as left")
+    refused_for_good = (500, b"No path to datacenter")
+    settles(lambda: both.worker.ask("GET", "/v1/catalog/nodes?dc=dc2"), refused_for_good, "nobody looks for it")
+    assert both.one.get("/v1/catalog/datacenters") == ["dc1"]
     both.two.move()
     both.two.start()
     both.settle()

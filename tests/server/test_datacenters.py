@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from lictor.model.errors import Forbidden, InvalidRequest, NoPath, Refused, Unsupported
@@ -55,9 +56,7 @@ class World:
 
     async def forged(self, envelope: Envelope) -> bytes:
         """What a server of dc2 answers to a call that says of itself what it likes."""
-        from msgspec import msgpack
-
-        return await self.wire.ends[ONE.address].call("a:1", CALL, msgpack.encode(envelope), 1.0)
+        return await self.wire.ends[ONE.address].call("a:1", CALL, msgspec.msgpack.encode(envelope), 1.0)
 
 
 async def _count(origin: Origin, body: bytes) -> AsyncIterator[bytes]:
@@ -110,9 +109,15 @@ def test_a_datacenter_that_is_cut_off_is_told_of_at_once_and_asked_again_soon() 
                 await world.one.call("dc2", "name", b"", 5.0)
         assert loop.time() == began
         world.wire.cut.clear()
+        world.places = [ONE, *(msgspec.structs.replace(place, alive=False) for place in TWO)]
         with pytest.raises(Refused):
             await world.one.call("dc2", "name", b"", 5.0)
         await asyncio.sleep(CUT_PAUSE)
+        world.wire.isolate("one:1")
+        with pytest.raises(Refused, match="^Remote DC has no server currently reachable$"):
+            await world.one.call("dc2", "name", b"", 5.0)
+        await asyncio.sleep(CUT_PAUSE)
+        world.wire.cut.clear()
         assert await world.one.call("dc2", "name", b"", 5.0)
 
     run_virtually(scenario())
