@@ -14,11 +14,19 @@ import pytest
 
 from lictor.ca import certificates
 from tests.cluster.servers import Server
+from tests.connect_proxy.envoy.installed import ENVOY
+from tests.connect_proxy.envoy.mesh import Envoy
 from tests.mesh.running import Kept, Load, Sidecar, ask, pages
 from tests.patience import PATIENCE, eventually
 
 EXACT = "/v1/connect/intentions/exact?source={}&destination=page"
 ROOTS = "/v1/connect/ca/roots"
+
+
+class At(NamedTuple):
+    """An agent, for an Envoy."""
+
+    address: str
 
 
 class Two(NamedTuple):
@@ -84,12 +92,17 @@ def test_services_of_a_secondary_datacenter_are_called_from_the_primary(two: Two
         port = stack.enter_context(pages())
         page = Sidecar(dc2, two.folder, "page", port)
         web = Sidecar(dc1, two.folder, "web", 1, "page", datacenter="dc2")
+        shop = Sidecar(dc1, two.folder, "shop", 2, "page", datacenter="dc2")
         for sidecar in (page, web):
             stack.callback(sidecar.end)
             sidecar.start()
         local = web.upstreams["page"]
         try:
             eventually(lambda: ask(local), "web of dc1 reaches page of dc2")
+            if ENVOY:
+                envoy = Envoy(two.folder, At(f"127.0.0.1:{dc1.ports['http']}"), "shop")
+                stack.callback(envoy.close)
+                eventually(lambda: ask(shop.upstreams["page"]), f"shop's Envoy reaches page of dc2: {envoy.log()}")
             intentions(two, local)
             rotation(two, web, page)
             absence(two, local)

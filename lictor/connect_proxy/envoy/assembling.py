@@ -43,6 +43,8 @@ VIRTUAL_TAG = "virtual"
 address that the servers have given it: Kubernetes' own address of a service.
 """
 
+Elsewhere = Callable[[View, str, str], list[CheckServiceNode]]
+
 _NO_LEAF = Leaf("", "")
 
 
@@ -52,9 +54,11 @@ def assemble(
     own: Callable[[View], NodeService | None],
     place: Place,
     checks: tuple[ExposePath, ...] = (),
+    elsewhere: Elsewhere = lambda view, datacenter, service: [],
 ) -> ProxySnapshot | None:
     """What a proxy needs, but for its leaf; without roots where there is no authority yet. None where there is no such
-    proxy. `own` reads its registration; `checks` is what it exposes for checks of its service.
+    proxy. `own` reads its registration; `checks` is what it exposes for checks of its service; `elsewhere` reads the
+    instances of a service of another datacenter.
     """
     service = own(view)
     if service is None or service.kind != CONNECT_PROXY:
@@ -79,7 +83,7 @@ def assemble(
         protocol=known_protocol(str((service.proxy.config or {}).get("protocol") or protocol_of(view, name))),
         default_allow=place.default_allow,
         rules=rules,
-        upstreams=tuple(_upstreams(view, wanted, domain, place, transparent)),
+        upstreams=tuple(_upstreams(view, wanted, domain, place, transparent, elsewhere)),
         jwt_providers=tuple(_providers(view, rules)),
         mesh=_mesh(view),
         revoked=tuple(sorted({leaf.fingerprint for leaf in connect_ca.revoked(view)} - {""})),
@@ -141,7 +145,7 @@ def _first(numbered: tuple[int, Intention]) -> int:
 
 
 def _upstreams(
-    view: View, upstreams: Iterable[Upstream], domain: str, place: Place, transparent: bool
+    view: View, upstreams: Iterable[Upstream], domain: str, place: Place, transparent: bool, elsewhere: Elsewhere
 ) -> Iterable[UpstreamNeeds]:
     for upstream in upstreams:
         # What stands for all others (`*`) is no upstream; peers and other clusters have no place here yet.
@@ -158,7 +162,8 @@ def _upstreams(
             protocol = known_protocol(protocol_of(view, upstream.destination_name))
         datacenter = upstream.datacenter or place.datacenter
         here = datacenter == place.datacenter
-        rows = health.connect(view, upstream.destination_name, (), {}) if here else []
+        name = upstream.destination_name
+        rows = health.connect(view, name, (), {}) if here else elsewhere(view, datacenter, name)
         target = _target(upstream.destination_name, datacenter, rows, domain)
         if not (transparent and here):
             yield UpstreamNeeds(upstream, protocol, target)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from lictor.agent.leaves_book import Leaf
@@ -79,6 +80,7 @@ class Feed:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._source.release_elsewhere(self)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -92,7 +94,8 @@ class Feed:
 
         def needs(view: View) -> ProxySnapshot | None:
             checks = source.exposed(view, proxy_id)
-            return assemble(view, proxy_id, lambda own: source.registration(own, proxy_id), source.place, checks)
+            own = partial(source.registration, proxy_id=proxy_id)
+            return assemble(view, proxy_id, own, source.place, checks, source.elsewhere)
 
         async with aclosing(source.follow(needs)) as answers:
             async for answer in answers:
@@ -111,6 +114,10 @@ class Feed:
         if snapshot.service != self._service:
             self._service = snapshot.service
             await self._follow_leaf()
+        targets = [needs.target for needs in snapshot.upstreams]
+        far = {(one.datacenter, one.service) for one in targets if one.datacenter != snapshot.datacenter}
+        if await self._source.hold_elsewhere(self, far):
+            return
         self._snapshot = snapshot
         self._changed.set()
 

@@ -102,6 +102,7 @@ class XdsServer:
     async def close(self) -> None:
         """End every stream; Envoys go on with what they have."""
         await self._server.stop(None)
+        await self._source.close()
 
     async def _delta(self, requests: AsyncIterator[bytes], context: Any) -> None:
         await self._serve("delta", requests, context)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.agent.processes import QUICK
 from tests.patience import PATIENCE, eventually
@@ -118,10 +118,19 @@ class Agent:
         self.process.wait(PATIENCE)
 
 
+class Addressed(Protocol):
+    """An agent, by where its HTTP interface is."""
+
+    @property
+    def address(self) -> str:
+        """The address, host:port."""
+        ...
+
+
 class Envoy:
     """`lictor connect envoy` for a service."""
 
-    def __init__(self, folder: Path, agent: Agent, service: str, *flags: str) -> None:
+    def __init__(self, folder: Path, agent: Addressed, service: str, *flags: str) -> None:
         self.admin = free_port()
         self._log = folder / f"envoy-{service}.log"
         with self._log.open("wb") as log:
