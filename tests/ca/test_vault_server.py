@@ -8,19 +8,23 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lictor.ca import vault_pki
-from lictor.ca.certificates import split_chain
+from lictor.ca.certificates import read_certificate, split_chain
 from lictor.ca.provider import ProviderError, ProviderUnavailable
 from lictor.ca.vault import VaultProvider
 from lictor.ca.vault_client import VaultClient
+from lictor.ca.vault_intermediate import VaultIntermediate
 from lictor.ca.vault_pki import PkiMount
 from lictor.ca.vault_settings import vault_settings
+from lictor.model.spiffe import SigningId
 from tests.agent.checks.virtual_time import run_virtually
 from tests.ca.kubernetes import ACCOUNT, AUDIENCE, NAMESPACE, Kubernetes, account_token
 from tests.ca.test_vault import verify
-from tests.ca.vaults import HOUR, WEB, Refused, Vault, around, at_once, web_request
+from tests.ca.test_vault_intermediate import Primary
+from tests.ca.vaults import DOMAIN, HOUR, WEB, Refused, Vault, around, at_once, web_request
 from tests.patience import Waiting, soon
 
 EVERYTHING = 'path "*" { capabilities = ["sudo", "create", "read", "update", "delete", "list"] }'
@@ -241,3 +245,45 @@ async def test_a_vault_that_is_sealed_and_unsealed_goes_on(vault: Vault) -> None
         await soon(vault.is_up, "Vault is unsealed")
     await signs(provider)
     await provider.close(remove=True)
+
+
+async def test_another_datacenter_needs_the_rules_of_its_own_mount_alone(vault: Vault) -> None:
+    """Its intermediate is signed by the primary's root mount, which has a company's root above it."""
+    manual = (Path(__file__).parents[2] / "docs" / "ca.md").read_text().partition("**What the token may do.**")[2]
+    rules = [line for line in manual.partition("```hcl\n")[2].partition("```")[0].splitlines() if "connect_dc1" in line]
+    policy = "\n".join(rules).replace("connect_dc1", f"{vault.mounts}/second")
+    assert len(rules) == 3 and "root" not in policy.replace(vault.mounts, "")
+    vault.ask("POST", f"sys/policies/acl/{vault.mounts}", {"policy": policy})
+    made = vault.ask("POST", "auth/token/create", {"policies": [vault.mounts], "period": "1h"})
+    for path in ("company", "root"):
+        vault.ask("POST", f"sys/mounts/{vault.mounts}/{path}", {"type": "pki", "config": {"max_lease_ttl": "87600h"}})
+    company = {"common_name": "Company root", "key_type": "ec", "key_bits": 256, "ttl": "87000h"}
+    vault.ask("POST", f"{vault.mounts}/company/root/generate/internal", company)
+    wanted = {"common_name": "Mesh", "uri_sans": SigningId(DOMAIN).uri, "key_type": "ec", "key_bits": 256}
+    csr = vault.ask("POST", f"{vault.mounts}/root/intermediate/generate/internal", wanted)["data"]["csr"]
+    body = {"csr": csr, "use_csr_values": True, "ttl": "80000h"}
+    signed = vault.ask("POST", f"{vault.mounts}/company/root/sign-intermediate", body)["data"]
+    bundle = {"certificate": f"{signed['certificate']}\n{signed['issuing_ca']}"}
+    vault.ask("POST", f"{vault.mounts}/root/intermediate/set-signed", bundle)
+    first = vault.provider()
+    primary = await Primary(first).open()
+    assert read_certificate(primary.root).name == "Company root"
+    own = {
+        "Token": made["auth"]["client_token"],
+        "RootPKIPath": "unused",
+        "IntermediatePKIPath": f"{vault.mounts}/second",
+    }
+    surroundings = msgspec.structs.replace(around(), datacenter="dc2", above=primary)
+    second = VaultIntermediate(vault.config | own, {}, surroundings, primary)
+    authority = await second.open()
+    leaf = split_chain(await second.sign(web_request(), WEB, HOUR))
+    assert leaf[1:] == list(authority.intermediates) and len(leaf) == 3
+    verify(leaf, primary.root)
+    bits = VaultIntermediate(vault.config | own | {"PrivateKeyBits": 384}, second.state, surroundings, primary)
+    assert (await bits.open()).intermediates[0] != authority.intermediates[0], "expected another key, and it signed"
+    await bits.close(remove=True)
+    with pytest.raises(Refused):
+        vault.ask("GET", f"{vault.mounts}/second/roles/leaf-cert")
+    await second.close(remove=False)
+    await first.close(remove=True)
+    vault.ask("DELETE", f"sys/mounts/{vault.mounts}/company")
