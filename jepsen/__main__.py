@@ -1,4 +1,5 @@
-"""`python -m jepsen run WORKLOAD` tests real servers; `python -m jepsen check HISTORY` judges a history again.
+"""`python -m jepsen run WORKLOAD` tests real servers; `python -m jepsen check HISTORY` judges a history again;
+`python -m jepsen mesh` has servers away while services talk to each other.
 
 The exit code is 0 where nothing was wrong, 1 where something was, and 2 where it could not be run. Ctrl-C ends a run
 with every server of it: one line on stderr says so, nothing is judged, and the exit code is 130.
@@ -11,11 +12,11 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
-from jepsen import journal, nemesis, report, sandbox, timeline
+from jepsen import journal, mesh, nemesis, report, sandbox, timeline
 from jepsen.cluster import NeverHappened
 from jepsen.nemesis import Unfit
 from jepsen.network import CommandFailed
@@ -24,6 +25,8 @@ from jepsen.run import Plan, run
 from jepsen.worker import Settings
 from jepsen.workloads import WORKLOADS
 
+T = TypeVar("T")
+
 INTERRUPTED: Final = 130  # as shells tell of a program that ended by SIGINT
 
 
@@ -31,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     """Do what the command line says. Returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return _check(options.history) if options.verb == "check" else _run(options, arguments)
+        if options.verb == "check":
+            return _check(options.history)
+        return _mesh(options) if options.verb == "mesh" else _run(options, arguments)
     except (Unfit, LookupError, ValueError, OSError, CommandFailed, NeverHappened) as error:
         print(f"jepsen: {error}", file=sys.stderr)
         return 2
@@ -63,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--snapshot-entries", type=int, default=0, help="log entries between snapshots (the default)")
     checking = verbs.add_parser("check", help="judge a history again")
     checking.add_argument("history", type=Path)
+    meshing = verbs.add_parser("mesh", help="services talk through proxies while all servers are away")
+    meshing.add_argument("--away", type=float, default=60, metavar="S", help="how long the servers are away (60)")
+    meshing.add_argument("--servers", type=int, default=1, choices=(1, 3, 5))
+    meshing.add_argument("--restart", action="store_true", help="kill and start each agent and its proxies meanwhile")
+    meshing.add_argument("--keep", type=Path, metavar="DIR", help="where logs and data are to be")
     return parser
 
 
@@ -101,7 +111,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         folder=folder.absolute(),
         cuts=sandbox.inside(),
     )
-    history = asyncio.run(_run_to_the_end(plan))
+    history = asyncio.run(_to_the_end(run(plan)))
     if history is None:
         print("jepsen: interrupted; every server was ended", file=sys.stderr)
     code = INTERRUPTED if history is None else _check(history)
@@ -110,11 +120,28 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     return code
 
 
-async def _run_to_the_end(plan: Plan) -> Path | None:
-    """Run a plan. Returns the history's file; None where it was interrupted, once every process has ended."""
+def _mesh(options: argparse.Namespace) -> int:
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="jepsen-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = mesh.Plan(options.away, options.servers, options.restart, folder.absolute())
+    try:
+        told = asyncio.run(_to_the_end(mesh.run(plan, lambda line: print(line, flush=True))))
+    except NeverHappened as failure:
+        told = f"{failure}; logs are in {folder}", False
+    if told is None:
+        print("jepsen: interrupted; every process was ended", file=sys.stderr)
+        return INTERRUPTED
+    print(told[0])
+    if options.keep is None and told[1]:
+        shutil.rmtree(folder)
+    return 0 if told[1] else 1
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T | None:
+    """Do some work. Returns its result; None where it was interrupted, once every process has ended."""
     interrupted = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
-    running = asyncio.create_task(run(plan))
+    running = asyncio.create_task(work)
     waiting = asyncio.create_task(interrupted.wait())
     await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

@@ -224,10 +224,12 @@ def _sidecar_of(service: str, client: api.Client) -> str:
 
 
 def _defaults(client: api.Client) -> dict[str, Any]:
-    """The settings that proxy-defaults has for all proxies; none where there is no such entry."""
+    """The settings that proxy-defaults has for all proxies; none where there is no such entry. An agent that holds it
+    is content with that: a proxy has to start also while the servers are away.
+    """
     hint = "-no-central-config goes on without what proxy-defaults has."
     try:
-        answer = client.get("/v1/config/proxy-defaults/global", accept=frozenset({200, 404}))
+        answer = client.get("/v1/config/proxy-defaults/global", {"stale": ""}, accept=frozenset({200, 404}))
     except CommandError as error:
         raise CommandError(f"Error asking the agent for proxy-defaults: {error}", hint) from None
     return dict(json.loads(answer.body).get("Config") or {}) if answer.status == 200 else {}
