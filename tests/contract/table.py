@@ -87,7 +87,13 @@ MISSING: tuple[tuple[str, str], ...] = (
         "The archive has the reference's form, and `consul snapshot inspect` reads it; the state within is Lictor's "
         "own, so neither restores the other's.",
     ),
-    ("Federation", "One datacenter; a request for another one says `No path to datacenter`."),
+    (
+        "Federation",
+        "Servers of Lictor in several datacenters answer for each other (`?dc=`, DNS, prepared queries that fail over); "
+        "Consul's servers can be members of the pool between datacenters, and answer no calls. `?dc=` with "
+        "`/v1/catalog/register` and `deregister` goes where it says, unless the body does; the reference passes over "
+        "it. `/v1/operator/keyring` is about this datacenter's pool and the one between datacenters.",
+    ),
     (
         "Namespaces, partitions, peering",
         "Not there; the parameters `ns` and `partition` are passed over, and `/v1/peerings` is 404.",
