@@ -389,9 +389,15 @@ class Leaves:
         """A new key, and the leaf that the servers sign for it."""
         from lictor.ca.certificates import make_key, make_request  # takes a while to import
 
-        active = await self._active()
-        identity = ServiceId(trust_domain(active.cluster), self._datacenter, service)
         key = make_key()
+        try:
+            active = await self._active()
+        except NoRoot:
+            # Nothing can be signed: whoever should sign knows why, and says it before it looks at the request.
+            with contextlib.suppress(InvalidRequest, Forbidden):
+                await self._sign(make_request(key, ServiceId(NO_DOMAIN, self._datacenter, service)), "")
+            raise
+        identity = ServiceId(trust_domain(active.cluster), self._datacenter, service)
         signed = await self._sign(make_request(key, identity), self._tokens.get(service, ""))
         return read_leaf(service, identity.uri, key, signed)
 

@@ -74,7 +74,8 @@ def test_services_of_a_secondary_datacenter_are_called_from_the_primary(two: Two
     command = [sys.executable, "-m", "lictor", "check", f"-http-addr=127.0.0.1:{dc2.ports['http']}"]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert "no certificate authority" in checked.stdout and "datacenter dc1" in checked.stdout, checked.stdout
-    assert dc2.ask("GET", "/v1/agent/connect/ca/leaf/page")[0] == 500
+    status, body = dc2.ask("GET", "/v1/agent/connect/ca/leaf/page")
+    assert status == 500 and b"CA is not initialized yet: datacenter dc1, the primary one, has to sign" in body, body
     status, body = dc2.ask("PUT", EXACT.format("web"), {"Action": "deny"})
     assert status == 500, "an intention is the primary's to take"
 
