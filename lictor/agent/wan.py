@@ -112,4 +112,5 @@ class Wan:
 
     async def close(self) -> None:
         """End all connections."""
+        await self.datacenters.close()
         await asyncio.gather(*(network.close() for network in self._networks.values()))

@@ -5,9 +5,9 @@
     datacenters.on_leader_call("connect.sign", calls)                          # or: its leader answers
 
 Who the servers are is told by gossip (`servers`); how one datacenter's are reached is handed in (`way`). A server that
-does not answer is passed over for the next one. A datacenter none of whose servers answers is cut off: for a moment
-callers are told so at once, and then each tries one server, so that nobody waits for long, and little is asked of those
-who are away.
+does not answer is passed over for the next one. A datacenter none of whose servers answers is cut off: callers are told
+so at once, and while there are any, one server is asked now and then whether it is there again. So nobody waits for
+those who are away, and little is asked of them.
 """
 
 import asyncio
@@ -25,7 +25,9 @@ from lictor.server.leader_calls import LeaderCalls
 
 CALL = "datacenter.call"
 STREAM = "datacenter.stream"
-CUT_PAUSE = 1.0  # seconds in which a datacenter that is cut off is not asked again
+PING = "ping"  # a method that every server answers
+CUT_PAUSE = 1.0  # seconds between two looks at a datacenter that is cut off
+PROBE_SECONDS = 5.0  # that one look lasts at most
 FORGIVEN = 10.0  # seconds after which a server's failure counts no more
 MOST_CALLS = 4096  # that wait for one datacenter at once
 MOST_ANSWERED = 4096  # calls of other datacenters that are answered at once
@@ -73,13 +75,17 @@ _decode = msgspec.msgpack.Decoder(Envelope).decode
 
 
 class _Cut:
-    """A datacenter of which nobody answers, since when it was asked last, and what was in the way."""
+    """A datacenter of which nobody answers: when it was asked last, which of its servers' addresses gossip took for
+    alive then, what is in the way, and whether somebody looks.
+    """
 
-    __slots__ = ("at", "reason")
+    __slots__ = ("alive", "at", "probe", "reason")
 
-    def __init__(self, at: float, reason: str) -> None:
+    def __init__(self, at: float, alive: frozenset[str], reason: str) -> None:
         self.at = at
+        self.alive = alive
         self.reason = reason
+        self.probe: asyncio.Task[None] | None = None
 
 
 class Datacenters:
@@ -110,6 +116,14 @@ class Datacenters:
         self._cut: dict[str, _Cut] = {}
         self._waiting: dict[str, int] = {}
         self._answering = 0
+        self.on_call(PING, _pong)
+
+    async def close(self) -> None:
+        """Stop looking for datacenters that are cut off."""
+        probes = [cut.probe for cut in self._cut.values() if cut.probe is not None]
+        for probe in probes:
+            probe.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
 
     def known(self) -> list[str]:
         """The names of all datacenters that have a server, this one among them."""
@@ -238,17 +252,43 @@ class Datacenters:
 
     def _candidates(self, datacenter: str) -> list[Place]:
         """Whom to ask, the likeliest first. Raises `NoPath`, and `Refused` for a datacenter that is cut off."""
-        places = [place for place in self._servers() if place.datacenter == datacenter]
+        places = self._order(datacenter)
         if not places or datacenter == self.own:
             raise NoPath
+        cut = self._cut.get(datacenter)
+        if cut is None:
+            return places
+        if any(place.alive and place.address not in cut.alive for place in places):
+            return places  # gossip has found one that is there again
+        now = asyncio.get_running_loop().time()
+        if cut.probe is None and now - cut.at >= CUT_PAUSE:
+            cut.probe = asyncio.get_running_loop().create_task(self._look(cut, places[0]))
+        raise Refused(cut.reason)
+
+    async def _look(self, cut: _Cut, place: Place) -> None:
+        """See whether a server of a datacenter that is cut off answers again."""
+        datacenter = place.datacenter
+        body = _encode(Envelope(self.own, self._own_id, datacenter, PING, b""))
+        try:
+            await self._way(datacenter).call(place.address, CALL, body, PROBE_SECONDS)
+        except (Unreachable, Unsupported) as error:
+            self._note_failure(place, error)
+            cut.reason = self._reason(datacenter, error)
+        except LictorError:
+            self._note_answer(place)
+        else:
+            self._note_answer(place)
+        finally:
+            cut.at, cut.probe = asyncio.get_running_loop().time(), None
+
+    def _order(self, datacenter: str) -> list[Place]:
+        """A datacenter's servers, those first that have failed longest ago, or not at all."""
+        places = [place for place in self._servers() if place.datacenter == datacenter]
         addresses = {place.address for place in self._servers()}
         for kept in (self._ranks, self._failed):
             for gone in [address for address in kept if address not in addresses]:
                 del kept[gone]
         now = asyncio.get_running_loop().time()
-        cut = self._cut.get(datacenter)
-        if cut is not None and now - cut.at < CUT_PAUSE:
-            raise Refused(cut.reason)
 
         def order(place: Place) -> tuple[bool, float, bool, float]:
             at = self._failed.get(place.address, -FORGIVEN)
@@ -256,8 +296,7 @@ class Datacenters:
             rank = self._ranks.setdefault(place.address, self._chance.random())
             return failed, at if failed else 0.0, not place.alive, rank
 
-        places.sort(key=order)
-        return places if cut is None else places[:1]
+        return sorted(places, key=order)
 
     def _note_answer(self, place: Place) -> None:
         self._failed.pop(place.address, None)
@@ -271,12 +310,23 @@ class Datacenters:
     def _given_up(self, datacenter: str, failure: Exception) -> LictorError:
         if isinstance(failure, Unsupported):
             return failure
-        if datacenter not in self._cut:
+        reason = self._reason(datacenter, failure)
+        places = [place for place in self._servers() if place.datacenter == datacenter]
+        cut = self._cut.get(datacenter)
+        if cut is None:
             log.warning("no server of datacenter %s answers: %s", datacenter, failure)
-        alive = any(place.alive for place in self._servers() if place.datacenter == datacenter)
-        reason = f"rpc error making call: {failure}" if alive else UNREACHED
-        self._cut[datacenter] = _Cut(asyncio.get_running_loop().time(), reason)
+            cut = self._cut[datacenter] = _Cut(0.0, frozenset(), reason)
+        cut.at, cut.reason = asyncio.get_running_loop().time(), reason
+        cut.alive = frozenset(place.address for place in places if place.alive)
         return Refused(reason)
+
+    def _reason(self, datacenter: str, failure: Exception) -> str:
+        alive = any(place.alive for place in self._servers() if place.datacenter == datacenter)
+        return f"rpc error making call: {failure}" if alive else UNREACHED
+
+
+async def _pong(origin: Origin, body: bytes) -> bytes:
+    return b""
 
 
 class _Counted:

@@ -89,8 +89,8 @@ MISSING: tuple[tuple[str, str], ...] = (
     ),
     (
         "Federation",
-        "Servers of Lictor in several datacenters answer for each other (`?dc=`, DNS, prepared queries that fail over); "
-        "Consul's servers can be members of the pool between datacenters, and answer no calls. `?dc=` with "
+        "Servers of Lictor in several datacenters answer for each other (`?dc=`, DNS, prepared queries that fail "
+        "over); Consul's servers can be members of the pool between datacenters, and answer no calls. `?dc=` with "
         "`/v1/catalog/register` and `deregister` goes where it says, unless the body does; the reference passes over "
         "it. `/v1/operator/keyring` is about this datacenter's pool and the one between datacenters.",
     ),
@@ -105,8 +105,8 @@ MISSING: tuple[tuple[str, str], ...] = (
     (
         "Envoy",
         "Configured over xDS as Consul's Envoys are; envoy.md says what makes what. Certificates and roots are secrets "
-        "(SDS), and intentions about requests are part of the routes. Virtual addresses follow from the services' names. "
-        "Routers, splitters, resolvers, gateways and "
+        "(SDS), and intentions about requests are part of the routes. Virtual addresses follow from the services' "
+        "names. Routers, splitters, resolvers, gateways and "
         "`envoy_bootstrap_json_tpl` are not there; of Envoy extensions there are `builtin/property-override` and "
         "`builtin/lua`. `connect redirect-traffic` uses nftables where there is `nft`.",
     ),

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from lictor.model.errors import Forbidden, InvalidRequest, NoPath, Refused, Unsupported
+from lictor.model.transport import Caller, Unreachable
 from lictor.server.datacenters import CALL, CUT_PAUSE, STREAM, Datacenters, Envelope, Origin, Place
 from lictor.server.leader_calls import LeaderCalls
 from tests.agent.checks.virtual_time import run_virtually
@@ -114,11 +115,59 @@ def test_a_datacenter_that_is_cut_off_is_told_of_at_once_and_asked_again_soon() 
             await world.one.call("dc2", "name", b"", 5.0)
         await asyncio.sleep(CUT_PAUSE)
         world.wire.isolate("one:1")
-        with pytest.raises(Refused, match="^Remote DC has no server currently reachable$"):
-            await world.one.call("dc2", "name", b"", 5.0)
-        await asyncio.sleep(CUT_PAUSE)
+        for reason in ("^rpc error making call: ", "^Remote DC has no server currently reachable$"):
+            with pytest.raises(Refused, match=reason):
+                await world.one.call("dc2", "name", b"", 5.0)
+            await asyncio.sleep(0.1)
         world.wire.cut.clear()
+        await asyncio.sleep(CUT_PAUSE)
+        with pytest.raises(Refused):
+            await world.one.call("dc2", "name", b"", 5.0)
+        await asyncio.sleep(0.1)
+        assert await world.one.call("dc2", "name", b"", 5.0), "it was looked for, and found"
+
+    run_virtually(scenario())
+
+
+def test_a_datacenter_that_gossip_has_found_again_is_asked_at_once() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.places = [ONE, *(msgspec.structs.replace(place, alive=False) for place in TWO)]
+        world.wire.isolate("one:1")
+        with pytest.raises(Refused):
+            await world.one.call("dc2", "name", b"", 5.0)
+        world.wire.cut.clear()
+        world.places = [ONE, *TWO[:1], *world.places[2:]]
         assert await world.one.call("dc2", "name", b"", 5.0)
+
+    run_virtually(scenario())
+
+
+def test_whoever_is_silent_holds_nobody_up() -> None:
+    """A server that takes calls and answers none costs the first callers their time, and no others."""
+
+    async def scenario() -> None:
+        world, loop = World(), asyncio.get_running_loop()
+
+        async def silent(caller: Caller, body: bytes) -> bytes:
+            await asyncio.sleep(3.0)
+            raise Unreachable("nothing was heard of it")
+
+        for place in TWO:
+            world.wire.ends[place.address].on_call(CALL, silent)
+        start = loop.time()
+        with pytest.raises(Refused):
+            await world.one.call("dc2", "name", b"", 60.0)
+        assert loop.time() - start == pytest.approx(9.0, abs=0.1)
+        waited = 0.0
+        for _ in range(100):
+            began = loop.time()
+            with pytest.raises(Refused):
+                await world.one.call("dc2", "name", b"", 60.0)
+            waited += loop.time() - began
+            await asyncio.sleep(0.1)
+        assert waited == pytest.approx(0.0, abs=0.01)
+        await world.one.close()
 
     run_virtually(scenario())
 
