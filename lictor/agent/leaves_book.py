@@ -249,6 +249,8 @@ class Book:
         life.signing = False
         life.failures, life.retry_at = 0, -math.inf
         self._hold(life, leaf, now)
+        if life.due_in(now) <= 0:  # the servers' clocks are far behind this one: the next leaf would be no better
+            life.retry_at = now.steady + LONGEST_PAUSE
         if life.began != self._active and self._foreign(leaf):
             self._renew_within(life, self._root_spread, now)
         self._consider(life, now)

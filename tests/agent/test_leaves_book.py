@@ -402,3 +402,14 @@ def test_a_leaf_shows_no_key() -> None:
     one = leaf("web", START)
     shown = repr(one)
     assert "key" not in shown and "certificate" not in shown
+
+
+def test_a_leaf_that_has_ended_by_the_clock_here_is_asked_for_again_without_haste() -> None:
+    book, now, asked = Book(random.Random(1).random, FIRST), START, 0
+    book.ask("web", now)
+    for _ in range(600):
+        for service in book.due(now):
+            asked += 1
+            book.signed(leaf(service, now, ttl=-1.0), now)  # the clock here is ahead by more than a leaf's life
+        now = after(1.0, now)
+    assert 8 <= asked <= 12
