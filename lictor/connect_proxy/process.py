@@ -5,6 +5,7 @@ at once. A successor that takes over the listeners (`handover`) lets live connec
 """
 
 import asyncio
+import ctypes
 import gc
 import math
 import random
@@ -31,6 +32,9 @@ from lictor.connect_proxy.source import Source
 
 ADMIN = "admin:"
 GARBAGE = (10_000, 20, 50)  # how seldom the collector looks
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of options of the C library, by its malloc.h
+FREED = 4 << 20  # bytes of freed memory that are kept for other buffers
+LARGE = 1 << 20  # bytes of a buffer for which memory of its own is asked of the kernel
 READY_PATIENCE = 20.0  # seconds after which a successor lets the former process go even if not all of it serves
 READY_LOOK = 0.05
 LAST_PATIENCE = 30.0  # seconds that live connections have once a process that was followed is told to end
@@ -55,6 +59,7 @@ def run(wanted: Wanted, settings: Settings) -> None:
     """Serve until a signal comes. Raises `OSError` where the admin listener cannot be opened."""
     log = logger("proxy")
     _raise_limits()
+    _keep_freed()
     handed: dict[str, socket.socket] = {}
     former: Former | None = None
     if wanted.handover:
@@ -68,6 +73,16 @@ def _raise_limits() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _keep_freed() -> None:
+    """Have memory that a buffer leaves be there for the next one. Otherwise the C library gives it back to the kernel
+    and gets it again page by page, which may cost more than all the rest of a large transfer.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(TRIM_THRESHOLD, FREED)
+        set_option(MMAP_THRESHOLD, LARGE)
 
 
 class Process:
