@@ -11,6 +11,7 @@ import json
 from lictor.cli import api, checks
 from lictor.cli.check_authority import authority
 from lictor.cli.check_identities import identities
+from lictor.cli.check_primary import primary
 from lictor.cli.check_proxies import proxies
 from lictor.cli.checks import MARKS, Finding, Result
 from lictor.cli.command import CommandError, Io
@@ -79,6 +80,7 @@ def look(options: FlagSet, io: Io) -> list[Finding]:
         findings += checks.addresses(view)
         findings += checks.cluster(client, view)
         findings += authority(client)
+        findings += primary(view.primary)
         findings += identities(view.leaves)
         findings += proxies(client)
         findings += checks.clock(client)

@@ -84,7 +84,9 @@ class AgentView:
         self.config: dict[str, Any] = content.get("Config") or {}
         self.debug: dict[str, Any] = content.get("DebugConfig") or {}
         self.member: dict[str, Any] = content.get("Member") or {}
-        self.leaves: dict[str, str] = (content.get("Stats") or {}).get("leaf_certs") or {}
+        stats: dict[str, dict[str, str]] = content.get("Stats") or {}
+        self.leaves: dict[str, str] = stats.get("leaf_certs") or {}
+        self.primary: dict[str, str] = stats.get("primary") or {}
         # `Version` is that of the interface; the agent's own is in `Revision`.
         self.version = str(self.config.get("Revision", "")).removeprefix("lictor ")
         self.data_dir = str(self.debug.get("DataDir") or "")
