@@ -24,7 +24,7 @@ MAX_DEPTH = 64  # levels of nesting that an entry may have
 async def put(api: Api, request: Request) -> Any:
     """Put an entry; with `cas` only if it still has that modify index. Returns whether it was put."""
     body = read_json(request, _DECODING_FAILED)
-    _refuse_unstorable(body)
+    refuse_unstorable(body)
     try:
         entry = decode_entry(body)
     except UndecodableConfigEntry as error:
@@ -34,16 +34,16 @@ async def put(api: Api, request: Request) -> Any:
     return await api.agent.apply(ConfigWrite(verb, entry.kind, entry.name, entry_json(entry), index))
 
 
-def _refuse_unstorable(value: Any, depth: int = 0) -> None:
+def refuse_unstorable(value: Any, depth: int = 0) -> None:
     """Numbers of more than 64 bits and endless nesting are refused: a log entry cannot hold them."""
     if depth > MAX_DEPTH:
         raise InvalidRequest(f"{_DECODING_FAILED}more than {MAX_DEPTH} levels of nesting")
     if isinstance(value, dict):
         for item in value.values():
-            _refuse_unstorable(item, depth + 1)
+            refuse_unstorable(item, depth + 1)
     elif isinstance(value, list):
         for item in value:
-            _refuse_unstorable(item, depth + 1)
+            refuse_unstorable(item, depth + 1)
     elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
         raise InvalidRequest(f"{_DECODING_FAILED}the number {value} has more than 64 bits")
 

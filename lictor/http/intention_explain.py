@@ -4,21 +4,27 @@ a change would do to the connections that there are. Lictor's own.
 Decisions are made here, from what this agent holds; the connections are asked of all agents over gossip.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from lictor.agent.live_connections import ANY, Collected, Flow, Question, ask
 from lictor.http.api import Api
+from lictor.http.bodies import read_json
+from lictor.http.config import refuse_unstorable
 from lictor.http.intention_bodies import Ends, ends
 from lictor.http.intentions import policy, require_mesh
 from lictor.http.request import Request
 from lictor.http.routes import Family
 from lictor.model.authorizer import READ
-from lictor.model.errors import InvalidRequest, LictorError
+from lictor.model.config_entry import UndecodableConfigEntry, decode_entry
+from lictor.model.config_entry.decode import InvalidConfigEntry
+from lictor.model.config_entry.intentions import ServiceIntentions
+from lictor.model.errors import InvalidRequest, LictorError, Refused
 from lictor.model.intention import Decision, DefaultPolicy, Intention, Verdict, decide
-from lictor.model.intention_change import Change, between, changed, command, explain
+from lictor.model.intention_change import Change, between, changed, command, explain, written
+from lictor.model.intention_effect import HTTP_LIKE, Enforced, Fate, connection_rules, fate, in_words, same_permissions
 from lictor.model.spiffe import ServiceId
 from lictor.store.reads import intentions
 from lictor.store.reads.central import protocol_of
@@ -27,6 +33,10 @@ from lictor.store.store import View
 family = Family()
 
 MOST = 100  # connections, or pairs of services, that an answer lists
+WRITE = "write"  # the change that is a whole config entry written
+
+Tried = Callable[[list[Intention]], list[Intention]]
+"""A change: the intentions of a destination as they would be after it."""
 
 
 class Remedy(msgspec.Struct, frozen=True, rename="pascal"):
@@ -53,11 +63,36 @@ class Pair(msgspec.Struct, frozen=True, rename="pascal"):
     destination: str
 
 
+class Requests(msgspec.Struct, frozen=True, rename="pascal"):
+    """That a service has made requests to another one at an agent's node, the last of them so many seconds ago."""
+
+    source: str
+    destination: str
+    node: str
+    age: int
+
+
+class Judged(msgspec.Struct, frozen=True, rename="pascal"):
+    """A caller whose requests would be looked at, by the steps of `permissions`: the first that a request meets
+    decides. `seen` is whether it has made some lately.
+    """
+
+    source: str
+    destination: str
+    seen: bool
+    permissions: tuple[str, ...]
+
+
 class Effect(msgspec.Struct, frozen=True, rename="pascal"):
-    """What a change would do; `changes` is whether it would be one at all. `cut` are the live connections that it would
-    end, `allowed` and `denied` the services whose new connections would fare otherwise than now; each list has at most
-    100, and beside it stands how many there are in all. `untold` is how many live connections there was no room to be
-    told of: they may be cut as well. `silent` are the agents that said nothing.
+    """What a change would do; `changes` is whether it would be one at all. Each list has at most 100, and beside it
+    stands how many there are in all.
+
+    `cut` are the live connections that it would end, `restarted` those that are allowed and would end with the listener
+    of an Envoy, and can be made anew. `refused` are callers that have made requests lately, all of which would be
+    refused. `judged` are those whose requests would be looked at, by other permissions than now; `allowed` and `denied`
+    the services whose new connections would fare otherwise. `untold` is how many live connections there was no room to
+    be told of, `untold_requesters` how many callers that make requests: they may be concerned as well. `silent` are the
+    agents that said nothing.
     """
 
     change: str
@@ -69,18 +104,25 @@ class Effect(msgspec.Struct, frozen=True, rename="pascal"):
     cut: list[Connections]
     cut_connections: int
     kept_connections: int
+    restarted: list[Connections]
+    restarted_connections: int
+    refused: list[Requests]
+    refused_callers: int
+    judged: list[Judged]
+    judged_callers: int
     allowed: list[Pair]
     allowed_pairs: int
     denied: list[Pair]
     denied_pairs: int
     agents: int
     untold: int
+    untold_requesters: int
     silent: tuple[str, ...]
 
 
 class Explained(msgspec.Struct, frozen=True, rename="pascal"):
     """Why a connection fares as it does. `shadowed` would decide in turn, were those before them not there; `protocol`
-    is the destination's where requests are to be looked at.
+    is the destination's where requests are to be looked at, and `permissions` what becomes of these.
     """
 
     source: str
@@ -92,8 +134,20 @@ class Explained(msgspec.Struct, frozen=True, rename="pascal"):
     shadowed: tuple[Intention, ...]
     default: str
     protocol: str
+    permissions: tuple[str, ...]
     remedies: list[Remedy]
     effect: Effect | None = None
+
+
+class _Trial(msgspec.Struct, frozen=True):
+    """A change to be tried: its name, the command that makes it, what it makes of intentions, and whether of some it
+    makes others at all.
+    """
+
+    name: str
+    command: str
+    after: Tried
+    changes: bool
 
 
 @family.action("GET", "/v1/connect/intentions/explain")
@@ -103,10 +157,63 @@ async def explained(api: Api, request: Request) -> Any:
     asked = ends(request)
     request.require("intention", asked.destination, READ)
     change = _change(request.get("change"))
+    held = await _held(api, asked)
+    return await _explained(api, asked, held, _trial(held, asked, change) if change is not None else None)
+
+
+@family.action("PUT", "/v1/connect/intentions/explain")
+async def written_entry(api: Api, request: Request) -> Any:
+    """What it would do to write the `service-intentions` config entry in the body, to the connections and requests of
+    one source or, by default, of all. Nothing is written.
+    """
+    require_mesh(api)
+    body = read_json(request, "Request decoding failed: ")
+    refuse_unstorable(body)
+    try:
+        entry = decode_entry(body)
+    except UndecodableConfigEntry as error:
+        raise InvalidRequest(f"Request decoding failed: {error}") from None
+    if not isinstance(entry, ServiceIntentions):
+        raise InvalidRequest(f'the entry must be of kind "service-intentions", not "{entry.kind}"')
+    entry = entry.normalised()
+    try:
+        entry.validate()
+    except InvalidConfigEntry as error:
+        raise Refused(str(error)) from None
+    asked = Ends(request.get("source") or ANY, entry.name)
+    request.require("intention", asked.destination, READ)
+    held = await _held(api, asked)
+    after = written(held, entry)
+    changes = _plain(after) != _plain(held)
+    trial = _Trial(WRITE, "lictor config write", lambda rules: written(rules, entry), changes)
+    return await _explained(api, asked, held, trial)
+
+
+def _plain(intentions: list[Intention]) -> list[Intention]:
+    """Intentions as what they decide, without when and as what they were written."""
+    return [
+        Intention(
+            source_name=one.source_name,
+            source_peer=one.source_peer,
+            source_sameness_group=one.source_sameness_group,
+            destination_name=one.destination_name.lower(),
+            action=one.action,
+            permissions=one.permissions,
+            jwt=one.jwt,
+        )
+        for one in intentions
+    ]
+
+
+async def _held(api: Api, asked: Ends) -> list[Intention]:
+    return (await api.agent.read(lambda view: intentions.for_destination(view, asked.destination))).value
+
+
+async def _explained(api: Api, asked: Ends, held: list[Intention], trial: _Trial | None) -> Explained:
     default = policy(api)
-    held = (await api.agent.read(lambda view: intentions.for_destination(view, asked.destination))).value
     found = explain(held, ServiceId("", "", asked.source), default)
     decision = found.decision
+    looks = decision.verdict is Verdict.NEEDS_L7
     return Explained(
         source=asked.source,
         destination=asked.destination,
@@ -116,10 +223,18 @@ async def explained(api: Api, request: Request) -> Any:
         rule=decision.rule,
         shadowed=found.shadowed,
         default=default.action,
-        protocol=await _protocol(api, asked) if decision.verdict is Verdict.NEEDS_L7 else "",
+        protocol=await _protocol(api, asked) if looks else "",
+        permissions=_permissions(decision, default),
         remedies=_remedies(held, asked, decision, default),
-        effect=await _effect(api, asked, change, held, default) if change is not None else None,
+        effect=await _effect(api, asked, trial, held, default) if trial is not None else None,
     )
+
+
+def _permissions(decision: Decision, default: DefaultPolicy) -> tuple[str, ...]:
+    """What becomes of requests, in words; nothing where they are not looked at."""
+    if decision.verdict is not Verdict.NEEDS_L7 or decision.rule is None:
+        return ()
+    return in_words(decision.rule, default)
 
 
 async def _protocol(api: Api, asked: Ends) -> str:
@@ -157,41 +272,63 @@ def _after(held: list[Intention], asked: Ends, change: Change) -> list[Intention
     return changed(held, asked.source, asked.destination, change)
 
 
-async def _effect(api: Api, asked: Ends, change: Change, held: list[Intention], default: DefaultPolicy) -> Effect:
-    collected = await ask(api.agent.pools, Question(asked.destination, asked.source))
-    flows = [flow for told in collected.told.values() for flow in told.flows]
-    names = {flow.destination for flow in flows}
-    read = (await api.agent.read(lambda view: _Reach(view, asked, names))).value
-    judge = _Judge(read.held, asked, change, default)
-    decision = decide(_after(held, asked, change), ServiceId("", "", asked.source), default)
-    cut = [
-        Connections(flow.source, flow.destination, node, flow.connections)
-        for node, told in collected.told.items()
-        for flow in told.flows
-        if judge.cuts(flow)
-    ]
-    opened, closed = judge.pairs(read.sources, read.destinations)
-    cut_connections = sum(one.connections for one in cut)
+def _trial(held: list[Intention], asked: Ends, change: Change) -> _Trial:
     old = next((one for one in held if between(one, asked.source, asked.destination)), None)
     same = old is None if change is Change.DELETE else old is not None and old.action == change.value
+    line = command(asked.source, asked.destination, change, exists=old is not None)
+    return _Trial(change.value, line, lambda rules: _after(rules, asked, change), not same)
+
+
+async def _effect(api: Api, asked: Ends, trial: _Trial, held: list[Intention], default: DefaultPolicy) -> Effect:
+    collected = await ask(api.agent.pools, Question(asked.destination, asked.source))
+    flows = [(node, flow) for node, told in collected.told.items() for flow in told.flows]
+    names = {flow.destination for _, flow in flows}
+    read = (await api.agent.read(lambda view: _Reach(view, asked, names))).value
+    judge = _Judge(read, trial, default)
+    decision = decide(trial.after(held), ServiceId("", "", asked.source), default)
+    by_fate: dict[Fate, list[tuple[str, Flow]]] = {kind: [] for kind in Fate}
+    for node, flow in flows:
+        by_fate[judge.fate(flow)].append((node, flow))
+    pairs = judge.pairs(read.sources, read.destinations)
+    for _, flow in by_fate[Fate.JUDGED]:
+        pairs.judged.setdefault((flow.source, flow.destination), judge.steps(flow.caller, flow.destination))
+    seen = {(flow.source, flow.destination) for _, flow in flows if flow.enforced is Enforced.REQUESTS}
+    judged = [Judged(*pair, pair in seen, steps) for pair, steps in pairs.judged.items()]
+    refused = [Requests(flow.source, flow.destination, node, flow.age) for node, flow in by_fate[Fate.REFUSED]]
     return Effect(
-        change=change.value,
-        changes=not same,
-        command=command(asked.source, asked.destination, change, exists=old is not None),
+        change=trial.name,
+        changes=trial.changes,
+        command=trial.command,
         verdict=decision.verdict.value,
         reason=decision.reason,
         rule=decision.rule,
-        cut=sorted(cut, key=lambda one: -one.connections)[:MOST],
-        cut_connections=cut_connections,
-        kept_connections=sum(flow.connections for flow in flows) - cut_connections,
-        allowed=opened[:MOST],
-        allowed_pairs=len(opened),
-        denied=closed[:MOST],
-        denied_pairs=len(closed),
+        cut=_listed(by_fate[Fate.CUT]),
+        cut_connections=_total(by_fate[Fate.CUT]),
+        kept_connections=_total(by_fate[Fate.KEPT]),
+        restarted=_listed(by_fate[Fate.ENDED]),
+        restarted_connections=_total(by_fate[Fate.ENDED]),
+        refused=sorted(refused, key=lambda one: one.age)[:MOST],
+        refused_callers=len(refused),
+        judged=sorted(judged, key=lambda one: not one.seen)[:MOST],
+        judged_callers=len(judged),
+        allowed=pairs.opened[:MOST],
+        allowed_pairs=len(pairs.opened),
+        denied=pairs.closed[:MOST],
+        denied_pairs=len(pairs.closed),
         agents=collected.asked,
         untold=_untold(collected),
+        untold_requesters=sum(told.more_requesters for told in collected.told.values()),
         silent=collected.silent,
     )
+
+
+def _listed(flows: list[tuple[str, Flow]]) -> list[Connections]:
+    rows = [Connections(flow.source, flow.destination, node, flow.connections) for node, flow in flows]
+    return sorted(rows, key=lambda one: -one.connections)[:MOST]
+
+
+def _total(flows: list[tuple[str, Flow]]) -> int:
+    return sum(flow.connections for _, flow in flows)
 
 
 def _untold(collected: Collected) -> int:
@@ -199,7 +336,7 @@ def _untold(collected: Collected) -> int:
 
 
 class _Reach:
-    """The services that a change may be about, and the intentions of those that are called."""
+    """The services that a change may be about, and the intentions and the protocols of those that are called."""
 
     def __init__(self, view: View, asked: Ends, called: Iterable[str]) -> None:
         mesh = _mesh(view) if ANY in (asked.source, asked.destination) else []
@@ -207,6 +344,7 @@ class _Reach:
         self.destinations = mesh if asked.destination == ANY else [asked.destination]
         names = {*called, *self.destinations}
         self.held = {name: intentions.for_destination(view, name) for name in names}
+        self.protocols = {name: protocol_of(view, name) for name in names}
 
 
 def _mesh(view: View) -> list[str]:
@@ -216,35 +354,59 @@ def _mesh(view: View) -> list[str]:
     return sorted({row.service.proxy.destination_service_name for row in rows})
 
 
+class _Pairs:
+    """Pairs of services whose new connections would fare otherwise: let through, refused, or looked into."""
+
+    def __init__(self) -> None:
+        self.opened: list[Pair] = []
+        self.closed: list[Pair] = []
+        self.judged: dict[tuple[str, str], tuple[str, ...]] = {}
+
+
 class _Judge:
     """Decisions before and after a change, by destination."""
 
-    def __init__(self, held: dict[str, list[Intention]], asked: Ends, change: Change, default: DefaultPolicy) -> None:
-        self._before = held
-        self._after = {name: _after(rules, asked, change) for name, rules in held.items()}
-        self._asked = asked
+    def __init__(self, reach: _Reach, trial: _Trial, default: DefaultPolicy) -> None:
+        self._before = reach.held
+        self._after = {name: trial.after(rules) for name, rules in reach.held.items()}
+        self._protocols = reach.protocols
         self._default = default
 
-    def cuts(self, flow: Flow) -> bool:
-        """Whether live connections would be ended: they are let in now, and would not be."""
+    def fate(self, flow: Flow) -> Fate:
+        """What would become of live connections, or of requests."""
         before, after = self._both(flow.caller, flow.destination)
-        return before is not Verdict.DENIED and after is Verdict.DENIED
+        return fate(before, after, flow.enforced, relisten=self._relistens(flow.destination))
 
-    def pairs(self, sources: list[str], destinations: list[str]) -> tuple[list[Pair], list[Pair]]:
-        """Those whose connections would be let through and are not now, and the other way round."""
-        opened, closed = [], []
+    def _relistens(self, destination: str) -> bool:
+        before, after = self._before.get(destination, ()), self._after.get(destination, ())
+        return connection_rules(before, self._default) != connection_rules(after, self._default)
+
+    def steps(self, caller: ServiceId, destination: str) -> tuple[str, ...]:
+        """What would become of a caller's requests."""
+        return _permissions(self._both(caller, destination)[1], self._default)
+
+    def pairs(self, sources: list[str], destinations: list[str]) -> _Pairs:
+        """What would be new between services."""
+        found = _Pairs()
         for destination in destinations:
             for source in sources:
-                before, after = self._both(ServiceId("", "", source), destination)
-                if before is after:
+                caller = ServiceId("", "", source)
+                before, after = self._both(caller, destination)
+                was, will = self._verdict(before, destination), self._verdict(after, destination)
+                if was is will and (will is not Verdict.NEEDS_L7 or same_permissions(before, after)):
                     continue
-                if after is Verdict.ALLOWED:
-                    opened.append(Pair(source, destination))
-                elif after is Verdict.DENIED:
-                    closed.append(Pair(source, destination))
-        return opened, closed
+                if will is Verdict.NEEDS_L7:
+                    found.judged[source, destination] = _permissions(after, self._default)
+                else:
+                    (found.opened if will is Verdict.ALLOWED else found.closed).append(Pair(source, destination))
+        return found
 
-    def _both(self, source: ServiceId, destination: str) -> tuple[Verdict, Verdict]:
+    def _verdict(self, decision: Decision, destination: str) -> Verdict:
+        """What a decision comes to: where nobody can look into requests, nothing is let through."""
+        if decision.verdict is Verdict.NEEDS_L7 and self._protocols.get(destination) not in HTTP_LIKE:
+            return Verdict.DENIED
+        return decision.verdict
+
+    def _both(self, source: ServiceId, destination: str) -> tuple[Decision, Decision]:
         before = decide(self._before.get(destination, ()), source, self._default)
-        after = decide(self._after.get(destination, ()), source, self._default)
-        return before.verdict, after.verdict
+        return before, decide(self._after.get(destination, ()), source, self._default)

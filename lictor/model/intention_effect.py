@@ -58,8 +58,10 @@ def _of_requests(before: Decision, after: Decision) -> Fate:
 def same_permissions(one: Decision, other: Decision) -> bool:
     """Whether two decisions look at requests alike."""
     first, second = one.rule, other.rule
-    if one.verdict is not other.verdict or first is None or second is None:
-        return one.verdict is other.verdict and first is second
+    if one.verdict is not other.verdict:
+        return False
+    if one.verdict is not Verdict.NEEDS_L7 or first is None or second is None:
+        return True
     return (first.action, first.permissions, first.jwt) == (second.action, second.permissions, second.jwt)
 
 

@@ -12,9 +12,11 @@ from lictor.agent.live_connections import (
     Inbound,
     LiveConnections,
     Question,
+    Seen,
     Told,
     read_answer,
 )
+from lictor.model.intention_effect import Enforced
 from tests.gossip.agents import address, agents, seen
 from tests.patience import soon
 
@@ -61,6 +63,28 @@ def test_callers_of_elsewhere_are_told_apart() -> None:
 def test_callers_by_several_trust_domains_are_one_flow() -> None:
     made = connections(db={uri("web"): 1, uri("web").replace("x.consul", "y.consul"): 2})
     assert answer(made, Question("db", "*")).flows == (Flow("db", "web", 3),)
+
+
+def test_requests_are_told_of_after_connections_with_their_age() -> None:
+    made = connections(cache={uri("api"): 2})
+    made.report(
+        "cache-proxy",
+        "cache",
+        [Inbound(uri("web"), 1)],
+        0.0,
+        enforced=Enforced.LISTENER,
+        requests=[Seen(uri("old"), -50.0), Seen(uri("new"), 0.0), Seen("nonsense", 0.0)],
+    )
+    requests = [Flow("cache", name, 0, enforced=Enforced.REQUESTS, age=age) for name, age in (("new", 1), ("old", 51))]
+    at_listener = Flow("cache", "web", 1, enforced=Enforced.LISTENER)
+    assert answer(made, Question("cache", "*")) == Told((at_listener, *requests))
+    told = answer(made, Question("cache", "*"), room=45)
+    assert (told.flows, told.more_flows, told.more_requesters) == ((at_listener,), 0, 2)
+
+
+def test_an_answer_about_connections_alone_is_what_agents_read_that_know_no_others() -> None:
+    found = connections(db={uri("web"): 3}).answer(encode(["db", "*"]), ROOM, 1.0)
+    assert found == encode([{"db": [["web", 3]]}, 0, 0])
 
 
 def test_what_has_no_room_is_counted() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -159,16 +160,57 @@ def test_explain_says_who_looks_into_requests(cli: CommandLine, mesh: Server) ->
     assert "The protocol of db is tcp" in done.out
     speaks_http(mesh)
     edited(mesh, {"Name": "web", "Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]})
-    assert "The first permission that matches a request decides" in intention(cli, "explain", "web", "db").out
+    looked_at = intention(cli, "explain", "web", "db").out
+    assert "The first that a request meets decides:\n\n    allow: PathPrefix /\n    allow: everything else" in looked_at
+
+
+def test_a_dry_run_of_a_config_entry_tells_which_requests_would_be_refused(
+    cli: CommandLine, mesh: Server, tmp_path: Path
+) -> None:
+    speaks_http(mesh)
+    path = tmp_path / "db.hcl"
+    path.write_text(
+        'Kind = "service-intentions"\nName = "db"\n'
+        'Sources = [{ Name = "web", Permissions = [{ Action = "allow", HTTP = { PathPrefix = "/shop" } },\n'
+        '  { Action = "deny", HTTP = { PathPrefix = "/" } }] }, { Name = "api", Action = "deny" }]\n'
+    )
+    connected(mesh, web=3, api=2)
+    done = intention(cli, "explain", "-dry-run", "-file", str(path), "*", "db")
+    assert done.code == 0, "what no intention names is allowed"
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert "It would cut 5 live connections:" in lines, "the proxy that tells of them looks into no requests"
+    assert lines[lines.index("web => db") :][:6] == [
+        "web => db",
+        "",
+        "The first that a request meets decides:",
+        "",
+        "allow: PathPrefix /shop",
+        "deny: PathPrefix /",
+    ]
+    told = json.loads(intention(cli, "explain", "-dry-run", "-format=json", "-file", str(path), "web", "db").out)
+    assert (told["Effect"]["CutConnections"], told["Effect"]["Judged"][0]["Source"]) == (3, "web")
+    assert intention(cli, "list").code == 2, "nothing was written"
+    wrong = intention(cli, "explain", "-dry-run", "-file", str(path), "*", "other")
+    assert (wrong.code, "holds service-intentions/db" in wrong.err) == (2, True)
+
+
+def test_deleting_what_is_not_there_fails_and_says_so(cli: CommandLine, mesh: Server) -> None:
+    edited(mesh, {"Name": "web", "Action": "deny"})
+    done = intention(cli, "delete", "wbe", "db")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith('Error: Intention with source "wbe" and destination "db" not found.\n')
+    assert intention(cli, "delete", "web", "db") == Outcome(0, "Intention deleted.\n", "")
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["web"], "Error: command requires exactly two arguments: src and dst"),
-        (["-dry-run", "web", "db"], "Error: -dry-run needs a change to try: -allow, -deny or -delete"),
+        (["-dry-run", "web", "db"], "Error: -dry-run needs a change to try: -allow, -deny, -delete or -file"),
         (["-deny", "web", "db"], "Error: -deny is for -dry-run: this command changes nothing"),
-        (["-dry-run", "-deny", "-allow", "web", "db"], "Error: only one of -allow, -deny and -delete may be specified"),
+        (["-dry-run", "-deny", "-allow", "web", "db"], "Error: only one of -allow, -deny, -delete and -file may be"),
+        (["-dry-run", "-file", "/nowhere/x.hcl", "web", "db"], "Failed to load data: Failed to read file"),
+        (["-format=xml", "web", "db"], 'Error: -format must be pretty or json, not "xml"'),
         (["a/b/c", "db"], "Error explaining the connection: Unexpected response code: 500"),
     ],
 )

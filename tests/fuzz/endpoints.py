@@ -219,8 +219,16 @@ BODIES: dict[tuple[str, str], tuple[Any, ...]] = {
         INTENTION,
         {"Permissions": [{"Action": "allow", "HTTP": {"PathRegex": "/a.*", "Header": [{"Name": "x", "Exact": "y"}]}}]},
     ),
+    ("PUT", "/v1/connect/intentions/explain"): (
+        {
+            "Kind": "service-intentions",
+            "Name": "db",
+            "Sources": [{"Name": "web", "Permissions": [{"Action": "deny", "HTTP": {"PathPrefix": "/a"}}]}],
+        },
+    ),
     ("PUT", "/v1/agent/connect/connections/:proxy_id"): (
         {"Inbound": [{"SourceURI": "spiffe://x.consul/ns/default/dc/dc1/svc/web", "Connections": 3}]},
+        {"Inbound": [{"SourceURI": "spiffe://x.consul/ns/default/dc/dc1/svc/web", "Connections": 1}], "Reporter": "p"},
     ),
     ("PUT", "/v1/agent/connect/proxies/:proxy_id"): (
         {"Deaf": [{"Address": "127.0.0.1:9191", "Reason": "Address already in use"}]},

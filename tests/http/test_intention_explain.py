@@ -1,10 +1,14 @@
 """`/v1/connect/intentions/explain`, and the connections that proxies tell of."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from lictor.agent.live_connections import MAX_REPORTERS, Inbound, Seen
+from lictor.model.intention_effect import Enforced
 from tests.http.conftest import Door, open_agent
 from tests.patience import soon
 
@@ -105,6 +109,91 @@ async def test_layer_7_is_a_verdict_of_its_own(mesh: Door) -> None:
     await put(mesh, "web", "db", {"Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]})
     found = await explain(mesh, "web", "db")
     assert (found["Verdict"], found["Allowed"], found["Protocol"]) == ("needs layer 7", False, "grpc")
+
+
+def told(door: Door, enforced: Enforced, inbound: dict[str, int], *requesters: str) -> None:
+    """What the Envoy of "db" has told."""
+    now = asyncio.get_running_loop().time()
+    door.agent.connections.report(
+        "db-sidecar-proxy",
+        "db",
+        [Inbound(uri(name), count) for name, count in inbound.items()],
+        now,
+        enforced=enforced,
+        requests=[Seen(uri(name), now) for name in requesters],
+    )
+
+
+def uri(name: str) -> str:
+    return f"spiffe://x.consul/ns/default/dc/dc1/svc/{name}"
+
+
+async def test_an_envoy_that_carries_connections_ends_all_of_them(mesh: Door) -> None:
+    told(mesh, Enforced.LISTENER, {"web": 3, "api": 2})
+    effect = (await explain(mesh, "*", "db", "allow"))["Effect"]
+    assert (effect["CutConnections"], effect["RestartedConnections"], effect["KeptConnections"]) == (0, 0, 5)
+    await put(mesh, "api", "db", {"Action": "allow"})
+    effect = (await explain(mesh, "*", "db", "deny"))["Effect"]
+    assert [(one["Source"], one["Connections"]) for one in effect["Cut"]] == [("web", 3)]
+    assert [(one["Source"], one["Connections"]) for one in effect["Restarted"]] == [("api", 2)]
+
+
+async def test_where_requests_are_looked_at_they_are_refused_and_no_connection_is_cut(mesh: Door) -> None:
+    body = {"Kind": "service-defaults", "Name": "db", "Protocol": "http"}
+    assert (await mesh.put("/v1/config", body))[0] == 200
+    told(mesh, Enforced.REQUESTS, {}, "web", "api")
+    effect = (await explain(mesh, "web", "db", "deny"))["Effect"]
+    assert [(one["Source"], one["Destination"]) for one in effect["Refused"]] == [("web", "db")]
+    assert (effect["CutConnections"], effect["KeptConnections"], effect["RefusedCallers"]) == (0, 0, 1)
+    permissions = [{"Action": "deny", "HTTP": {"PathPrefix": "/admin"}}]
+    entry = {"Kind": "service-intentions", "Name": "db", "Sources": [{"Name": "web", "Permissions": permissions}]}
+    status, answer = await mesh.put(f"{EXPLAIN}?source=*", entry)
+    assert status == 200
+    effect = json.loads(answer)["Effect"]
+    assert (effect["Change"], effect["Changes"], effect["RefusedCallers"]) == ("write", True, 0)
+    steps = ["deny: PathPrefix /admin", "allow: everything else, by default"]
+    assert effect["Judged"] == [{"Source": "web", "Destination": "db", "Seen": True, "Permissions": steps}]
+    assert (await explain(mesh, "web", "db"))["Rule"] is None, "nothing was written"
+    assert (await mesh.put("/v1/config", entry))[0] == 200
+    again = json.loads((await mesh.put(f"{EXPLAIN}?source=*", entry))[1])["Effect"]
+    assert (again["Changes"], again["Judged"]) == (False, [])
+    assert (await explain(mesh, "web", "db"))["Permissions"] == steps
+    effect = (await explain(mesh, "web", "db", "deny"))["Effect"]
+    assert [one["Source"] for one in effect["Refused"]] == ["web"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        ({"Kind": "service-defaults", "Name": "db"}, 400, "the entry must be of kind"),
+        ({"Kind": "service-intentions", "Name": "db"}, 500, "At least one source is required"),
+        ({"Kind": "nonsense"}, 400, "Request decoding failed"),
+        ([], 400, "Request decoding failed"),
+    ],
+)
+async def test_entries_that_cannot_be_tried(mesh: Door, body: Any, status: int, text: str) -> None:
+    answered, answer = await mesh.put(EXPLAIN, body)
+    assert (answered, text in answer.decode()) == (status, True), answer
+
+
+async def test_several_programs_tell_of_one_service_by_its_name(mesh: Door) -> None:
+    service: dict[str, Any] = {"ID": "own-1", "Name": "own", "Port": 1, "Connect": {"Native": True}}
+    assert (await mesh.put("/v1/agent/service/register", service))[0] == 200
+
+    async def tell(reporter: str, count: int) -> int:
+        inbound = [{"SourceURI": uri("web"), "Connections": count}]
+        return int((await mesh.put(f"{CONNECTIONS}/own", {"Reporter": reporter, "Inbound": inbound}))[0])
+
+    for number in range(MAX_REPORTERS):
+        assert await tell(str(number), 1) == 200
+    assert await tell("one too many", 1) == 400
+    shown = await mesh.json(f"{CONNECTIONS}/own-1")
+    assert [one["Connections"] for one in shown["Inbound"]] == [MAX_REPORTERS]
+    for number in range(1, MAX_REPORTERS):
+        assert await tell(str(number), 0) == 200
+    assert (await mesh.json(f"{CONNECTIONS}/own-1"))["Inbound"][0]["Connections"] == 1
+    effect = (await explain(mesh, "web", "own", "deny"))["Effect"]
+    assert effect["CutConnections"] == 1
 
 
 async def test_connections_are_shown_until_the_proxy_goes(mesh: Door) -> None:

@@ -49,14 +49,17 @@ def run(args: list[str], io: Io) -> int:
 
 
 def _delete_exact(client: api.Client, source: str, destination: str) -> None:
+    found = find(client, source, destination)
+    if found is None:
+        # Over HTTP there need not be one; whoever types a name wrong wants to know.
+        raise CommandError(
+            f'Error: Intention with source "{source}" and destination "{destination}" not found.',
+            "Nothing was deleted. `lictor intention list` shows those that there are.",
+        )
     try:
         client.delete(EXACT, {"source": source, "destination": destination})
     except ApiError as error:
         if "UUID" not in error.body:
             raise
         # An agent of Consul before 1.9 takes `exact` for an id.
-        found = find(client, source, destination)
-        if found is None:
-            message = f'intention with source "{source}" and destination "{destination}" not found.'
-            raise ApiError(message) from None
         client.delete(f"{BASE}/{found['ID']}")

@@ -15,6 +15,8 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from lictor.agent.leaves_book import Leaf
 from lictor.agent.logs import logger
 from lictor.connect_proxy.envoy.assembling import assemble, with_leaf
@@ -34,11 +36,12 @@ class Gone(LictorError):
 class Feed:
     """One proxy's; made for each stream."""
 
-    def __init__(self, source: AgentSource, proxy_id: str, may: Callable[[str], None]) -> None:
-        """`may` raises where whoever asks may not have what is a service's, by its name."""
+    def __init__(self, source: AgentSource, proxy_id: str, may: Callable[[str], None], token: str = "") -> None:
+        """`may` raises where whoever asks may not have what is a service's, by its name; `token` is who that is."""
         self._source = source
         self._proxy_id = proxy_id
         self._may = may
+        self._token = token
         self._snapshot: ProxySnapshot | None = None
         self._leaf: Leaf | None = None
         self._service = ""
@@ -118,7 +121,7 @@ class Feed:
         far = {(one.datacenter, one.service) for one in targets if one.datacenter != snapshot.datacenter}
         if await self._source.hold_elsewhere(self, far):
             return
-        self._snapshot = snapshot
+        self._snapshot = msgspec.structs.replace(snapshot, token=self._token)
         self._changed.set()
 
     async def _follow_leaf(self) -> None:

@@ -16,7 +16,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from lictor.connect_proxy.envoy import http_manager, intentions, jwt, names, rate_limits, tls
+from lictor.connect_proxy.envoy import http_manager, intentions, jwt, names, rate_limits, telling, tls
 from lictor.connect_proxy.envoy.access_logs import access_logs, listener_access_logs
 from lictor.connect_proxy.envoy.overrides import Override, parse_listener, parse_tracing
 from lictor.connect_proxy.envoy.protobuf import address, duration, pack, uint32
@@ -50,6 +50,7 @@ def listener(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[st
         proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=names.PUBLIC, cluster=names.LOCAL_APP, access_log=logs)
         if settings.local_idle_timeout is not None:
             proxy.idle_timeout.CopyFrom(duration(settings.local_idle_timeout))
+        telling.tell_connections(proxy, snapshot)
         filters = [
             _connections(snapshot),
             listener_components_pb2.Filter(name=TCP_PROXY, typed_config=pack(proxy)),
@@ -65,6 +66,8 @@ def listener(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[st
         filter_chains=[chain],
         access_log=listener_access_logs(snapshot),
     )
+    if speaks_requests(protocol):
+        made.access_log.append(telling.listener_log(snapshot))
     if settings.balance_inbound_connections == "exact_balance":
         made.connection_balance_config.exact_balance.SetInParent()
     return _with_plain(made, snapshot, problems)
@@ -107,6 +110,7 @@ def _requests(snapshot: ProxySnapshot, settings: ProxySettings, problems: list[s
     made = http_manager.manager(
         names.PUBLIC, snapshot.protocol, _judges(snapshot), access_logs(snapshot, problems), names.PUBLIC
     )
+    telling.tell_requests(made, snapshot)
     http_manager.receive_from_mesh(made, snapshot)
     http_manager.set_limits(made, settings.max_request_headers_kb, settings.local_idle_timeout)
     if settings.listener_tracing_json:

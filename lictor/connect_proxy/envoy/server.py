@@ -24,9 +24,11 @@ from lictor.connect_proxy.envoy.source import AgentSource
 from lictor.model.errors import LictorError
 
 if TYPE_CHECKING:
+    from lictor.connect_proxy.envoy.hearing import Hearing
     from lictor.connect_proxy.envoy.streams import Pace
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 LONGEST_REQUEST = 4 * 1024 * 1024  # bytes
 MOST_STREAMS = 4096  # Envoys at one agent
 
@@ -42,6 +44,7 @@ class XdsServer:
         self._streams = 0
         agent.metrics.gauge_of("xds.server.streams", lambda: float(self._streams), version="v3")
         self._pace: Pace | None = None
+        self._hearing: Hearing | None = None
         self._server = grpc.aio.server(
             options=(
                 # Without it a second agent would share the port, and each Envoy get either's answers.
@@ -57,7 +60,13 @@ class XdsServer:
             "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta),
             "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._state),
         }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        logs = {"StreamAccessLogs": grpc.stream_unary_rpc_method_handler(self._hear)}
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(SERVICE, handlers),
+                grpc.method_handlers_generic_handler(LOG_SERVICE, logs),
+            )
+        )
 
     async def open(self) -> None:
         """Take the ports of `ports.grpc` and `ports.grpc_tls`. Raises `OSError`, `LictorError`."""
@@ -103,6 +112,8 @@ class XdsServer:
         """End every stream; Envoys go on with what they have."""
         await self._server.stop(None)
         await self._source.close()
+        if self._hearing is not None:
+            self._hearing.close()
 
     async def _delta(self, requests: AsyncIterator[bytes], context: Any) -> None:
         await self._serve("delta", requests, context)
@@ -121,11 +132,21 @@ class XdsServer:
 
             if self._pace is None:
                 self._pace = streams.Pace(lambda: self._agent.config.xds.update_max_per_second)
-            authorizer = self._agent.authorizer(_token(context))
-            stream = streams.Stream(self._source, authorizer, self._pace, variant)
+            token = _token(context)
+            stream = streams.Stream(self._source, self._agent.authorizer(token), self._pace, variant, token)
             await stream.run(requests, context)
         finally:
             self._streams -= 1
+
+    async def _hear(self, messages: AsyncIterator[bytes], context: Any) -> bytes:
+        if self._hearing is None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, importlib.import_module, "lictor.connect_proxy.envoy.hearing")
+            from lictor.connect_proxy.envoy import hearing
+
+            self._hearing = self._hearing or hearing.Hearing(self._agent)
+        await self._hearing.hear(messages, context, self._agent.authorizer(_token(context)))
+        return b""
 
 
 def _number(owner: str) -> str | int:

@@ -80,7 +80,7 @@ class ProxySnapshot(msgspec.Struct, frozen=True):
     """See above. `service` is what the proxy stands for; `rules` are in the order in which they are considered;
     `revoked` are the fingerprints (SHA-256 in hex) of certificates that are not to be believed. With `permissive` the
     service is also reached without the mesh's TLS; `limits` are of requests to it. Paths that are exposed for checks
-    are so for the node itself and for `checked_from`.
+    are so for the node itself and for `checked_from`. `token` is the one with which the Envoy asked.
     """
 
     proxy_id: str
@@ -102,6 +102,7 @@ class ProxySnapshot(msgspec.Struct, frozen=True):
     permissive: bool = False
     limits: InstanceLevelRateLimits | None = None
     checked_from: str = ""
+    token: str = ""
 
     @property
     def is_transparent(self) -> bool:

@@ -112,8 +112,9 @@ VARIANTS = {
 class Stream:
     """One Envoy's stream, from its first request to its end."""
 
-    def __init__(self, source: AgentSource, authorizer: Authorizer, pace: Pace, variant: str) -> None:
+    def __init__(self, source: AgentSource, authorizer: Authorizer, pace: Pace, variant: str, token: str = "") -> None:
         self._source = source
+        self._token = token
         self._authorizer = authorizer
         self._pace = pace
         self._variant = VARIANTS[variant]
@@ -185,7 +186,9 @@ class Stream:
         )
 
     async def _feed(self) -> None:
-        feed = Feed(self._source, self._proxy, lambda name: require(self._authorizer, "service", name, WRITE))
+        feed = Feed(
+            self._source, self._proxy, lambda name: require(self._authorizer, "service", name, WRITE), self._token
+        )
         found: AsyncGenerator[Resources, None] = feed.resources()
         async with aclosing(found):
             async for resources in found:

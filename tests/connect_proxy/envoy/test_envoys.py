@@ -145,6 +145,32 @@ def test_permissions_decide_on_each_request_of_an_open_connection(pair: Pair) ->
     assert pair.envoys["server"].count("listener_manager.listener_modified") == listeners, "connections stay"
 
 
+def test_a_dry_run_names_whom_a_change_would_cut_and_whose_requests_it_would_refuse(pair: Pair) -> None:
+    def effect(change: str) -> dict[str, Any]:
+        path = f"/v1/connect/intentions/explain?source=*&destination=server&change={change}"
+        found: dict[str, Any] = pair.agent.get(path)["Effect"]
+        return found
+
+    def cut() -> list[tuple[str, int]]:
+        return [(one["Source"], one["Connections"]) for one in effect("deny")["Cut"]]
+
+    settles(pair.status, 200, "a request goes through")
+    with socket.create_connection(("127.0.0.1", pair.port)) as open_one:
+        open_one.sendall(b"GET / HTTP/1.1\r\nHost: server\r\n")
+        settles(cut, [("client", 1)], "the connection is known")
+    settles(cut, [], "and so is that it has ended")
+    for name in ("server", "client"):
+        pair.agent.configure("service-defaults", name, Protocol="http")
+    settles(lambda: "svc/client" in str(fetch(pair.port)), True, "requests are looked at")
+
+    def refused() -> set[str]:
+        assert pair.status() == 200
+        return {one["Source"] for one in effect("deny")["Refused"]}
+
+    settles(refused, {"client"}, "who makes requests is known, though few of them are told of")
+    assert effect("allow")["Refused"] == []
+
+
 def test_a_token_is_asked_for(pair: Pair) -> None:
     for name in ("server", "client"):
         pair.agent.configure("service-defaults", name, Protocol="http")

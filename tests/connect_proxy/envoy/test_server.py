@@ -138,6 +138,19 @@ def test_garbage_is_refused_and_harms_nobody(agent: Agent) -> None:
     assert agent.get("/v1/agent/self")["Config"]["NodeName"] == "n1"
 
 
+def test_who_may_not_tell_of_connections_is_told_so(agent: Agent) -> None:
+    logs = pytest.importorskip("envoy.service.accesslog.v3.als_pb2")
+    strange = logs.StreamAccessLogsMessage()
+    strange.identifier.node.id = "nobodys-sidecar-proxy"
+    with grpc.insecure_channel(f"127.0.0.1:{agent.ports['grpc']}") as channel:
+        tell = channel.stream_unary("/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs")
+        for message, code in ((strange.SerializeToString(), "NOT_FOUND"), (b"\xff\xff", "INVALID_ARGUMENT")):
+            with pytest.raises(grpc.RpcError) as found:
+                tell(iter([message]), timeout=PATIENCE)
+            assert found.value.code().name == code
+        assert tell(iter([]), timeout=PATIENCE) == b""
+
+
 def test_a_refusal_is_in_the_log_with_its_reason(agent: Agent, callers: list[Caller]) -> None:
     proxy = agent.register("refusing", 8080)
     callers.append(Caller(agent.ports["grpc"], proxy))
