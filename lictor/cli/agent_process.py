@@ -271,6 +271,7 @@ class _Process:
 
     def _answer_agents(self, network: Network) -> None:
         """Answer what agents pass on to this server."""
+        from lictor.agent.keyrings import serve_keyrings
         from lictor.dns.for_agents import serve_questions
         from lictor.http.forwarding import serve_datacenters, serve_requests
 
@@ -279,6 +280,7 @@ class _Process:
         if self.agent.wan is not None:
             serve_datacenters(self.http.api, self.agent.wan.datacenters)
             self.agent.elsewhere.serve(network, self.agent.wan)
+            serve_keyrings(self.agent, self.agent.wan.datacenters)
         serve_questions(self.dns, network)
 
     async def _open_to_agents(self) -> None:

@@ -1,9 +1,12 @@
-"""`/v1/operator/keyring`: the keys that gossip is encrypted with, on every member of both pools."""
+"""`/v1/operator/keyring`: the keys that gossip is encrypted with, on every member of the pool between datacenters and
+of each datacenter's own.
+"""
 
 from typing import Any
 
 import msgspec
 
+from lictor.agent.keyrings import KeyOperation, on_keyrings
 from lictor.agent.pools import KEY_OPERATIONS, KeyringState
 from lictor.http.api import Api
 from lictor.http.bodies import boolean, read_record, whole
@@ -34,7 +37,7 @@ async def list_keys(api: Api, request: Request) -> Any:
     """The gossip keys in use, and on how many members of each pool."""
     relays, local = _parameters(request)
     request.require("keyring", "", READ)
-    return [_shown(state) for state in await _done(api, LIST, "", relays, local=local)]
+    return [_shown(state) for state in await _done(api, request, LIST, "", relays, local=local)]
 
 
 @family.action("POST", "/v1/operator/keyring", elsewhere=False)
@@ -61,13 +64,15 @@ async def _change(api: Api, request: Request, operation: str) -> Reply:
     if local:
         raise InvalidRequest("Bad request: Invalid use of local-only: local-only can only be set for list requests")
     request.require("keyring", "", WRITE)
-    await _done(api, operation, body.key, relays, local=False)
+    await _done(api, request, operation, body.key, relays, local=False)
     return Reply()
 
 
-async def _done(api: Api, operation: str, key: str, relays: int, *, local: bool) -> list[KeyringState]:
+async def _done(
+    api: Api, request: Request, operation: str, key: str, relays: int, *, local: bool
+) -> list[KeyringState]:
     """How an operation went in each pool. Raises `Refused` with every failure of any member."""
-    states = await api.agent.pools.keys(operation, key, relays, local=local)
+    states = await on_keyrings(api.agent, KeyOperation(operation, key, relays, request.token), local=local)
     problems: list[str] = []
     for state in states:
         if state.error:

@@ -1,9 +1,10 @@
-"""Two real datacenters of one server each, joined over their gossip, and a client agent in the first; all with TLS that
-checks what server of which datacenter it is that answers and asks.
+"""Two real datacenters of one server each, joined over their gossip, which is encrypted, and a client agent in the
+first; all with TLS that checks what server of which datacenter it is that answers and asks.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from tests.patience import eventually, settles
 from tests.rpc.certificates import Authority, authority
 
 STRICT = ("verify_incoming", "verify_outgoing", "verify_server_hostname")
+KEY = base64.b64encode(bytes(range(32))).decode()
 BETWEEN = f"gossip_wan {{ {QUICK} }}"
 
 
@@ -30,6 +32,8 @@ class Datacenters:
         join = f"-retry-join={self.one.at('serf-lan')}"
         translate = "translate_wan_addrs = true"
         self.worker = ClientAgent(folder, "worker", "-datacenter=dc1", join, "-retry-interval=1s", "-hcl", translate)
+        for agent in (self.one, self.two, self.worker):
+            agent.flags.append(f"-encrypt={KEY}")
         self.one.flags += tls_of(self.authority, self.one, "-server", "-dc=dc1")
         self.two.flags += tls_of(self.authority, self.two, "-server", "-dc=dc2")
         self.worker.flags += tls_of(self.authority, self.worker, "-client", "-dc=dc1")

@@ -5,6 +5,7 @@ the other one is away.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import subprocess
@@ -23,7 +24,7 @@ from lictor.agent.rpc_tls import rpc_tls
 from lictor.model.errors import LictorError
 from lictor.model.member import FAILED, LEFT
 from lictor.server.datacenters import CALL, Envelope
-from tests.cluster.datacenters import Datacenters, datacenters_in
+from tests.cluster.datacenters import KEY, Datacenters, datacenters_in
 from tests.cluster.servers import Server
 from tests.contract.dig import DnsAnswer, question
 from tests.contract.dig import ask as dig
@@ -179,6 +180,23 @@ def test_a_prepared_query_fails_over(both: Datacenters) -> None:
     assert both.one.get("/v1/query/stays/execute")["Nodes"] == []
     assert both.two.get("/v1/query/web0/execute?dc=dc1")["Datacenter"] == "dc2"
     assert answer(both.two, "web0.query.dc1.consul").records("A") == ["10.2.0.9"]
+
+
+def test_gossip_keys_are_changed_in_every_datacenter(both: Datacenters) -> None:
+    new = base64.b64encode(bytes(range(1, 33))).decode()
+
+    def keys() -> dict[str, set[str]]:
+        listed = both.worker.get("/v1/operator/keyring")
+        return {f"{pool['Datacenter']} {pool['WAN']}": set(pool["Keys"]) for pool in listed}
+
+    pools = ("dc1 True", "dc1 False", "dc2 False")
+    assert keys() == dict.fromkeys(pools, {KEY})
+    assert run(both.one, "keyring", f"-install={new}")[0] == 0
+    assert keys() == dict.fromkeys(pools, {KEY, new})
+    assert run(both.worker, "keyring", f"-use={new}")[0] == 0
+    assert run(both.worker, "keyring", f"-remove={KEY}")[0] == 0
+    assert keys() == dict.fromkeys(pools, {new})
+    assert [pool["Datacenter"] for pool in both.two.get("/v1/operator/keyring?local-only=true")] == ["dc2"]
 
 
 def test_the_command_line_names_datacenters(both: Datacenters) -> None:

@@ -92,7 +92,7 @@ MISSING: tuple[tuple[str, str], ...] = (
         "Servers of Lictor in several datacenters answer for each other (`?dc=`, DNS, prepared queries that fail "
         "over); Consul's servers can be members of the pool between datacenters, and answer no calls. `?dc=` with "
         "`/v1/catalog/register` and `deregister` goes where it says, unless the body does; the reference passes over "
-        "it. `/v1/operator/keyring` is about this datacenter's pool and the one between datacenters.",
+        "it.",
     ),
     (
         "Namespaces, partitions, peering",
