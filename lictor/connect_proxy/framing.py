@@ -13,6 +13,7 @@ What is not as it should be is `Garbage`, after which the connection is of no us
 """
 
 import enum
+import struct
 from typing import NamedTuple
 
 PROTOCOL = "lictor-reuse/1"  # its name in ALPN
@@ -52,17 +53,16 @@ class Refusal(NamedTuple):
 
 Event = bytes | Kind | Refusal
 OPEN, OPENED, END = (kind.to_bytes(1, "big") + bytes(HEADER - 1) for kind in (Kind.OPEN, Kind.OPENED, Kind.END))
-
-
-def header(length: int) -> bytes:
-    """The header of so many bytes of data, at most `MOST`. The kind of data is 0: its header is a length."""
-    return length.to_bytes(HEADER, "big")
+_NUMBER = struct.Struct(">I")
+header = _NUMBER.pack
+"""The header of so many bytes of data, at most `MOST`. The kind of data is 0: its header is a length."""
+_number = _NUMBER.unpack_from
 
 
 class Line:
     """One side of a connection. `uses` counts those that there were, with the present one."""
 
-    __slots__ = ("_left", "_part", "heard_end", "is_client", "said_end", "state", "uses")
+    __slots__ = ("_left", "_part", "_ready", "heard_end", "is_client", "said_end", "state", "uses")
 
     def __init__(self, *, is_client: bool) -> None:
         self.is_client = is_client
@@ -72,6 +72,7 @@ class Line:
         self.heard_end = False
         self._left = 0  # bytes of a frame of data that are still to come
         self._part = b""  # the beginning of a frame of any other kind, or of a header
+        self._ready = True  # whether a frame may begin now, and be one of data
 
     # -- what is said: the bytes to write ----------------------------------------------------------------------------
 
@@ -109,21 +110,24 @@ class Line:
         """The bytes of data in what was read, where it is one frame of data or a part of one: the usual case. In any
         other case nothing is returned, and nothing has been heard: that is for `hear`.
         """
+        size = len(piece)
+        if self._ready:
+            if size <= HEADER:
+                return b""
+            length: int = _number(piece)[0]
+            left = length + HEADER - size
+            if left:
+                if left < 0 or length > MOST:
+                    return b""
+                self._left = left
+                self._ready = False
+            return piece[HEADER:]
         left = self._left
-        if left:
-            size = len(piece)
-            if size > left:
-                return b""
-            self._left = left - size
-            return piece
-        if self._part or self.heard_end or self.state is not State.OPEN:
+        if not left or size > left:
             return b""
-        left = int.from_bytes(piece[:HEADER], "big") - len(piece) + HEADER
-        if left:
-            if left < 0 or len(piece) <= HEADER or piece[0] or left + len(piece) - HEADER > MOST:
-                return b""
-            self._left = left
-        return piece[HEADER:]
+        self._left = left - size
+        self._ready = left == size
+        return piece
 
     def hear(self, piece: bytes) -> list[Event]:
         """What was read, in its order. Raises `Garbage`."""
@@ -151,6 +155,7 @@ class Line:
             found.append(self._take(Kind(kind), rest[start:end]))
             at = end
         self._part = rest[at:]
+        self._look_ready()
         return found
 
     def _check(self, kind: int, length: int) -> None:
@@ -187,6 +192,10 @@ class Line:
     def _begin(self) -> None:
         self.state = State.OPEN
         self.said_end = self.heard_end = False
+        self._look_ready()
+
+    def _look_ready(self) -> None:
+        self._ready = self.state is State.OPEN and not self.heard_end and not self._left and not self._part
 
     def _look_over(self) -> None:
         if self.said_end and self.heard_end:

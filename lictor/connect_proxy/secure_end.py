@@ -225,25 +225,25 @@ class SecureEnd(End):
 
     def _hear(self, line: Line) -> None:
         """Read frames."""
-        read, incoming, other = self.tls.read, self._incoming, self.other
+        read, incoming = self.tls.read, self._incoming
         pieces: list[bytes] = []
         trouble = ""
         try:
+            piece = read(RECORD)
+            data = line.data_alone(piece)
+            if data and self.received and not incoming.pending and self.other is not None:
+                # The usual case: one record that is one frame.
+                self.received += len(data)
+                self.other.send(data)
+                if self._outgoing.pending:
+                    self._flush()
+                return
             while True:
-                piece = read(RECORD)
-                if not piece:
+                if data:
+                    pieces.append(data)
+                elif not piece:
                     trouble = self._cut_off(line)
                     break
-                data = line.data_alone(piece)
-                if data:
-                    if other is not None and self.received and not pieces and not incoming.pending:
-                        # The usual case: one record that is one frame.
-                        self.received += len(data)
-                        other.send(data)
-                        if self._outgoing.pending:
-                            self._flush()
-                        return
-                    pieces.append(data)
                 else:
                     for event in line.hear(piece):
                         if isinstance(event, bytes):
@@ -256,6 +256,8 @@ class SecureEnd(End):
                         return
                 if not incoming.pending:
                     break
+                piece = read(RECORD)
+                data = line.data_alone(piece)
         except ssl.SSLWantReadError:
             if not pieces and line.uses == 1:
                 self.owner.noted(self)
@@ -338,16 +340,15 @@ class SecureEnd(End):
         transport = self.transport
         if transport is None or self._said_bye or transport.is_closing():
             return
-        write = self.tls.write
         try:
             if self.line is None:
                 self._write(data, 0)
             elif len(data) <= FRAME:
-                write(header(len(data)) + data)
+                self.tls.write(header(len(data)) + data)
             else:
                 for at in range(0, len(data), MOST):
                     part = data[at : at + MOST] if len(data) > MOST else data
-                    write(header(len(part)) + part[:FRAME])
+                    self.tls.write(header(len(part)) + part[:FRAME])
                     self._write(part, FRAME)
         except ssl.SSLError as error:
             self._broken(error)
