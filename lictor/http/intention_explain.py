@@ -4,6 +4,7 @@ a change would do to the connections that there are. Lictor's own.
 Decisions are made here, from what this agent holds; the connections are asked of all agents over gossip.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -280,15 +281,16 @@ def _trial(held: list[Intention], asked: Ends, change: Change) -> _Trial:
 
 
 async def _effect(api: Api, asked: Ends, trial: _Trial, held: list[Intention], default: DefaultPolicy) -> Effect:
-    collected = await ask(api.agent.pools, Question(asked.destination, asked.source))
+    collected, beside = await _collect(api, asked)
     flows = [(node, flow) for node, told in collected.told.items() for flow in told.flows]
-    names = {flow.destination for _, flow in flows}
+    names = {flow.destination for _, flow in (*flows, *beside)}
     read = (await api.agent.read(lambda view: _Reach(view, asked, names))).value
     judge = _Judge(read, trial, default)
     decision = decide(trial.after(held), ServiceId("", "", asked.source), default)
     by_fate: dict[Fate, list[tuple[str, Flow]]] = {kind: [] for kind in Fate}
     for node, flow in flows:
         by_fate[judge.fate(flow)].append((node, flow))
+    by_fate[Fate.ENDED] += [(node, flow) for node, flow in beside if judge.fate(flow) is Fate.ENDED]
     pairs = judge.pairs(read.sources, read.destinations)
     for _, flow in by_fate[Fate.JUDGED]:
         pairs.judged.setdefault((flow.source, flow.destination), judge.steps(flow.caller, flow.destination))
@@ -320,6 +322,22 @@ async def _effect(api: Api, asked: Ends, trial: _Trial, held: list[Intention], d
         untold_requesters=sum(told.more_requesters for told in collected.told.values()),
         silent=collected.silent,
     )
+
+
+async def _collect(api: Api, asked: Ends) -> tuple[Collected, list[tuple[str, Flow]]]:
+    """What goes on between the two; and the connections of other sources that a change may end with a listener."""
+    pools = api.agent.pools
+    question = Question(asked.destination, asked.source)
+    if asked.source == ANY:
+        return await ask(pools, question), []
+    collected, every = await asyncio.gather(ask(pools, question), ask(pools, Question(asked.destination, ANY)))
+    beside = [
+        (node, flow)
+        for node, told in every.told.items()
+        for flow in told.flows
+        if flow.enforced is Enforced.LISTENER and flow.source != asked.source
+    ]
+    return collected, beside
 
 
 def _listed(flows: list[tuple[str, Flow]]) -> list[Connections]:

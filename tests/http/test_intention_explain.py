@@ -136,6 +136,8 @@ async def test_an_envoy_that_carries_connections_ends_all_of_them(mesh: Door) ->
     effect = (await explain(mesh, "*", "db", "deny"))["Effect"]
     assert [(one["Source"], one["Connections"]) for one in effect["Cut"]] == [("web", 3)]
     assert [(one["Source"], one["Connections"]) for one in effect["Restarted"]] == [("api", 2)]
+    effect = (await explain(mesh, "nobody", "db", "deny"))["Effect"]
+    assert (effect["CutConnections"], effect["RestartedConnections"]) == (0, 5), "those of others as well"
 
 
 async def test_where_requests_are_looked_at_they_are_refused_and_no_connection_is_cut(mesh: Door) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 from lictor.cli import api
@@ -87,6 +88,8 @@ def run(args: list[str], io: Io) -> int:
         io.out(json.dumps(found, indent=4))
         return ALLOWED if (found["Effect"] or found)["Verdict"] == "allowed" else DENIED
     io.out("\n".join(_explained(found)))
+    if entry is not None:
+        found["Effect"]["Command"] += f" {shlex.quote(options['file'])}"
     effect = found["Effect"]
     if effect is None:
         if found["Remedies"]:
@@ -226,7 +229,7 @@ def _refused(effect: dict[str, Any]) -> list[str]:
     refused, total = effect["Refused"], effect["RefusedCallers"]
     if not total:
         return []
-    rows = [["Source", "Destination", "Node", "Last request"]]
+    rows = [["Source", "Destination", "Node", "Last seen"]]
     rows += [[one["Source"], one["Destination"], one["Node"], f"{one['Age']}s ago"] for one in refused[:LISTED]]
     what = _count(total, "caller that has made some lately", "callers that have made some lately")
     return ["", f"It would refuse every request of {what}:", "", *_indented(rows), *_more(total - min(LISTED, total))]
