@@ -83,7 +83,7 @@ class InboundListener(Listener):
 
     def keep(self, passage: "Inbound", end: SecureEnd) -> bool:
         """Have a TLS connection be used again. Returns False where it may not be."""
-        if not self.settings.reuse or not self.may_keep(end, self.identity):
+        if not self.settings.reuses or not self.may_keep(end, self.identity):
             return False
         limit = self.settings.max_connections
         self.shelf.most = min(IDLE, limit) if limit else IDLE
@@ -211,7 +211,7 @@ class Inbound(Passage):
     def choose(self, data: bytes) -> ssl.SSLContext:
         """The context that it goes on with, by its first bytes."""
         self.identity = self.host.identity
-        context = self.identity.server_for(data, self.host.settings.reuse)
+        context = self.identity.server_for(data, self.host.settings.reuses)
         self.gets_ticket = context.num_tickets > 0
         return context
 
@@ -243,7 +243,7 @@ class Inbound(Passage):
         self.is_shaken = True
         self.identity, self.remote = facts.identity, facts.remote
         limit = host.settings.max_connections
-        if host.draining or not host.settings.reuse or facts.identity is not host.identity:
+        if host.draining or not host.settings.reuses or facts.identity is not host.identity:
             self._deny(end, "draining", "make another connection")
             return
         if limit and len(host.passages) > limit:

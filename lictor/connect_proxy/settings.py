@@ -58,6 +58,11 @@ class InboundSettings(msgspec.Struct, frozen=True):
     idle_timeout: float = 3600.0
     reuse: bool = True
 
+    @property
+    def reuses(self) -> bool:
+        """Whether TLS connections may be used again."""
+        return self.reuse and not self.proxy_protocol and not self.accept_proxy_protocol
+
 
 class Ejection(msgspec.Struct, frozen=True):
     """When an endpoint is left out: after so many failures in a row within `interval`, for `base_time`, longer each
@@ -213,14 +218,14 @@ def sidecar_settings(service: ProxyService, problems: Problems) -> SidecarSettin
     return SidecarSettings(
         proxy_id=service.id,
         service=block.destination_service_name,
-        inbound=_inbound(service, config, problems),
+        inbound=_inbound(service, config, problems, reuse),
         outbound=tuple(one for one in outbound if one is not None),
         access_log=block.access_logs or AccessLogs(),
         drain_timeout=config.milliseconds("drain_timeout_ms", 25.0),
     )
 
 
-def _inbound(service: ProxyService, config: _Config, problems: Problems) -> InboundSettings | None:
+def _inbound(service: ProxyService, config: _Config, problems: Problems, reuse: bool) -> InboundSettings | None:
     block = service.proxy
     assert block is not None
     port = config.whole("bind_port", service.port, 65535)
@@ -235,18 +240,16 @@ def _inbound(service: ProxyService, config: _Config, problems: Problems) -> Inbo
             target = Address(*split_host_port(written, block.local_service_port))
         except ValueError as error:
             problems.add(f"proxy.config: local_service_address: {error}")
-    proxy_protocol = config.text("proxy_protocol", "", ("", "v1", "v2"))
-    accept_proxy_protocol = config.flag("accept_proxy_protocol", False)
     return InboundSettings(
         bind=Address(config.text("bind_address", "") or service.address or "0.0.0.0", port),
         target=target,
         connect_timeout=config.milliseconds("local_connect_timeout_ms", 1.0),
         handshake_timeout=config.milliseconds("handshake_timeout_ms", 10.0),
         max_connections=config.whole("max_inbound_connections", 0),
-        proxy_protocol=proxy_protocol,
-        accept_proxy_protocol=accept_proxy_protocol,
+        proxy_protocol=config.text("proxy_protocol", "", ("", "v1", "v2")),
+        accept_proxy_protocol=config.flag("accept_proxy_protocol", False),
         idle_timeout=config.milliseconds("idle_timeout_ms", 3600.0),
-        reuse=config.flag("reuse_connections", True) and not proxy_protocol and not accept_proxy_protocol,
+        reuse=reuse,
     )
 
 

@@ -224,7 +224,7 @@ class Sidecar:
             current = None
         if current is not None and wanted is not None:
             current.settings = wanted
-            if not wanted.reuse:
+            if not wanted.reuses:
                 current.close_idle()
             return
         # Nobody is let in before it is known who may, and nobody can be answered without a certificate.

@@ -88,8 +88,8 @@ def test_every_key_is_read() -> None:
         proxy_protocol="v2",
         accept_proxy_protocol=True,
         idle_timeout=0.0,
-        reuse=False,
     )
+    assert not found.inbound.reuses, "who is at the ends of a connection is told of each"
     assert found.outbound == (
         OutboundSettings(
             bind=Address(path="/run/q.sock"),
@@ -104,6 +104,19 @@ def test_every_key_is_read() -> None:
     )
 
 
+def test_connections_are_used_again_unless_the_proxy_or_the_upstream_says_otherwise() -> None:
+    def reuse(proxy: dict[str, Any], *upstreams: dict[str, Any]) -> list[bool]:
+        wanted = [{"DestinationName": "q", "LocalBindPort": 1000, "Config": one} for one in upstreams]
+        found, problems = settings({"Config": proxy, "Upstreams": wanted})
+        assert not problems and found.inbound is not None
+        return [found.inbound.reuses, *(one.reuse for one in found.outbound)]
+
+    off, on = {"reuse_connections": False}, {"reuse_connections": "true"}
+    assert reuse({}, {}, off) == [True, True, False]
+    assert reuse(off, {}, on) == [False, False, True]
+    assert reuse({"proxy_protocol": "v1"}, {}) == [False, True]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -112,6 +125,7 @@ def test_every_key_is_read() -> None:
         ("max_inbound_connections", True),
         ("proxy_protocol", "v3"),
         ("accept_proxy_protocol", "perhaps"),
+        ("reuse_connections", "seldom"),
         ("bind_port", 70000),
         ("local_service_address", "nowhere:x"),
     ],

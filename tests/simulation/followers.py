@@ -9,6 +9,9 @@ key changed. So it can be said of whatever a replica shows whether the servers' 
 - *fresh reads*: after `confirm`, a replica shows everything that was acknowledged before;
 - *own writes*: after a write and `reach` of its index, a replica shows the write, or what replaced it;
 - *all arrives*: when all is well again, every replica shows what the servers have.
+
+Agents keep an image of what they hold now and then, and crash; what they find of it may be torn. One that is whole is
+where they go on from: no answer is of an earlier state than the image was of, and all else holds as before.
 """
 
 import asyncio
@@ -21,12 +24,14 @@ from typing import Final
 import msgspec
 
 from lictor.agent.replica import NotCoverable, PartialReplica
+from lictor.agent.replica_image import Moment, read_image
 from lictor.model.command import Batch, KVWrite
 from lictor.model.errors import LictorError
 from lictor.model.kv import KVEntry
 from lictor.store import commands
 from lictor.store.reads import kv
 from lictor.store.store import Answer, Store
+from lictor.store.watch import Topic
 from tests.simulation.cluster import Cluster
 from tests.simulation.loop import Clock
 from tests.simulation.process import DATACENTER, Lost, Process, Unavailable
@@ -34,6 +39,7 @@ from tests.simulation.process import DATACENTER, Lost, Process, Unavailable
 OWN: Final = "own/"  # keys that followers write
 PREFIXES: Final = ("", OWN)
 PATIENCE: Final = 9.0  # seconds for an answer to a write
+NO_TIME: Final = Moment(0.0)
 LAST: Final = 60.0  # virtual seconds in which a replica must have everything once all is well
 
 _decode: Final = msgspec.msgpack.Decoder(Batch).decode
@@ -114,6 +120,8 @@ class Follower:
         self._pause = chance.choice((0.02, 0.1, 0.5))
         self._seen: dict[str, tuple[int, int]] = {}  # by prefix: the last answer's index, and one that its state was at
         self._values = 0
+        self._image = b""  # on disk, and what had been seen of the state that it is of
+        self._seen_then: dict[str, tuple[int, int]] = {}
 
     async def live(self) -> None:
         """All of it, as the agent's own code."""
@@ -134,11 +142,10 @@ class Follower:
         task.add_done_callback(over)
 
     async def _live(self) -> None:
-        self._replica = PartialReplica(
-            self._store, self._transport, self._pick, self._chance, failed=self._failed, datacenter=DATACENTER
-        )
+        self._replica = self._fresh()
+        acts = (self._read, self._confirmed, self._write, self._cut, self._keep, self._crash)
         while not self.done:
-            act = self._chance.choices((self._read, self._confirmed, self._write, self._cut), (6.0, 2.0, 2.0, 0.5))[0]
+            act = self._chance.choices(acts, (6.0, 2.0, 2.0, 0.5, 0.5, 0.2))[0]
             try:
                 await act()
             except NotCoverable:
@@ -150,6 +157,33 @@ class Follower:
             await asyncio.sleep(self._chance.expovariate(1 / self._pause))
         await self._last()
         await self._replica.close()
+
+    def _fresh(self) -> PartialReplica:
+        return PartialReplica(
+            self._store, self._transport, self._pick, self._chance, failed=self._failed, datacenter=DATACENTER
+        )
+
+    async def _keep(self) -> None:
+        """What is held is written to disk."""
+        self._image = self._replica.image(DATACENTER, NO_TIME, _everything).encode()
+        self._seen_then = dict(self._seen)
+
+    async def _crash(self) -> None:
+        """The process is gone, and another one begins with what is on disk."""
+        data, self._seen = self._image, {}
+        if self._chance.random() < 0.3:
+            data = data[: self._chance.randrange(len(data) + 1)]
+        await self._replica.close()
+        self._store = Store()
+        self._replica = self._fresh()
+        try:
+            found = read_image(data, DATACENTER, _everything)
+        except ValueError as error:
+            self._cluster.note(f"{self._name} begins with nothing: {error}")
+            return
+        self._cluster.note(f"{self._name} goes on from {found.index}")
+        self._seen = dict(self._seen_then)
+        self._replica.resume(found, NO_TIME)
 
     def _pick(self) -> str:
         if not self._present:
@@ -243,6 +277,11 @@ class Follower:
         if begin >= end:
             self._cluster.fail(f"{self._name} shows {prefix!r} as it was at no index: {sorted(rows)}")
         self._seen[prefix] = (answer.index, max(state, begin))
+
+
+def _everything(topic: Topic) -> bool:
+    """The image is of KV, which agents do not keep: it is what there is to judge by."""
+    return True
 
 
 def followers(
