@@ -20,11 +20,11 @@ from lictor.model.transport import UNREADABLE
 from lictor.server.connect_ca import ConnectCA
 from lictor.server.datacenters import Datacenters, Origin
 from lictor.server.server import Server
+from lictor.server.waiting_for import touched
 from lictor.store.connect_ca import ONLY
 from lictor.store.reads import connect_ca
 from lictor.store.reads.config_changes import ENTRIES_MOST, Changed, Position, changes_after
 from lictor.store.store import Answer
-from lictor.store.watch import Dependent, Topic
 
 ROOTS = "primary.roots"
 SIGN = "primary.sign-intermediate"
@@ -75,20 +75,6 @@ decode_changed = msgspec.msgpack.Decoder(Changed).decode
 _decode_ask_roots = msgspec.msgpack.Decoder(AskRoots).decode
 _decode_ask_signature = msgspec.msgpack.Decoder(AskSignature).decode
 _decode_ask_entries = msgspec.msgpack.Decoder(AskEntries).decode
-
-
-class _Once(Dependent):
-    """Whoever waits for one change."""
-
-    __slots__ = ("told",)
-
-    def __init__(self) -> None:
-        self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.seen = ()
-
-    def changed(self) -> None:
-        if not self.told.done():
-            self.told.set_result(None)
 
 
 class ForSecondaries:
@@ -152,16 +138,7 @@ class ForSecondaries:
             found = look()
             if is_new(found.value) or loop.time() >= end:
                 return found.value
-            await self._touched(found.seen, end)
-
-    async def _touched(self, topics: tuple[Topic, ...], end: float) -> None:
-        """Return once one of the topics has changed, or at `end`."""
-        once, watches = _Once(), self._server.store.watches
-        watches.add(once, topics)
-        try:
-            await asyncio.wait([once.told], timeout=end - asyncio.get_running_loop().time())
-        finally:
-            watches.discard(once)
+            await touched(self._server.store, found.seen, end)
 
 
 def _read(decode: Callable[[bytes], Any], body: bytes) -> Any:

@@ -38,6 +38,7 @@ from lictor.server.leader_calls import LeaderCalls
 from lictor.server.member_polls import MemberPolls
 from lictor.server.members import Members
 from lictor.server.reconcile import Reconcile
+from lictor.server.revoked_elsewhere import RevokedElsewhere
 from lictor.server.server import Server
 from lictor.server.session_expiry import SessionExpiry
 from lictor.store.store import config_key
@@ -138,6 +139,8 @@ class Leadership:
         self.duties.add("keep the mesh's authority", self.connect_ca.run)
         if self.entries_from_primary is not None:
             self.duties.add("copy the primary's config entries", self.entries_from_primary.run)
+        if datacenters is not None and authority.enabled:
+            self.duties.add("hear what is revoked elsewhere", RevokedElsewhere(server, datacenters).run)
 
     def start(self) -> None:
         """Begin to watch the other servers; the server has started. The duties begin with the leadership."""

@@ -109,6 +109,7 @@ def test_services_of_a_secondary_datacenter_are_called_from_the_primary(two: Two
                 eventually(lambda: ask(shop.upstreams["page"]), f"shop's Envoy reaches page of dc2: {envoy.log()}")
             intentions(two, local)
             rotation(two, web, page)
+            revocation(two)
             absence(two, local)
         except BaseException:
             for sidecar in (page, web):
@@ -140,6 +141,12 @@ def rotation(two: Two, web: Sidecar, page: Sidecar) -> None:
         eventually(lambda: active(two.dc2).get("ID") == other, "dc2 follows")
         load.more(40)
     assert not load.lost, load.lost
+
+
+def revocation(two: Two) -> None:
+    """What is revoked in one datacenter is refused in the other."""
+    two.dc2.put("/v1/connect/ca/revoked", {"SerialNumber": "0a:1b:2c"})
+    eventually(lambda: "0a:1b:2c" in (two.dc1.get(ROOTS).get("Revoked") or []), "dc1 hears of it")
 
 
 def absence(two: Two, local: int) -> None:

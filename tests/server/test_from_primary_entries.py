@@ -42,7 +42,7 @@ class Two:
 
     async def same(self) -> None:
         """Wait until dc2 has what dc1 has."""
-        await until(lambda: entries(self.two) == entries(self.one), "the same entries", 20)
+        await until(lambda: entries(self.two) == entries(self.one), "the same entries", 60)
 
     def duty(self, name: str = "x") -> EntriesFromPrimary:
         found = self.two.places[name].leadership.entries_from_primary
