@@ -19,7 +19,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 tests: $(VENV)/.installed-dev
-	$(BIN)/pytest -n 2 --dist loadfile -q
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -q
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m bench
