@@ -11,7 +11,8 @@ from collections.abc import Callable
 from lictor.connect_proxy.ends import End
 from lictor.connect_proxy.secure_end import SecureEnd
 
-IN_ALL = 2048  # connections of a process
+IN_ALL = 1024  # connections of a process; one takes about 30 KB
+LINGER = 10.0  # seconds in which the last words of one that is closed are to be sent
 LOOK = 1.0  # seconds between two looks for those that have been there for too long
 
 
@@ -51,12 +52,11 @@ class Shelf:
         return None
 
     def close(self, end: SecureEnd) -> None:
-        """Close one, with a good-bye where that can be sent at once."""
+        """Close one, with a good-bye."""
         self._forget(end)
+        end.close()
         if end.transport is not None and end.transport.get_write_buffer_size():
-            end.abort()
-        else:
-            end.close()
+            self._idle.linger(end)
 
     def clear(self) -> None:
         """Close all."""
@@ -103,7 +103,9 @@ class Shelf:
     def lost(self, end: End, error: Exception | None) -> None:
         """It is gone."""
         end.transport = None
-        self._forget(end)
+        if isinstance(end, SecureEnd):
+            self.ends.pop(end, None)
+            self._idle.remove(end)
 
 
 class Idle:
@@ -112,7 +114,7 @@ class Idle:
     def __init__(self, loop: asyncio.AbstractEventLoop, most: int = IN_ALL) -> None:
         self._loop = loop
         self._most = most
-        self._since: dict[SecureEnd, tuple[Shelf, float]] = {}  # the oldest first
+        self._since: dict[SecureEnd, tuple[Shelf | None, float]] = {}  # the oldest first; None: it is closing
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -122,10 +124,12 @@ class Idle:
         """Note that a shelf keeps another one."""
         if len(self._since) >= self._most:
             oldest = next(iter(self._since))
-            self._since[oldest][0].close(oldest)
-        self._since[end] = (shelf, self._loop.time() + shelf.seconds)
-        if self._timer is None:
-            self._timer = self._loop.call_later(LOOK, self._look)
+            self._end(oldest, self._since[oldest][0])
+        self._note(end, shelf, shelf.seconds)
+
+    def linger(self, end: SecureEnd) -> None:
+        """Cut a connection that is closing if its last words cannot be sent for long."""
+        self._note(end, None, LINGER)
 
     def remove(self, end: SecureEnd) -> None:
         """Note that a shelf has one no more."""
@@ -137,9 +141,21 @@ class Idle:
             self._timer.cancel()
             self._timer = None
 
+    def _note(self, end: SecureEnd, shelf: Shelf | None, seconds: float) -> None:
+        self._since[end] = (shelf, self._loop.time() + seconds)
+        if self._timer is None:
+            self._timer = self._loop.call_later(LOOK, self._look)
+
+    def _end(self, end: SecureEnd, shelf: Shelf | None) -> None:
+        if shelf is not None:
+            shelf.close(end)
+        else:
+            del self._since[end]
+            end.abort()
+
     def _look(self) -> None:
         now = self._loop.time()
         late = [(end, shelf) for end, (shelf, until) in self._since.items() if until <= now]
         for end, shelf in late:
-            shelf.close(end)
+            self._end(end, shelf)
         self._timer = self._loop.call_later(LOOK, self._look) if self._since else None

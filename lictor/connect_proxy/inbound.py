@@ -24,7 +24,7 @@ from lictor.connect_proxy.settings import Address, InboundSettings
 from lictor.model.host_port import join_host_port
 from lictor.model.intention import Intention
 
-IDLE = 512  # TLS connections that are kept for another use
+IDLE = 256  # TLS connections that are kept for another use
 IDLE_SECONDS = 60.0  # for so long: longer than the other side keeps them, which so seldom finds one closed
 
 
@@ -269,7 +269,7 @@ class Inbound(Passage):
         self.task = host.loop.create_task(self._connect())
 
     def _deny(self, end: SecureEnd, reason: str, why: str, source: str = "") -> None:
-        end.deny(why)
+        end.deny(reason)  # the intentions themselves are no business of the peer
         if reason == "draining":
             self.refuse(reason, why)  # which is nobody's fault, and the peer makes another connection
         else:
@@ -338,5 +338,5 @@ class Inbound(Passage):
             )
             secure = self.secure
             if secure is not None and secure.line is not None and secure.line.state is framing.State.OPENING:
-                secure.deny("the service cannot be reached")
+                secure.deny("service")
             self.refuse("service", f"the service at {self.target} cannot be reached: {why}")

@@ -26,6 +26,7 @@ from lictor.connect_proxy.settings import Address
 BACKLOG = 1024
 USES = 1000  # of one TLS connection at most
 AGE = 600.0  # seconds after which one is not used again
+UNSENT = 4096  # bytes at most that wait to be sent on one that is kept: what nobody reads must not stay in memory
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
@@ -158,9 +159,9 @@ class Listener:
             and facts.identity is identity
             and self.loop.time() - facts.born < AGE
             and not self.draining
-            and not end.full
             and end.transport is not None
             and not end.transport.is_closing()
+            and end.transport.get_write_buffer_size() <= UNSENT
         )
 
     def revoke(self, serials: frozenset[str]) -> int:

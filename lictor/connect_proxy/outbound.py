@@ -303,6 +303,7 @@ class Outbound(Passage):
             self.secure = None
             end.abort()
             host.stale += 1
+            host.log.debug("A TLS connection is not used again", endpoint=endpoint.target, reason=trouble)
             self._connect(endpoint)
             return
         if end.tls.session_reused:
