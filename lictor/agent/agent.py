@@ -150,7 +150,7 @@ class Agent:
         if not config.server:
             self.client = self._beside_servers(folder)
         else:
-            self.wan = Wan(config, self.node_id, self.pools)
+            self.wan = Wan(config, self.node_id, self.pools, self.metrics)
             if folder is not None:
                 self.serving = self._beside_others()
                 self.wan.datacenters.serve(self.serving.network)

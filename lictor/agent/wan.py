@@ -16,6 +16,7 @@ import msgspec
 
 from lictor.agent.config.keys import RuntimeConfig
 from lictor.agent.forwarding import REQUEST, Asked, Numbers, encode
+from lictor.agent.metrics import Metrics
 from lictor.agent.pools import Pools
 from lictor.model.coordinate import distance
 from lictor.model.member import ALIVE, LEFT
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 class Wan:
     """See above. `datacenters` makes the calls, and answers them."""
 
-    def __init__(self, config: RuntimeConfig, node_id: str, pools: Pools) -> None:
+    def __init__(self, config: RuntimeConfig, node_id: str, pools: Pools, metrics: Metrics) -> None:
         self._config = config
         self._pools = pools
+        self._metrics = metrics
         self._chance = random.SystemRandom()
         self._security: Security | None = None  # read when it is first needed
         self._networks: dict[str, Network] = {}
@@ -76,6 +78,8 @@ class Wan:
         """Have a server of a datacenter answer a request; the answer is an `Answered`. One that is no GET is numbered
         here, unless an agent has. Raises what `Datacenters.call` raises.
         """
+        if datacenter in self.datacenters.known():  # what callers make up is nothing to count
+            self._metrics.counter("rpc.cross-dc", datacenter=datacenter).add()
         if asked.number or asked.method in ("GET", "HEAD"):
             return await self.datacenters.call(datacenter, REQUEST, encode(asked), timeout)
         number, low = self._numbers.begin()
@@ -97,9 +101,7 @@ class Wan:
                 there = wan.coordinate_of(f"{one.node}.{one.datacenter}")
                 far = distance(wan.coordinate, there) if there is not None else math.inf
                 distances.setdefault(one.datacenter, []).append(far)
-        own = self.datacenters.own
-        middle = {name: sorted(found)[len(found) // 2] for name, found in distances.items() if name != own}
-        return [own, *sorted(middle, key=lambda name: (middle[name], name))]
+        return nearest_first(self.datacenters.own, distances)
 
     def reload(self, config: RuntimeConfig, security: Security) -> None:
         """Use what the certificate files hold now, and the keys of TLS and limits."""
@@ -114,3 +116,11 @@ class Wan:
         """End all connections."""
         await self.datacenters.close()
         await asyncio.gather(*(network.close() for network in self._networks.values()))
+
+
+def nearest_first(own: str, distances: dict[str, list[float]]) -> list[str]:
+    """The names of datacenters: the own one, then the others by the middle one of their servers' distances, and by
+    name where that is the same.
+    """
+    middle = {name: sorted(found)[len(found) // 2] for name, found in distances.items() if name != own}
+    return [own, *sorted(middle, key=lambda name: (middle[name], name))]

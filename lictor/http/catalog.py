@@ -35,7 +35,7 @@ async def register(api: Api, request: Request) -> Any:
 @family.action("PUT", "/v1/catalog/deregister", named_in_body=True)
 async def deregister(api: Api, request: Request) -> Any:
     """Remove a service, a check or a node."""
-    command = decode_deregistration(read_json(request), api.agent.datacenter)
+    command = decode_deregistration(read_json(request))
     request.require("node", command.node, WRITE)
     await api.agent.apply(command)
     return True

@@ -143,11 +143,6 @@ class DeregistrationBody(msgspec.Struct, frozen=True, rename="pascal"):
     peer_name: str = ""
 
 
-def _same_datacenter(given: str, own: str) -> None:
-    if given and given != own:
-        raise Refused("No path to datacenter")
-
-
 def _only_default(body: RegistrationBody | DeregistrationBody) -> None:
     problem = tenancy_problem(body.namespace, body.partition)
     if problem is not None:
@@ -155,10 +150,9 @@ def _only_default(body: RegistrationBody | DeregistrationBody) -> None:
 
 
 def decode_registration(body: Any, datacenter: str) -> Register:
-    """The command that a registration asks for. Raises `InvalidRequest` or `Refused` with the API's text."""
+    """The command that a registration asks for, in the datacenter that it is for. Raises `InvalidRequest` or `Refused` with the API's text."""
     given = decode_body(RegistrationBody, body)
     _only_default(given)
-    _same_datacenter(given.datacenter, datacenter)
     if not given.node:
         raise Refused("Must provide node")
     if not given.address and not given.skip_node_update:
@@ -271,11 +265,10 @@ def _definition(body: CheckDefinitionBody) -> dict[str, Any]:
     return shown
 
 
-def decode_deregistration(body: Any, datacenter: str) -> Deregister:
+def decode_deregistration(body: Any) -> Deregister:
     """The command that a removal asks for. Raises `InvalidRequest` or `Refused` with the API's text."""
     given = decode_body(DeregistrationBody, body)
     _only_default(given)
-    _same_datacenter(given.datacenter, datacenter)
     if not given.node:
         raise Refused("Must provide node")
     return Deregister(given.node, given.service_id, given.check_id)

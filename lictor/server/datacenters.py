@@ -283,8 +283,8 @@ class Datacenters:
 
     def _order(self, datacenter: str) -> list[Place]:
         """A datacenter's servers, those first that have failed longest ago, or not at all."""
-        places = [place for place in self._servers() if place.datacenter == datacenter]
-        addresses = {place.address for place in self._servers()}
+        everyone = list(self._servers())
+        addresses = {place.address for place in everyone}
         for kept in (self._ranks, self._failed):
             for gone in [address for address in kept if address not in addresses]:
                 del kept[gone]
@@ -296,7 +296,7 @@ class Datacenters:
             rank = self._ranks.setdefault(place.address, self._chance.random())
             return failed, at if failed else 0.0, not place.alive, rank
 
-        return sorted(places, key=order)
+        return sorted((place for place in everyone if place.datacenter == datacenter), key=order)
 
     def _note_answer(self, place: Place) -> None:
         self._failed.pop(place.address, None)

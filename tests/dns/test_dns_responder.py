@@ -5,11 +5,15 @@ from random import Random
 import msgspec
 from dnslib import DNSRecord, EDNSOption
 
+from lictor.agent.elsewhere import FAILED, UNKNOWN, Found, Lookup
 from lictor.dns.responder import Forward, Responder, Unconfirmed, Wanted
 from lictor.dns.settings import DnsSettings
 from lictor.model.command import CoordinateUpdate, Deregister
 from lictor.model.coordinate_entry import Coord, CoordinateEntry
+from lictor.model.node import Node
+from lictor.model.service import NodeService
 from lictor.store.commands import apply
+from lictor.store.reads.health import CheckServiceNode
 from tests.contract.dig import DnsAnswer, lines, question
 from tests.dns.scenario import NOW, Zone
 
@@ -137,6 +141,77 @@ def test_host_names_are_wanted_once_and_the_answer_is_not_kept() -> None:
         assert isinstance(reply, Wanted)
         assert reply.hosts == ("www.example.com",)
         assert text(reply.give_up({}, {}))[1:] == ["answer: out.service.consul. 0 CNAME www.example.com."]
+
+
+def beyond_zone() -> Zone:
+    """A zone that can ask other datacenters, and recursors."""
+    zone = small_zone()
+    settings = msgspec.structs.replace(zone.responder.settings, recursors=(("192.0.2.1", 53),))
+    zone.responder = Responder(zone.store, settings, lambda: NOW, Random(4), beyond=True)
+    return zone
+
+
+def asked_beyond(zone: Zone, name: str, kind: str = "A") -> Wanted:
+    """What must be asked before a name is answered, which is not kept however often it comes."""
+    for _ in range(3):
+        reply = zone.responder.respond(packet(name, kind), "127.0.0.1", tcp=False)
+        assert isinstance(reply, Wanted), text(reply) if isinstance(reply, bytes) else reply
+    return reply
+
+
+def test_what_is_elsewhere_is_looked_up_and_answered_by_the_settings_here() -> None:
+    zone = beyond_zone()
+    zone.responder.reload(msgspec.structs.replace(zone.responder.settings, service_ttl={"web": 9}, node_ttl=4))
+    wanted = asked_beyond(zone, "v1.web.service.dc2.consul")
+    assert wanted.lookups == (Lookup("service", "dc2", "web", "v1"),)
+    node = Node("", "far", "10.2.0.1", "dc2", {"wan": "99.2.0.1"})
+    rows = [CheckServiceNode(node, NodeService(id="w", service="web", port=80), [])]
+    reply = wanted.finish({}, {wanted.lookups[0]: Found(rows)})
+    assert isinstance(reply, bytes)
+    assert text(reply)[1:] == ["answer: v1.web.service.dc2.consul. 9 A 10.2.0.1"]
+    named = asked_beyond(zone, "far.node.dc2.consul")
+    reply = named.finish({}, {named.lookups[0]: Found(node=node)})
+    assert isinstance(reply, bytes)
+    assert text(reply)[1:] == ["answer: far.node.dc2.consul. 4 A 10.2.0.1"]
+
+
+def test_what_is_elsewhere_may_be_a_host_name_that_is_to_be_asked_for_then() -> None:
+    zone = beyond_zone()
+    wanted = asked_beyond(zone, "web.service.dc2.consul")
+    service = NodeService(id="w", service="web", port=80, address="www.example.com")
+    found = {wanted.lookups[0]: Found([CheckServiceNode(Node("", "far", "10.2.0.1", "dc2"), service, [])])}
+    then = wanted.finish({}, found)
+    assert isinstance(then, Wanted)
+    assert (then.hosts, then.lookups) == (("www.example.com",), ())
+    reply = then.finish({"www.example.com": ()}, found)
+    assert isinstance(reply, bytes)
+    assert text(reply)[1:] == ["answer: web.service.dc2.consul. 0 CNAME www.example.com."]
+
+
+def test_who_does_not_answer_elsewhere_and_what_is_not_there() -> None:
+    zone = beyond_zone()
+    for name in ("web.service.dc2.consul", "far.node.dc2.consul", "q.query.dc2.consul", "web.connect.dc2.consul"):
+        wanted = asked_beyond(zone, name)
+        codes = []
+        for found in (Found(), Found(problem=UNKNOWN), Found(problem=FAILED)):
+            reply = wanted.finish({}, {wanted.lookups[0]: found})
+            assert isinstance(reply, bytes)
+            codes.append(text(reply)[0].split()[0])
+        assert codes == ["NXDOMAIN", "NXDOMAIN", "SERVFAIL"], name
+    assert text(zone.send(packet("web.service.peer1.peer.consul")))[0].startswith("NXDOMAIN")
+
+
+def test_a_query_that_finds_nothing_here_is_looked_up_where_it_fails_over_to() -> None:
+    zone = beyond_zone()
+    zone.do('query {"Name": "q", "Service": {"Service": "out", "Failover": {"NearestN": 1}}, "DNS": {"TTL": "8s"}}')
+    wanted = asked_beyond(zone, "q.query.consul")
+    assert [lookup.kind for lookup in wanted.lookups] == ["failover"]
+    rows = [CheckServiceNode(Node("", "far", "10.2.0.1", "dc2"), NodeService(id="o", service="out"), [])]
+    reply = wanted.finish({}, {wanted.lookups[0]: Found(rows)})
+    assert isinstance(reply, bytes)
+    assert text(reply)[1:] == ["answer: q.query.consul. 8 A 10.2.0.1"]
+    zone.do("service n1 out port=80")
+    assert text(zone.send(packet("q.query.consul")))[1:] == ["answer: q.query.consul. 8 A 10.0.0.1"]
 
 
 def test_from_a_store_that_is_not_confirmed_nothing_is_told() -> None:
