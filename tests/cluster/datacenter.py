@@ -12,10 +12,11 @@ from tests.patience import eventually
 
 
 class Datacenter:
-    """Three servers and some agents beside them."""
+    """Three servers and some agents beside them, which all have the `flags`."""
 
-    def __init__(self, servers: Cluster) -> None:
+    def __init__(self, servers: Cluster, *flags: str) -> None:
         self.servers = servers
+        self._flags = flags
         self.clients: list[ClientAgent] = []
 
     def client(self, name: str, *flags: str, ports: dict[str, int] | None = None) -> ClientAgent:
@@ -28,7 +29,7 @@ class Datacenter:
             shutil.rmtree(former.folder)
             self.clients.remove(former)
         joins = [f"-retry-join=127.0.0.1:{server.ports['serf-lan']}" for server in self.servers]
-        agent = ClientAgent(self.servers.folder, name, *joins, "-retry-interval=1s", *flags)
+        agent = ClientAgent(self.servers.folder, name, *joins, "-retry-interval=1s", *self._flags, *flags)
         agent.ports = ports or agent.ports
         agent.node_id = former.node_id if former is not None else agent.node_id
         self.clients.append(agent)
@@ -48,11 +49,11 @@ class Datacenter:
 
 
 @contextmanager
-def datacenter_in(folder: Path) -> Iterator[Datacenter]:
+def datacenter_in(folder: Path, *flags: str) -> Iterator[Datacenter]:
     """A datacenter whose servers run; all of it is ended with the block. What was logged is shown where it fails."""
-    with cluster(folder, "a", "b", "c") as servers:
+    with cluster(folder, "a", "b", "c", flags=flags) as servers:
         servers.start()
-        made = Datacenter(servers)
+        made = Datacenter(servers, *flags)
         try:
             yield made
         except BaseException:

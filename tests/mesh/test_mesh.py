@@ -16,6 +16,9 @@ from tests.mesh.running import Kept, Load, Sidecar, ask, pages
 from tests.patience import eventually
 
 EXACT = "/v1/connect/intentions/exact?source={}&destination=page"
+# An agent that stands still for seconds is critical in the catalog until it has been heard of again, and as long as the
+# servers are away after that.
+PATIENT = "-hcl=gossip_lan { suspicion_mult = 60 }"
 
 
 class Mesh(NamedTuple):
@@ -35,6 +38,14 @@ class Mesh(NamedTuple):
         """Have it no more."""
         self.datacenter.any().ask("DELETE", EXACT.format(source))
 
+    def kill_servers(self) -> None:
+        """End all servers as crashes do while page is taken for well: it stays so until they are back."""
+        well = "/v1/health/connect/page?passing"
+        for agent in self.datacenter.clients:
+            eventually(partial(agent.get, well), f"{agent.name} takes page for well")
+        for server in self.datacenter.servers:
+            server.kill()
+
     @property
     def sidecars(self) -> tuple[Sidecar, ...]:
         """All of them."""
@@ -46,7 +57,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """The mesh, for all tests: each leaves it as it was."""
     folder = tmp_path_factory.mktemp("mesh")
     with ExitStack() as stack:
-        datacenter = stack.enter_context(datacenter_in(folder))
+        datacenter = stack.enter_context(datacenter_in(folder, PATIENT))
         port = stack.enter_context(pages())
         one, two = datacenter.client("one"), datacenter.client("two")
         made = Mesh(
@@ -124,8 +135,7 @@ def test_with_all_servers_away_connections_go_on_and_new_ones_are_made(mesh: Mes
     servers = mesh.datacenter.servers
     with Load(port) as load:
         load.more(20)
-        for server in servers:
-            server.kill()
+        mesh.kill_servers()
         load.more(100)
         assert not ask(mesh.stranger.upstreams["page"])
         servers.start()
@@ -136,8 +146,7 @@ def test_with_all_servers_away_connections_go_on_and_new_ones_are_made(mesh: Mes
 
 def test_a_proxy_that_is_restarted_while_the_servers_are_away_serves_as_before(mesh: Mesh) -> None:
     servers = mesh.datacenter.servers
-    for server in servers:
-        server.kill()
+    mesh.kill_servers()
     try:
         for sidecar in mesh.sidecars:
             sidecar.end()
