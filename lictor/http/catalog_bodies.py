@@ -150,7 +150,9 @@ def _only_default(body: RegistrationBody | DeregistrationBody) -> None:
 
 
 def decode_registration(body: Any, datacenter: str) -> Register:
-    """The command that a registration asks for, in the datacenter that it is for. Raises `InvalidRequest` or `Refused` with the API's text."""
+    """The command that a registration asks for, in the datacenter that it is for. Raises `InvalidRequest` or `Refused`
+    with the API's text.
+    """
     given = decode_body(RegistrationBody, body)
     _only_default(given)
     if not given.node:

@@ -155,7 +155,7 @@ def asked_beyond(zone: Zone, name: str, kind: str = "A") -> Wanted:
     """What must be asked before a name is answered, which is not kept however often it comes."""
     for _ in range(3):
         reply = zone.responder.respond(packet(name, kind), "127.0.0.1", tcp=False)
-        assert isinstance(reply, Wanted), text(reply) if isinstance(reply, bytes) else reply
+    assert isinstance(reply, Wanted), text(reply) if isinstance(reply, bytes) else reply
     return reply
 
 

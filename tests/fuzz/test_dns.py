@@ -275,6 +275,6 @@ async def test_whatever_is_registered_can_be_asked_for() -> None:
                 continue
             answer = responder.respond(packet, "127.0.0.1", rng.random() < 0.3)
             if isinstance(answer, Wanted):
-                answer = answer.finish({})
+                answer = answer.give_up({}, {})
             assert isinstance(answer, bytes)
             walk(answer)
