@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from tests.patience import PATIENCE, eventually
 
 EXACT = "/v1/connect/intentions/exact?source={}&destination=page"
 ROOTS = "/v1/connect/ca/roots"
+LACKS = "datacenter dc1, the primary one, has to sign the authority of this one"
 
 
 class At(NamedTuple):
@@ -68,21 +70,30 @@ def trouble(server: Server) -> str:
 
 
 def test_services_of_a_secondary_datacenter_are_called_from_the_primary(two: Two) -> None:
-    dc1, dc2 = two.dc1, two.dc2
-    dc2.start()
-    eventually(lambda: "datacenter dc1, the primary one, has to sign" in trouble(dc2), "what dc2 lacks is told")
-    command = [sys.executable, "-m", "lictor", "check", f"-http-addr=127.0.0.1:{dc2.ports['http']}"]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    for said in ("no certificate authority", "does not follow the config entries and intentions of datacenter dc1"):
-        assert said in checked.stdout and "datacenter dc1, the primary one, has to sign" in checked.stdout, (
-            checked.stdout
-        )
-    status, body = dc2.ask("GET", "/v1/agent/connect/ca/leaf/page")
-    assert status == 500 and b"CA is not initialized yet: datacenter dc1, the primary one, has to sign" in body, body
-    status, body = dc2.ask("PUT", EXACT.format("web"), {"Action": "deny"})
-    assert status == 500, "an intention is the primary's to take"
+    two.dc2.start()
+    alone(two.dc2)
+    two.dc1.start()
+    together(two)
+    calls(two)
 
-    dc1.start()
+
+def alone(dc2: Server) -> None:
+    """Before the primary was ever reached it is told what is missing."""
+    eventually(lambda: LACKS in trouble(dc2), "what dc2 lacks is told")
+    with ThreadPoolExecutor(1) as pool:
+        leaf = pool.submit(dc2.ask, "GET", "/v1/agent/connect/ca/leaf/page")
+        command = [sys.executable, "-m", "lictor", "check", f"-http-addr=127.0.0.1:{dc2.ports['http']}"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout
+        assert "no certificate authority" in said and LACKS in said, said
+        assert "does not follow the config entries and intentions of datacenter dc1" in said, said
+        status, body = leaf.result()
+        assert status == 500 and f"CA is not initialized yet: {LACKS}".encode() in body, body
+    assert dc2.ask("PUT", EXACT.format("web"), {"Action": "deny"})[0] == 500, "an intention is the primary's to take"
+
+
+def together(two: Two) -> None:
+    """As soon as the primary is there, dc2 has an authority under its root."""
+    dc1, dc2 = two.dc1, two.dc2
     eventually(lambda: active(dc2).get("ID") == active(dc1).get("ID", "-"), "dc2 has the primary's root")
     assert dc1.get(ROOTS)["TrustDomain"] == dc2.get(ROOTS)["TrustDomain"]
     eventually(lambda: not trouble(dc2), "dc2 is well")
@@ -92,6 +103,10 @@ def test_services_of_a_secondary_datacenter_are_called_from_the_primary(two: Two
     assert chain[1:] == active(dc2)["IntermediateCerts"]
     assert certificates.signed_by(chain[1], active(dc1)["RootCert"])
 
+
+def calls(two: Two) -> None:
+    """Services of dc1 call one of dc2, whatever happens."""
+    dc1, dc2 = two.dc1, two.dc2
     with ExitStack() as stack:
         port = stack.enter_context(pages())
         page = Sidecar(dc2, two.folder, "page", port)
@@ -126,8 +141,13 @@ def intentions(two: Two, local: int) -> None:
     assert two.dc2.ask("DELETE", EXACT.format("web"))[0] == 200
     assert two.dc1.ask("GET", EXACT.format("web"))[0] == 404
     eventually(lambda: ask(local), "web is let through again")
-    figures = two.dc2.get("/v1/agent/self")["Stats"]["primary"]
-    assert (figures["datacenter"], figures["config_entries"], figures["failure"]) == ("dc1", "complete", "")
+
+    def figures() -> dict[str, str]:
+        found: dict[str, str] = two.dc2.get("/v1/agent/self")["Stats"]["primary"]
+        return found
+
+    eventually(lambda: figures()["config_entries"] == "complete" and not figures()["failure"], "all is told to be well")
+    assert figures()["datacenter"] == "dc1"
 
 
 def rotation(two: Two, web: Sidecar, page: Sidecar) -> None:
