@@ -76,7 +76,7 @@ def decode_intention(body: Any, beginning: str) -> Intention:
         source_type=read.source_type or CONSUL,
         action=read.action,
         permissions=rest.permissions,
-        meta=dict(read.meta),
+        meta=dict(read.meta) or None,
     )
 
 

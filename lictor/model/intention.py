@@ -33,8 +33,8 @@ from lictor.model.spiffe import NAMESPACE, ServiceId
 CONSUL = "consul"
 
 
-def _empty() -> dict[str, str]:
-    return {}  # `dict` itself as a default would not be shown
+def _none() -> None:
+    return None  # `None` itself as a default would not be shown
 
 
 class Intention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="pascal"):
@@ -58,7 +58,7 @@ class Intention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     default_addr: str | None = None
     default_port: int | None = None
     jwt: JWTRequirement | None = msgspec.field(default=None, name="JWT")
-    meta: dict[str, str] = msgspec.field(default_factory=_empty)
+    meta: dict[str, str] | None = msgspec.field(default_factory=_none)
     precedence: int = msgspec.field(default_factory=int)
     created_at: str = ""
     updated_at: str = ""
@@ -184,7 +184,7 @@ def _intention(entry: ServiceIntentions, source: SourceIntention, create_index: 
         default_addr="" if legacy else None,
         default_port=0 if legacy else None,
         jwt=entry.jwt,
-        meta=(source.legacy_meta if legacy else entry.meta) or {},
+        meta=(source.legacy_meta if legacy else entry.meta) or None,
         precedence=source.precedence or precedence(source.name, entry.name),
         created_at=source.legacy_create_time,
         updated_at=source.legacy_update_time,
@@ -205,6 +205,6 @@ def content_hash(intention: Intention) -> str:
         intention.destination_name,
         intention.source_type,
         intention.action,
-        *(text for pair in sorted(intention.meta.items()) for text in pair),
+        *(text for pair in sorted((intention.meta or {}).items()) for text in pair),
     )
     return base64.b64encode(hashlib.blake2b("".join(fields).encode(), digest_size=32).digest()).decode()

@@ -77,7 +77,7 @@ def check_legacy(intention: Intention) -> None:
             problems.append(f"{field}: wildcard character '*' cannot be used with partial values")
     if len(intention.description) > MAX_META_VALUE:
         problems.append(f"Description exceeds maximum length {MAX_META_VALUE}")
-    problems += meta_problems(intention.meta)
+    problems += meta_problems(intention.meta or {})
     if intention.permissions:
         problems.append("Permissions must not be set")
     if intention.action not in (ALLOW, DENY):

@@ -184,6 +184,11 @@ LOOSENED: tuple[Loosened, ...] = (
         "an empty list is `[]`, where the reference says null in some answers and `[]` in others",
     ),
     Loosened(
+        re.compile(r'"Meta": (null|\{\})(,\n *"ModifyIndex": [^\n]*\n *"Precedence")'),
+        r'"Meta": null\2',
+        "an intention without Meta has null, as in later releases",
+    ),
+    Loosened(
         re.compile(r'\n *"Namespace": "default",'),
         "",
         "of a router's destination: there are no namespaces",

@@ -37,7 +37,7 @@ async def test_an_intention_by_its_ends(door: Door) -> None:
         "DestinationName": "db",
         "SourceType": "consul",
         "Action": "allow",
-        "Meta": {},
+        "Meta": None,
         "Precedence": 9,
         "CreateIndex": found["CreateIndex"],
         "ModifyIndex": found["ModifyIndex"],

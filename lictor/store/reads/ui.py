@@ -270,7 +270,7 @@ def _decision(view: View, source: str, destination: str, default: DefaultPolicy)
         default_allow=default.allow,
         allowed=found.allowed,
         has_permissions=rule is not None and bool(rule.permissions),
-        external_source=rule.meta.get(EXTERNAL_SOURCE, "") if rule is not None else "",
+        external_source=(rule.meta or {}).get(EXTERNAL_SOURCE, "") if rule is not None else "",
         has_exact=rule is not None and WILDCARD not in (rule.source_name, rule.destination_name),
     )
 
