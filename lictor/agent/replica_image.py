@@ -94,7 +94,7 @@ class _Held(msgspec.Struct, frozen=True):
     version: int
     index: int
     idle: float
-    keys: dict[str, list[Any]]
+    keys: dict[str, set[Any]]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -124,25 +124,14 @@ class Image:
         self._datacenter = datacenter
         self._at, self._age = at, age
         self._cluster, self._index, self._floor, self._base = held.cluster, held.index, store.floor, store.base
-        self._rows: dict[str, dict[Any, Any]] = {}
         self._topics: list[_Held] = []
         for one in held.topics.values():
-            if not one.covered or not keeps(one.topic):
-                continue
-            keys: dict[str, list[Any]] = {}
-            version = one.version
-            for name, found in held.keys(one.topic).items():
-                get, rows = store.tables[name].get, self._rows.setdefault(name, {})
-                keys[name] = []
-                for key in found:
-                    row = get(key)
-                    if row is None:  # another topic has told that it is no more
-                        version = INCOMPLETE
-                        continue
-                    rows[key] = row
-                    keys[name].append(key)
-            index = store.touched.get(one.topic, 0)
-            self._topics.append(_Held(one.topic, version, index, max(0.0, now - one.used), keys))
+            if one.covered and keeps(one.topic):
+                keys = {name: set(found) for name, found in held.keys(one.topic).items()}
+                index = store.touched.get(one.topic, 0)
+                self._topics.append(_Held(one.topic, one.version, index, max(0.0, now - one.used), keys))
+        names = {name for one in self._topics for name in one.keys}
+        self._parts = {name: store.tables[name].rows.picture() for name in names}
         self._topics.sort(key=lambda one: (one.topic[0] not in DECIDING, one.idle))
 
     def __bool__(self) -> bool:
@@ -151,31 +140,37 @@ class Image:
 
     def encode(self, most: int = MOST) -> bytes:
         """The bytes, `most` of them, about: a topic that would make them more is left out."""
-        positions: dict[str, dict[Any, int]] = {}
-        encoded: dict[str, list[msgspec.Raw]] = {}
+        tables = {
+            name: {key: row for part in parts for key, row in part.items()} for name, parts in self._parts.items()
+        }
+        positions: dict[str, dict[Any, int]] = {name: {} for name in tables}
+        encoded: dict[str, list[msgspec.Raw]] = {name: [] for name in tables}
         topics: list[_Topic] = []
         size = 0
         for one in self._topics:
             new: list[tuple[str, Any, bytes]] = []
-            redacted = False
+            found: dict[str, list[Any]] = {}
+            version = one.version
             for name, keys in one.keys.items():
-                known, rows = positions.setdefault(name, {}), self._rows[name]
-                for key in keys:
+                rows, known = tables[name], positions[name]
+                found[name] = [key for key in keys if key in rows]
+                if len(found[name]) < len(keys):  # another topic has told that one is no more
+                    version = INCOMPLETE
+                for key in found[name]:
                     row = rows[key]
                     if isinstance(row, PreparedQuery) and row.token:
-                        row, redacted = msgspec.structs.replace(row, token=""), True
+                        row, version = msgspec.structs.replace(row, token=""), INCOMPLETE
                     if key not in known:
                         new.append((name, key, _encode(row)))
-            more = sum(len(raw) for _, _, raw in new) + sum(5 * len(keys) for keys in one.keys.values())
+            more = sum(len(raw) for _, _, raw in new) + sum(5 * len(keys) for keys in found.values())
             if size + more > most:
                 continue
             size += more
             for name, key, raw in new:
-                listed = encoded.setdefault(name, [])
-                positions[name][key] = len(listed)
-                listed.append(msgspec.Raw(raw))
-            rows_of = {name: [positions[name][key] for key in keys] for name, keys in one.keys.items() if keys}
-            topics.append(_Topic(one.topic, INCOMPLETE if redacted else one.version, one.index, one.idle, rows_of))
+                positions[name][key] = len(encoded[name])
+                encoded[name].append(msgspec.Raw(raw))
+            rows_of = {name: [positions[name][key] for key in keys] for name, keys in found.items() if keys}
+            topics.append(_Topic(one.topic, version, one.index, one.idle, rows_of))
         body = _Body(
             __version__,
             self._datacenter,
