@@ -12,6 +12,7 @@ from lictor.model.command import (
     ConfigWrite,
     CoordinateUpdate,
     Deregister,
+    EntriesCopy,
     IntentionWrite,
     KVOp,
     KVWrite,
@@ -132,6 +133,7 @@ class Dice:
             (2, self.authority),
             (2, self.revoke),
             (1, self.forget_revoked),
+            (2, self.entries_copy),
             (2, self.reap),
         )
         return self._random.choices([make for _, make in makers], [weight for weight, _ in makers])[0]()
@@ -285,6 +287,11 @@ class Dice:
         kind, name, body = self.one(_ENTRIES)
         verb = self.one(("upsert", "upsert", "upsert-cas", "delete", "delete-cas"))
         return ConfigWrite(verb, kind, name, body, self.small())
+
+    def entries_copy(self) -> EntriesCopy:
+        put = tuple(self.one(_ENTRIES) for _ in range(self._random.randint(0, 2)))
+        delete = tuple((kind, name.lower()) for kind, name, _ in (self.one(_ENTRIES),) if self.often(0.5))
+        return EntriesCopy(put, delete, {"index": self.small()})
 
     def intention(self) -> IntentionWrite:
         verb = self.one(("upsert", "upsert", "delete", "create", "update", "delete-id"))
