@@ -49,7 +49,7 @@ class Selectable(msgspec.Struct, frozen=True, rename="pascal"):
     destination_name: str = ""
     source_type: str = ""
     action: str = ""
-    meta: dict[str, str] = {}
+    meta: dict[str, str] | None = None
     precedence: int = 0
 
 
