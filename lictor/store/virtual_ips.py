@@ -22,10 +22,15 @@ _NO_SERVICE = frozenset(("", "*"))
 
 def addressed(store: Store, service: NodeService) -> NodeService:
     """An instance that is about to be put, with the address of its service if it takes connections of the mesh."""
-    name = service.connect_name
+    name = service.connect_name.lower()
     if name in _NO_SERVICE:
         return service
-    return _tagged(service, _assign(store, name.lower()))
+    # Most instances have no other tagged address, and the port of the others: what says it is kept once for them.
+    other = next(iter(store.services.by("connect", name).values()), None)
+    shared = other.service.tagged_addresses if other is not None else None
+    if shared and len(shared) == 1 and shared[TAG].port == service.port and not service.tagged_addresses:
+        return msgspec.structs.replace(service, tagged_addresses=shared)
+    return _tagged(service, _assign(store, name))
 
 
 def assign(store: Store, kind: str, name: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dnslib import DNSRecord
 
 from tests.cluster.servers import ClientAgent, cluster
 from tests.connect_proxy.envoy.installed import ENVOY
@@ -50,6 +51,12 @@ def register(agent: ClientAgent, name: str, port: int, upstreams: dict[str, int]
     agent.put("/v1/agent/service/register", {"Name": name, "Port": port, "Connect": {"SidecarService": sidecar}})
 
 
+def looked_up(agent: ClientAgent, name: str) -> str:
+    """The address that the agent's DNS has for a name; empty for none."""
+    answer = DNSRecord.question(name).send("127.0.0.1", agent.ports["dns"], timeout=PATIENCE)
+    return str(DNSRecord.parse(answer).short())
+
+
 def test_envoys_are_served_and_begin_anew_while_the_servers_are_away(
     tmp_path: Path, envoys: list[subprocess.Popen[bytes]]
 ) -> None:
@@ -64,7 +71,10 @@ def test_envoys_are_served_and_begin_anew_while_the_servers_are_away(
             register(agent, "client", free_port(), {"server": port})
             envoys += [start(tmp_path, agent, name) for name in ("server", "client")]
             settles(lambda: fetch(port)[0], 200, "a request goes through")
+            virtual = looked_up(agent, "server.virtual.consul")
+            assert virtual and looked_up(agent, "server.virtual.dc1.consul") == virtual
             servers["a"].kill()
+            assert looked_up(agent, "server.virtual.consul") == virtual
             assert fetch(port)[0] == 200
             for one in envoys:
                 one.kill()
