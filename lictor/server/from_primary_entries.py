@@ -7,7 +7,7 @@ with the position that it leads to, so the next leader goes on there. While the 
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
@@ -20,7 +20,7 @@ from lictor.server.from_primary import Primary, Trying
 from lictor.server.server import Server
 from lictor.store.reads.config_changes import Changed, Position
 from lictor.store.settled import COPIED
-from lictor.store.store import config_key
+from lictor.store.store import ConfigRow, config_key
 
 log = logging.getLogger("lictor.server.primary")
 
@@ -98,29 +98,31 @@ class EntriesFromPrimary:
 
     async def _take(self, position: Position, found: Changed) -> None:
         """Write a part. Where it changes nothing, only another place is worth a write."""
-        entries = self._server.store.config.rows
-        put = tuple(entry for entry in found.put if self._differs(entry))
-        delete = set(found.delete)
-        if found.after is not None:
-            kept, last = {config_key(kind, name) for kind, name, _ in found.put}, found.through
-            between = {key for key in entries if key > found.after and (last is None or key <= last)}
-            delete |= between - kept
-            if between - kept:
-                log.warning(
-                    "config entries that the primary datacenter does not have are deleted: datacenter=%s entries=%d",
-                    self.primary.datacenter,
-                    len(between - kept),
-                )
-        delete = {key for key in delete if key in entries}
-        if not put and not delete and found.position.place == position.place:
+        command = to_copy(self._server.store.config.rows, found)
+        if not command.put and not command.delete and found.position.place == position.place:
             return
-        command = EntriesCopy(put, tuple(sorted(delete)), msgspec.to_builtins(found.position))
+        if found.after is not None and command.delete:
+            log.warning(
+                "config entries that the primary datacenter does not have are deleted: datacenter=%s entries=%d",
+                self.primary.datacenter,
+                len(command.delete),
+            )
         [done] = await self._server.apply_leading([command])
         if isinstance(done, LictorError):
             raise done
-        self.copied += len(put) + len(delete)
+        self.copied += len(command.put) + len(command.delete)
 
-    def _differs(self, entry: tuple[str, str, dict[str, Any]]) -> bool:
-        kind, name, body = entry
-        row = self._server.store.config.get(config_key(kind, name))
-        return row is None or row.body != body
+
+def to_copy(entries: Mapping[tuple[str, str], ConfigRow], found: Changed) -> EntriesCopy:
+    """What makes a part of the primary's changes of a copy, whose `entries` these are; what is the same is left out."""
+    delete = set(found.delete)
+    if found.after is not None:
+        last, kept = found.through, {config_key(kind, name) for kind, name, _ in found.put}
+        delete |= {key for key in entries if key > found.after and (last is None or key <= last)} - kept
+    put = []
+    for kind, name, body in found.put:
+        row = entries.get(config_key(kind, name))
+        if row is None or row.body != body:
+            put.append((kind, name, body))
+    gone = tuple(sorted(key for key in delete if key in entries))
+    return EntriesCopy(tuple(put), gone, msgspec.to_builtins(found.position))

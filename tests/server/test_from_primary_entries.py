@@ -1,15 +1,19 @@
 """Config entries in a secondary datacenter: a copy of the primary's, which follows it and outlives its absence."""
 
 import asyncio
+import random
 from typing import Any
 
+import msgspec
 import pytest
 
-from lictor.model.command import ConfigWrite, IntentionWrite, Reap, Restore, RestorePart
-from lictor.server.from_primary_entries import EntriesFromPrimary
+from lictor.model.command import ConfigWrite, IntentionWrite, KVWrite, Reap, Restore, RestorePart
+from lictor.server.from_primary_entries import EntriesFromPrimary, to_copy
+from lictor.store.commands import apply
 from lictor.store.reads import config_changes
 from lictor.store.settled import COPIED
 from lictor.store.snapshot import Image
+from lictor.store.store import Store
 from tests.agent.checks.virtual_time import run_virtually
 from tests.server.group import Group, until
 
@@ -182,6 +186,45 @@ def test_a_restored_state_is_brought_up_to_what_the_primary_has() -> None:
         await two.close()
 
     run_virtually(scenario())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_copy_comes_to_be_what_it_is_of_whatever_happens(seed: int) -> None:
+    chance = random.Random(seed)
+    there, here = Store(), Store()
+    position = config_changes.Position()
+    for _ in range(200):
+        name = f"s{chance.randint(0, 30)}"
+        match chance.choice(("put", "put", "delete", "reap", "kv", "ask", "ask", "own", "resume")):
+            case "put":
+                body = {"Kind": "service-defaults", "Name": name, "Protocol": chance.choice(("tcp", "http"))}
+                apply(there, ConfigWrite("upsert", "service-defaults", name, body), 1.0)
+            case "delete":
+                apply(there, ConfigWrite("delete", "service-defaults", name), 1.0)
+            case "kv":
+                apply(there, KVWrite(chance.choice(("set", "delete")), "k", b""), 1.0)
+            case "reap":
+                apply(there, Reap(there.index - chance.randint(0, 20)), 1.0)
+            case "resume":  # another leader, which goes by what is written
+                row = here.settings.get(COPIED)
+                position = msgspec.convert(row.body, config_changes.Position) if row else config_changes.Position()
+            case "own" if not position.cluster:  # before the copy began
+                body = {"Kind": "service-defaults", "Name": f"own-{name}"}
+                apply(here, ConfigWrite("upsert", "service-defaults", f"own-{name}", body), 1.0)
+            case "ask":
+                position = step(there, here, position, chance.randint(1, 10))
+    while (after := step(there, here, position, 7)) != position:
+        position = after
+    assert {key: row.body for key, row in here.config.rows.items()} == {
+        key: row.body for key, row in there.config.rows.items()
+    }
+
+
+def step(there: Store, here: Store, position: config_changes.Position, most: int) -> config_changes.Position:
+    """One question, and its answer put in place."""
+    found = there.read(config_changes.changes_after, "dc1", position, most).value
+    apply(here, to_copy(here.config.rows, found), 1.0)
+    return found.position
 
 
 def test_a_position_of_other_servers_is_worth_nothing() -> None:
