@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 
 import pytest
@@ -460,3 +461,53 @@ async def test_it_may_be_switched_off_under_way() -> None:
         for _ in range(2):
             await once(mesh, (inbound, outbound))
         assert (inbound.reused, kept(inbound), kept(outbound)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@on_uvloop
+async def test_no_byte_of_a_program_reaches_another(seed: int) -> None:
+    """Programs end and break off as they like: each gets what it said, or the beginning of it, and nothing else."""
+    chance = random.Random(seed)
+
+    async def moody_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left = chance.choice((1 << 30, 1 << 30, 1 << 30, 5, 50_000))
+        while left > 0 and (data := await reader.read(chance.choice((10, 65536)))):
+            left -= len(data)
+            writer.write(data)
+            await writer.drain()
+        if left <= 0 and chance.randrange(2):
+            writer.transport.abort()
+        elif not writer.transport.is_closing():
+            writer.write_eof()
+
+    async with Mesh() as mesh:
+        inbound, outbound = await mesh.pair(moody_echo)
+        whole = 0
+
+        async def program(number: int) -> None:
+            nonlocal whole
+            data = f"<{number}>".encode() * chance.choice((1, 100, 30_000))
+            reader, writer = await mesh.connect(outbound)
+            try:
+                writer.write(data)
+                ends = chance.randrange(4) > 0
+                if ends:
+                    writer.write_eof()
+                found = await reader.read(-1 if ends and chance.randrange(3) else len(data))
+            except (OSError, RuntimeError):
+                return
+            finally:
+                (writer.transport.abort if chance.randrange(3) == 0 else writer.close)()
+            assert data.startswith(found)
+            whole += found == data
+
+        async def programs(first: int) -> None:
+            for number in range(first, first + 40):
+                await program(number)
+
+        await asyncio.gather(*(programs(1000 * task) for task in range(1, 7)))
+        await soon(lambda: not inbound.passages and not outbound.passages, "all are gone")
+        assert whole > 20
+        assert inbound.reused > 20
+        await soon(lambda: kept(inbound) == kept(outbound), "both sides know of the same")
+        assert all(end.transport is not None for shelf in outbound.shelves for end in shelf.ends)
