@@ -9,6 +9,7 @@ from lictor.cli.command import CommandError, Io
 from lictor.cli.config.document import STRICT, read_entry
 from lictor.model.goflags import FlagSet
 
+PERMISSIVE = "permissive"
 SYNOPSIS = "Create or update a config entry"
 
 HELP = """\
@@ -40,7 +41,7 @@ def run(args: list[str], io: Io) -> int:
         raise CommandError("Must provide exactly one positional argument to specify the config entry to write")
     entry = read_entry(rest[0], io)
     label = f"{entry['Kind']}/{entry['Name']}"
-    _check(entry)
+    caution = caution_of(entry)
     client = api.connect(options, io)
     with api.failing(f"Error writing config entry {label}"):
         condition = {"cas": str(options["modify-index"]) if options["cas"] else None}
@@ -48,14 +49,30 @@ def run(args: list[str], io: Io) -> int:
     if written is not True:
         raise CommandError(f"Config entry not updated: {label}")
     io.out(f"Config entry written: {label}")
+    if caution:
+        io.error(caution)
     return 0
 
 
-def _check(entry: dict[str, Any]) -> None:
-    """Judge the entry's kind and keys before it is sent, so that a mistake is told as one of the file."""
+def caution_of(entry: dict[str, Any]) -> str:
+    """What whoever writes an entry should know of it; empty for most. The entry's kind and keys are judged before it is
+    sent, so that a mistake is told as one of the file: raises CommandError.
+    """
     from lictor.model import config_entry
+    from lictor.model.config_entry import defaults, mesh
 
     try:
-        config_entry.read_entry(entry)
+        found = config_entry.read_entry(entry)
     except config_entry.UndecodableConfigEntry as error:
         raise CommandError(f"{STRICT}: {error}") from None
+    if isinstance(found, defaults.ServiceDefaults | defaults.ProxyDefaults) and found.mutual_tls_mode == PERMISSIVE:
+        return (
+            "Caution: MutualTLSMode=permissive lets in connections without certificate, about which no intention is "
+            'asked. Set it to "strict" as soon as all callers are in the mesh.'
+        )
+    if isinstance(found, mesh.Mesh) and found.allow_enabling_permissive_mutual_tls:
+        return (
+            "Caution: service-defaults and proxy-defaults may set MutualTLSMode=permissive now, which lets in "
+            "connections without certificate. Set it to false when all have been written that should."
+        )
+    return ""
