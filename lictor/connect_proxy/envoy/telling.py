@@ -3,7 +3,7 @@
 They go to the cluster from which the configuration comes. An agent that does not listen is nothing to Envoy: what it
 cannot send it leaves out.
 
-Connections are told of when they are made, when they end, and every minute in between, so that an agent that has
+Connections are told of when they are made, when they end, and every half minute in between, so that an agent that has
 restarted knows them. Requests are many, and have no end that matters: of each so many are told of, by chance, when they
 begin, and each connection that they came on when it ends.
 """
@@ -21,23 +21,28 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.type.v3 import percent_pb2
 
 from lictor.connect_proxy.envoy.bootstrap import AGENT
-from lictor.connect_proxy.envoy.protobuf import duration, pack
+from lictor.connect_proxy.envoy.protobuf import duration, pack, uint32
 from lictor.connect_proxy.envoy.snapshot import ProxySnapshot
 
 CONNECTIONS = "lictor-connections"
 REQUESTS = "lictor-requests"
 SAMPLED = "lictor.requests_told"  # the key of Envoy's runtime by which another share of requests is told of
 SHARE = 5  # percent
-AGAIN = 60.0  # seconds in which a live connection is told of again
+AGAIN = 30.0  # seconds in which a live connection is told of again
+EARLY = 64 * 1024  # bytes that wait for the service to be connected to
 WAIT = 1.0  # seconds that entries wait for others to go with
 
 _TYPES = data_pb2.AccessLogType
 
 
 def tell_connections(proxy: tcp_proxy_pb2.TcpProxy, snapshot: ProxySnapshot) -> None:
-    """Have the connections of a TCP proxy told of; its other logs go on saying when each has ended."""
+    """Have the connections of a TCP proxy told of; its other logs go on saying when each has ended. The service is
+    connected to after the handshake: whoever has proved nothing costs it nothing, and then it is known who connects.
+    """
     _only(proxy.access_log, _TYPES.TcpConnectionEnd)
     proxy.access_log.append(_of_connections(snapshot))
+    proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
+    proxy.max_early_data_bytes.CopyFrom(uint32(EARLY))
     proxy.access_log_options.flush_access_log_on_connected = True
     proxy.access_log_options.access_log_flush_interval.CopyFrom(duration(AGAIN))
 
