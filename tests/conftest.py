@@ -10,6 +10,7 @@ So what takes longest comes first, and what is short last: none is left with a l
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -49,6 +50,10 @@ LONGEST = (
     "tests/agent/test_kill.py",
     "tests/gossip/test_agent_interop.py",
 )
+
+# Every program that a test starts would compile all of its modules again, where the environment has them not kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")

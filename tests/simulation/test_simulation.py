@@ -54,13 +54,13 @@ def test_a_proposal_that_counts_twice_is_noticed(monkeypatch: pytest.MonkeyPatch
         return True
 
     monkeypatch.setattr(AppliedNumbers, "take", take)
-    errors = [play(seed, longest=LONGEST).error for seed in range(20)]
+    errors = (play(seed, longest=LONGEST).error for seed in range(20))
     assert any("was applied at" in error for error in errors)
 
 
 def test_a_vote_that_is_not_durable_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_writer, "HardState", lambda term, vote, commit: HardState(term, 0, commit))
-    errors = [play(seed, longest=LONGEST).error for seed in range(20)]
+    errors = (play(seed, longest=LONGEST).error for seed in range(20))
     assert any("with a vote for 0, and voted for" in error for error in errors)
 
 
@@ -89,7 +89,7 @@ def test_a_replica_that_believes_a_server_which_has_not_asked_the_leader_is_noti
         self._server = Unconfirmed(server)
 
     monkeypatch.setattr(Subscriptions, "__init__", init)
-    errors = [play(seed, longest=LONGEST).error for seed in followed()]
+    errors = (play(seed, longest=LONGEST).error for seed in followed())
     assert any("shows" in error for error in errors)
 
 
@@ -98,5 +98,5 @@ def test_a_replica_that_does_not_wait_for_writes_of_its_own_is_noticed(monkeypat
         return
 
     monkeypatch.setattr(PartialReplica, "reach", reach)
-    errors = [play(seed, longest=LONGEST).error for seed in followed()[:8]]
+    errors = (play(seed, longest=LONGEST).error for seed in followed()[:8])
     assert any("shows own/" in error or "and reads" in error for error in errors)
