@@ -374,7 +374,7 @@ class Api:
     def near(self, view: Any, request: Request, rows: list[Row], node_of: Callable[[Row], str]) -> list[Row]:
         """Rows in order of distance from the node that `near` names; as they are where it names none."""
         source = request.source_node
-        if not source:
+        if not source or request.from_elsewhere:
             return rows
         if source == "_agent":
             source = request.agent_node or self.agent.node_name

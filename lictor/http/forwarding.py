@@ -136,7 +136,8 @@ def serve_requests(api: "Api", transport: Transport) -> None:
 
     async def answer(caller: Caller, body: bytes) -> bytes:
         found = _decode(body)
-        return encode(await _elsewhere(api, found) or await _answered(api, found))
+        there = await _elsewhere(api, found) if "dc=" in found.target or found.body else None
+        return encode(there or await _answered(api, found))
 
     transport.on_call(REQUEST, answer, agents=True)
     transport.on_stream(STREAM, lambda caller, body: _stream_anywhere(api, _decode(body)), agents=True)
@@ -146,14 +147,15 @@ def serve_datacenters(api: "Api", datacenters: Datacenters) -> None:
     """Answer what servers of other datacenters pass on from now on. It is not passed on any further."""
 
     async def answer(origin: Origin, body: bytes) -> bytes:
-        return encode(await _answered(api, _decode(body)))
+        return encode(await _answered(api, _decode(body), far=True))
 
     datacenters.on_call(REQUEST, answer)
     datacenters.on_stream(STREAM, lambda origin, body: _stream(api, _decode(body)))
 
 
-async def _answered(api: "Api", found: Asked) -> Answered:
-    encoded = await _answer(api, found)
+async def _answered(api: "Api", found: Asked, *, far: bool = False) -> Answered:
+    """The answer to what an agent has passed on; `far` is whether it is one of another datacenter."""
+    encoded = await _answer(api, found, far)
     before, after = encoded.before, encoded.after
     if encoded.gate == AGE:
         after = api.freshness.lines() + after
@@ -192,10 +194,11 @@ def _decode(body: bytes) -> Asked:
         raise InvalidRequest(f"the request cannot be read: {error}") from None
 
 
-async def _answer(api: "Api", found: Asked) -> Encoded:
+async def _answer(api: "Api", found: Asked, far: bool) -> Encoded:
     gzip = "gzip" in found.headers.get("accept-encoding", "")
     try:
         endpoint, names, values, request = _endpoint(api, found)
+        request.from_elsewhere = far
         if endpoint.kind == READ:
             return await _read(api, endpoint, names, values, request, found)
         token = block.set(Block(found)) if found.number else None
@@ -230,7 +233,8 @@ async def _read(
     api: "Api", endpoint: Endpoint, names: tuple[str, ...], values: list[str], request: Request, found: Asked
 ) -> Encoded:
     # The same from another agent is the same, unless the answer depends on where it was asked.
-    key = b"\0" + encode((found.target, found.headers, found.node if "_agent" in found.target else "", found.translate))
+    node = found.node if "_agent" in found.target else ""
+    key = b"\0" + encode((found.target, found.headers, node, request.from_elsewhere, found.translate))
     kept = api.answers.answers.get(key)
     if kept is not None and api.freshness.open(kept.gate, kept.max_stale):
         api.hits += 1

@@ -128,11 +128,12 @@ def _how(api: Api, request: Request) -> Execution:
         mesh = boolean(connect) if connect else False
     except ValueError as error:
         raise Refused(f"Error parsing 'connect' value: {error}") from None
+    far = request.from_elsewhere  # a place in another datacenter is near to nothing here
     return Execution(
         datacenter=api.agent.datacenter,
-        agent_node=request.agent_node or api.agent.node_name,
+        agent_node="" if far else request.agent_node or api.agent.node_name,
         segment=api.agent.config.segment,
-        source_node=request.source_node,
+        source_node="_agent" if far and request.source_node else request.source_node,
         source_ip=request.peer,
         limit=number,
         connect=mesh,

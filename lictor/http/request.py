@@ -29,7 +29,8 @@ class CacheControl(msgspec.Struct):
 class Request:
     """One request. `path` is decoded, `query` holds the parameters in order, `headers` have lower-case names.
     `agent_node` is the node of the agent that its caller asked, where that is another one than this, `translate_for`
-    the datacenter for whose sake addresses of others are to be translated.
+    the datacenter for whose sake addresses of others are to be translated, `from_elsewhere` whether it comes from
+    another datacenter, whose nodes are no places here.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class Request:
         "agent_node",
         "authorizer",
         "body",
+        "from_elsewhere",
         "headers",
         "method",
         "path",
@@ -67,6 +69,7 @@ class Request:
         self.body = body
         self.agent_node = ""
         self.translate_for = ""
+        self.from_elsewhere = False
         self.vars: dict[str, str] = {}
         self.authorizer: Authorizer = ALLOW_ALL
         self._consistency: Consistency | None = None

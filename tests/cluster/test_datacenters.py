@@ -113,6 +113,16 @@ def test_the_catalog_of_the_other_is_read_with_the_addresses_it_has_for_others(b
     assert "far" not in {node["Node"] for node in both.one.get("/v1/catalog/nodes")}
 
 
+def test_a_place_in_one_datacenter_is_near_to_nothing_in_the_other(both: Datacenters) -> None:
+    def names(agent: Server, query: str) -> list[str]:
+        return [node["Node"] for node in agent.get(f"/v1/catalog/nodes?{query}")]
+
+    settles(lambda: names(both.two, "near=two"), ["two", "far"], "two knows where it is")
+    for agent in (both.one, both.worker):
+        assert names(agent, "dc=dc2&near=two") == ["far", "two"]
+        assert names(agent, "dc=dc2&near=_agent") == ["far", "two"]
+
+
 def test_to_an_unknown_datacenter_there_is_no_path(both: Datacenters) -> None:
     refused = (500, b"No path to datacenter")
     elsewhere = {**WEB, "Datacenter": "dc9"}
