@@ -11,12 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lictor.client.errors import ClientError
-
-if TYPE_CHECKING:
-    from lictor.client.identity import Identity
 
 PAUSE = 1.0  # seconds between two reports at least
 EVERY = 30.0  # seconds in which what is live is said again
@@ -26,16 +23,28 @@ MOST = 2_000  # sources that the agent takes
 Send = Callable[[dict[str, int]], Awaitable[None]]
 
 
-class Reports:
-    """For one identity. `send` says which sources have how many connections, and raises `ClientError`."""
+class Connected(Protocol):
+    """Who knows of the connections: an `Identity`."""
 
-    def __init__(self, identity: Identity, send: Send) -> None:
-        self._identity = identity
+    def inbound(self) -> dict[str, int]:
+        """How many live connections there are, by source."""
+        ...
+
+    def when_moved(self, moved: Callable[[], None]) -> None:
+        """Have `moved` called, from any thread, when they may have changed."""
+        ...
+
+
+class Reports:
+    """Of one identity's connections. `send` says which sources have how many connections, and raises `ClientError`."""
+
+    def __init__(self, connected: Connected, send: Send) -> None:
+        self._connected = connected
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._moved = asyncio.Event()
         self._told: dict[str, int] = {}  # what the agent may hold
-        identity.when_moved(self._move)
+        connected.when_moved(self._move)
 
     def _move(self) -> None:
         if not self._moved.is_set():
@@ -49,7 +58,7 @@ class Reports:
                 async with asyncio.timeout(EVERY if self._told else None):
                     await self._moved.wait()
             self._moved.clear()
-            live = self._identity.inbound()
+            live = self._connected.inbound()
             if live or self._told:
                 await self._tell(live)
             await asyncio.sleep(PAUSE)
