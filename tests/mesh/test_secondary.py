@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from lictor.ca import certificates
+from lictor.client import Client, Options
 from tests.cluster.servers import Server
 from tests.connect_proxy.envoy.installed import ENVOY
 from tests.connect_proxy.envoy.mesh import Envoy
@@ -122,6 +123,7 @@ def calls(two: Two) -> None:
                 envoy = Envoy(two.folder, At(f"127.0.0.1:{dc1.ports['http']}"), "shop")
                 stack.callback(envoy.close)
                 eventually(lambda: ask(shop.upstreams["page"]), f"shop's Envoy reaches page of dc2: {envoy.log()}")
+            native(dc1)
             intentions(two, local)
             rotation(two, web, page)
             revocation(two)
@@ -130,6 +132,18 @@ def calls(two: Two) -> None:
             for sidecar in (page, web):
                 print(f"---- proxy of {sidecar.service}\n{sidecar.log()[-4000:]}")
             raise
+
+
+def native(dc1: Server) -> None:
+    """A program that speaks the mesh's TLS itself reaches the other datacenter too."""
+    address, options = f"127.0.0.1:{dc1.ports['http']}", Options(timeout=PATIENCE)
+    with (
+        Client(address, options=options, environment={}) as client,
+        client.connect.open("page", own="web", datacenter="dc2", timeout=PATIENCE) as connection,
+    ):
+        connection.settimeout(PATIENCE)
+        connection.sendall(b"GET /native HTTP/1.1\r\nHost: page\r\nConnection: close\r\n\r\n")
+        assert b"".join(iter(lambda: connection.recv(4096), b"")).endswith(b"/native")
 
 
 def intentions(two: Two, local: int) -> None:
