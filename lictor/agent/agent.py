@@ -355,7 +355,8 @@ class Agent:
         if self.server is None:
             raise NoLeader
         numbers = block.get()
-        if numbers is not None and not isinstance(command, Numbered):
+        # Parts of a state do no harm twice, and there may be any number of them.
+        if numbers is not None and not isinstance(command, Numbered | RestorePart):
             command = numbers.numbered(command)
         started = time.perf_counter()
         result = await self.server.apply(command)

@@ -5,6 +5,10 @@ import io
 import random
 import tarfile
 
+import pytest
+
+from lictor.agent.forwarding import SPAN, Asked, Block, block
+from lictor.server import archive
 from tests.http.conftest import Door
 
 
@@ -32,9 +36,27 @@ async def test_what_was_saved_is_restored(door: Door) -> None:
     assert int(after["x-consul-index"]) > int(before["x-consul-index"]), "an index never falls"
 
 
+async def test_a_state_of_any_length_is_restored_for_another_datacenter(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request is numbered, and comes to more commands than one request has numbers."""
+    monkeypatch.setattr("lictor.agent.agent.RESTORE_PART", 16)
+    await door.put("/v1/kv/a", b"one")
+    saved = await save(door)
+    await door.put("/v1/kv/a", b"two")
+    state = archive.restorable_state(saved)
+    assert len(state) > 16 * SPAN
+    token = block.set(Block(Asked("PUT", "/v1/snapshot?dc=dc1", {}, "", "", b"", 7, 1, 1)))
+    try:
+        await door.agent.restore(state)
+    finally:
+        block.reset(token)
+    assert (await door.get("/v1/kv/a?raw"))[2] == b"one"
+
+
 async def test_the_archive_has_consuls_form(door: Door) -> None:
-    with tarfile.open(fileobj=io.BytesIO(await save(door))) as archive:
-        assert archive.getnames() == ["meta.json", "state.bin", "SHA256SUMS"]
+    with tarfile.open(fileobj=io.BytesIO(await save(door))) as opened:
+        assert opened.getnames() == ["meta.json", "state.bin", "SHA256SUMS"]
 
 
 async def test_damage_anywhere_is_refused_and_changes_nothing(door: Door) -> None:
