@@ -36,6 +36,7 @@ class BuiltinIntermediate:
         known = msgspec.convert(state, IntermediateState, strict=False)
         self._state = known if known.chain and known.root else IntermediateState()
         self._problem = ""
+        self._key = ""  # what the primary is asked to sign: an RSA key may take seconds to make
 
     @property
     def kind(self) -> str:
@@ -90,13 +91,15 @@ class BuiltinIntermediate:
 
     async def _make(self) -> IntermediateState:
         common, identity = self._common, SigningId(self._around.trust_domain)
-        key = await self._around.work(certificates.make_key, common.key_type, common.key_bits)
-        request = certificates.make_request(key, identity)
-        signed = await self._above.sign(request)
+        if not self._key:
+            self._key = await self._around.work(certificates.make_key, common.key_type, common.key_bits)
+        key = self._key
+        signed = await self._above.sign(certificates.make_request(key, identity))
         root = self._above.root
         chain = see_signed(signed, root, identity, self._around.clock())
         if not certificates.belongs_to(chain[0], key):
             raise ProviderError("the primary datacenter has signed another key than it was asked for")
+        self._key = ""
         return IntermediateState(key, certificates.join_chain(chain), root)
 
     async def sign(self, request: str, identity: SpiffeId, seconds: float) -> str:

@@ -7,6 +7,7 @@ from lictor.server.datacenters import Datacenters
 
 FIRST_PAUSE = 1.0  # seconds before the primary is asked again after it did not answer
 LONGEST_PAUSE = 5.0
+PACE = 0.25  # seconds at least between two answers about changes: those of a moment come together
 TELL_AT = 3  # failures in a row at which it is told: a server that has just begun meets the others in a moment
 
 

@@ -16,7 +16,7 @@ from lictor.model.errors import LictorError, NoLeader, NotLeader, Refused
 from lictor.model.transport import UNREADABLE
 from lictor.server import for_secondaries as primary_calls
 from lictor.server.for_secondaries import AskEntries
-from lictor.server.from_primary import Primary, Trying
+from lictor.server.from_primary import PACE, Primary, Trying
 from lictor.server.server import Server
 from lictor.store.reads.config_changes import Changed, Position
 from lictor.store.settled import COPIED
@@ -84,6 +84,8 @@ class EntriesFromPrimary:
                         log.info("the config entries of the primary datacenter are followed again")
                     self.failure = ""
                     position = found.position
+                    if not found.more:
+                        await asyncio.sleep(PACE)
         finally:
             self._position = None
             self.failure = ""

@@ -17,7 +17,7 @@ from lictor.model.errors import InvalidRequest, LictorError, NoLeader, NotLeader
 from lictor.model.transport import UNREADABLE
 from lictor.server.datacenters import Datacenters, Origin
 from lictor.server.for_secondaries import LAG, WAIT
-from lictor.server.from_primary import Trying
+from lictor.server.from_primary import PACE, Trying
 from lictor.server.server import Server
 from lictor.server.waiting_for import touched
 from lictor.store.connect_ca import ONLY
@@ -136,6 +136,7 @@ class RevokedElsewhere:
                 continue
             trying.succeeded()
             known = Ask(told.servers, told.upto)
+            await asyncio.sleep(PACE)
 
     async def _ask(self, datacenter: str, known: Ask) -> Told:
         if not known.cluster:
