@@ -184,7 +184,9 @@ class Session:
             if version and version == followed.version:
                 begun = [msgspec.Raw(encode(Kept(topic, followed.index, version)))]
             else:
-                change = self._topics.since(followed, version) if version else None
+                # Who has a newer version than this server, which is as far, has seen what a recovery has lost since.
+                known = 0 < version < followed.version
+                change = self._topics.since(followed, version) if known else None
                 begun = [change] if change is not None else self._topics.start(followed)
             messages.append(begun[0])
             size += len(bytes(begun[0])) + ROW_BYTES * followed.weight

@@ -481,6 +481,27 @@ def test_long_topics_come_in_pieces() -> None:
     simulated(scenario)
 
 
+def test_what_a_recovery_has_lost_is_not_held_on() -> None:
+    async def scenario(world: World) -> None:
+        place = world.server()
+        world.write(web(port=1))
+        place.advance(1)
+        member = Member(world, "10.0.1.1:1")
+        await member.replica.read(health.service, "web", (), {})
+        world.write(KVWrite("set", "k", b"1"), web(port=2))  # only servers that are lost for good had this
+        await until(lambda: member.replica.index == place.store.index)
+        await place.vanish()
+        place.store, place.applied = Store(), 0
+        world.log[1:] = [KVWrite("set", "other", b"%d" % number) for number in range(5)]
+        place.return_()
+        world.catch_up()
+        await until(lambda: member.replica.index == place.store.index)
+        assert [row.service.port for row in member.store.read(health.service, "web", (), {}).value] == [1]
+        await member.replica.close()
+
+    simulated(scenario)
+
+
 def test_another_cluster_takes_the_place_of_the_former() -> None:
     async def scenario(world: World) -> None:
         place = world.server()
