@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
+from pathlib import Path
 
 import pytest
 
 from lictor.connect_proxy import inbound as inbound_module
 from lictor.connect_proxy import listener as listener_module
 from lictor.connect_proxy import outbound as outbound_module
+from lictor.connect_proxy.access_log import AccessLog
 from lictor.connect_proxy.certificates import Identity
 from lictor.connect_proxy.idle import Idle
 from lictor.connect_proxy.inbound import InboundListener
 from lictor.connect_proxy.metrics import render
 from lictor.connect_proxy.outbound import OutboundListener
 from lictor.model.connect_ca import plain_serial
+from lictor.model.service import AccessLogs
 from tests.connect_proxy.authority import Authority, service_uri
 from tests.connect_proxy.loops import on_uvloop
 from tests.connect_proxy.mesh import Mesh, echo, intention, is_refused, port, say, target
@@ -53,6 +57,24 @@ async def test_one_connection_serves_many_programs_one_after_the_other() -> None
         text = render([inbound, outbound], mesh.loop.time())
         assert 'lictor_proxy_tls_connections_reused_total{direction="inbound",service="web"} 19\n' in text
         assert 'lictor_proxy_tls_connections_idle{direction="inbound",service="web"} 1\n' in text
+
+
+@on_uvloop
+async def test_each_use_has_its_line_in_the_access_log(tmp_path: Path) -> None:
+    async with Mesh() as mesh:
+        access = AccessLog(AccessLogs(enabled=True, type="file", path=str(tmp_path / "log")))
+        inbound = await mesh.inbound(await mesh.service(), access=access)
+        outbound = await mesh.outbound(target(inbound), access=access)
+        for size in (1, 20, 300):
+            await once(mesh, (inbound, outbound), b"x" * size)
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+        for direction in ("inbound", "outbound"):
+            own = [line for line in lines if line["direction"] == direction]
+            assert [(line["bytes_received"], line["bytes_sent"]) for line in own] == [(1, 1), (20, 20), (300, 300)]
+        inner = [line for line in lines if line["direction"] == "inbound"]
+        assert {line["downstream_peer_uri_san"] for line in inner} == {service_uri("client")}
+        assert len({line["downstream_remote_address"] for line in inner}) == 1
+        access.close()
 
 
 @on_uvloop
