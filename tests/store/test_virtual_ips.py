@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from typing import Any
@@ -11,12 +12,15 @@ import pytest
 
 from lictor.model import virtual_ip
 from lictor.model.command import ConfigWrite, Deregister, Register, Restore, RestorePart
+from lictor.model.errors import LictorError
 from lictor.model.node import Node
 from lictor.model.service import CONNECT_PROXY, ConnectProxyConfig, NodeService, ServiceAddress, ServiceConnect
 from lictor.store import commands, snapshot
 from lictor.store.reads import catalog, virtual_ips
 from lictor.store.snapshot import Image
 from lictor.store.store import Store
+from lictor.store.virtual_ips import KINDS
+from tests.store.random_commands import Dice
 
 PROXY = NodeService(
     kind=CONNECT_PROXY,
@@ -158,6 +162,25 @@ async def test_states_have_the_addresses_and_those_from_before_get_them() -> Non
     commands.apply(live, RestorePart("t", 0, old), 0)
     commands.apply(live, Restore("t", 1), 0)
     assert [(r.service, r.address) for r in live.virtual_ips] == wanted
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_who_needs_an_address_has_one_alone_and_shows_it(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lictor.store.virtual_ips.preferred", lambda service: 7)  # all prefer the same one
+    store = Store()
+    for command in Dice(seed).script(400):
+        with contextlib.suppress(LictorError):
+            commands.apply(store, command, 1000.0)
+        mesh = [row.service for row in store.services if row.service.connect_name]
+        entries = {row.name.lower() for row in store.config if row.kind in KINDS}
+        given = {row.service: row.address for row in store.virtual_ips}
+        assert given.keys() == ({one.connect_name.lower() for one in mesh} | entries) - {"*"}
+        assert len(set(given.values())) == len(given)
+        for one in mesh:
+            tagged = (one.tagged_addresses or {})[virtual_ip.TAG]
+            assert tagged == ServiceAddress(given[one.connect_name.lower()], one.port)
 
 
 def before_there_were_any(store: Store) -> bytes:
