@@ -10,6 +10,7 @@ import json
 
 from lictor.cli import api, checks
 from lictor.cli.check_authority import authority
+from lictor.cli.check_datacenters import datacenters
 from lictor.cli.check_identities import identities
 from lictor.cli.check_primary import primary
 from lictor.cli.check_proxies import proxies
@@ -83,6 +84,7 @@ def look(options: FlagSet, io: Io) -> list[Finding]:
         findings += primary(view.primary)
         findings += identities(view.leaves)
         findings += proxies(client)
+        findings += datacenters(client)
         findings += checks.clock(client)
         data_dir = data_dir or view.data_dir
         findings += checks.dns(options["dns-addr"] or view.dns_address(client.address.host), view.domain)

@@ -222,6 +222,7 @@ def test_the_command_line_names_datacenters(both: Datacenters) -> None:
     code, printed = run(both.one, "kv", "get", "-datacenter=dc9", "typed")
     assert code == 1 and "No path to datacenter" in printed
     assert run(both.one, "join", "-wan", both.two.at("serf-wan"))[0] == 0
+    assert f"dc2 answers, and is led by {both.two.address}" in run(both.worker, "check")[1]
 
 
 def test_a_datacenter_that_is_away_is_told_of_and_found_again_where_it_has_moved(both: Datacenters) -> None:
@@ -244,6 +245,7 @@ def test_a_datacenter_that_is_away_is_told_of_and_found_again_where_it_has_moved
     both.worker.write("here", b"goes on")
     settles(lambda: wan_status(both.one, "two.dc2"), FAILED, "gossip finds out")
     settles(lambda: both.worker.ask("GET", "/v1/catalog/nodes?dc=dc2"), (500, UNREACHED), "which is told")
+    assert f"dc2 does not answer: {UNREACHED.decode()}" in run(both.worker, "check")[1]
     code, printed = run(both.one, "force-leave", "two.dc2")
     assert code == 1 and "No node found with name 'two.dc2'" in printed
     assert run(both.one, "force-leave", "-wan", "two.dc2") == (0, "")
