@@ -24,6 +24,8 @@ PAUSE = 1.0  # seconds between two reports of a proxy at least
 EVERY = 30.0
 PATIENCE = 30.0  # seconds in which a stream must say whose it is
 MOST_STREAMS = 4096
+LONGEST = 256 * 1024  # bytes of a message: Envoy sends what it has as soon as that is 16 KB
+MOST_ENTRIES = 4096  # in one message: what the loop takes at once takes some ten milliseconds
 
 log = logger("agent.envoy")
 
@@ -55,7 +57,7 @@ class Hearing:
                 first = await anext(messages, None)
             if first is None:
                 return
-            message = als_pb2.StreamAccessLogsMessage.FromString(first)
+            message = _read(first)
             proxy = message.identifier.node.id
             service = self._service(proxy)
             if service is None:
@@ -66,14 +68,17 @@ class Hearing:
             worker.take(message, self._loop.time())
             self._soon()
             async for data in messages:
-                worker.take(als_pb2.StreamAccessLogsMessage.FromString(data), self._loop.time())
+                if self._service(proxy) is None:
+                    # It has a stream again when the proxy is there again, and all is told of then.
+                    await context.abort(grpc.StatusCode.NOT_FOUND, "the proxy is none of this agent's any more")
+                worker.take(_read(data), self._loop.time())
                 self._soon()
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing was said in {PATIENCE:.0f} seconds")
         except Forbidden as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except DecodeError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message cannot be read")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message cannot be read, or is too long")
         finally:
             self._streams -= 1
             if worker is not None:
@@ -106,3 +111,13 @@ class Hearing:
                 report(proxy, name, told.inbound(), now, enforced=Enforced.LISTENER, requests=told.seen(now))
         if self._envoys.by_proxy:
             self._at(now + EVERY)
+
+
+def _read(data: bytes) -> Any:
+    """A `StreamAccessLogsMessage`. Raises `DecodeError`, also for one that no Envoy sends."""
+    if len(data) > LONGEST:
+        raise DecodeError
+    message = als_pb2.StreamAccessLogsMessage.FromString(data)
+    if len(message.tcp_logs.log_entry) + len(message.http_logs.log_entry) > MOST_ENTRIES:
+        raise DecodeError
+    return message

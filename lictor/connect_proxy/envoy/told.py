@@ -6,7 +6,7 @@ entries and the time go in, and what `LiveConnections` is to be told comes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from envoy.data.accesslog.v3 import accesslog_pb2
@@ -56,18 +56,19 @@ class Told:
 
 
 class Worker:
-    """One stream. `has_room` is whether one more connection can be known."""
+    """One stream. `envoys` counts its connections together with those of all others."""
 
-    def __init__(self, told: Told, has_room: Callable[[], bool]) -> None:
+    def __init__(self, told: Told, envoys: Envoys) -> None:
         self._told = told
-        self._has_room = has_room
+        self._envoys = envoys
         self._open: dict[str, str] = {}
         self.counts: dict[str, int] = {}
 
-    @property
-    def known(self) -> int:
-        """How many connections are known."""
-        return len(self._open)
+    def forget(self) -> None:
+        """The stream has ended."""
+        self._envoys.known -= len(self._open)
+        self._open.clear()
+        self.counts.clear()
 
     def take(self, message: Any, now: float) -> None:
         """Take a `StreamAccessLogsMessage`."""
@@ -90,8 +91,9 @@ class Worker:
             self._end(key)
         elif kind in (_TYPES.TcpUpstreamConnected, _TYPES.TcpPeriodic) and key not in self._open:
             source = _source(common)
-            if source and len(key) <= LONGEST_KEY and self._has_room():
+            if source and len(key) <= LONGEST_KEY and self._envoys.known < MOST:
                 self._open[key] = source
+                self._envoys.known += 1
                 self.counts[source] = self.counts.get(source, 0) + 1
                 self._told.changed = True
 
@@ -99,6 +101,7 @@ class Worker:
         source = self._open.pop(key, None)
         if source is None:
             return
+        self._envoys.known -= 1
         self.counts[source] -= 1
         if not self.counts[source]:
             del self.counts[source]
@@ -106,29 +109,26 @@ class Worker:
 
 
 class Envoys:
-    """All of an agent's, by the ids of their proxies."""
+    """All of an agent's, by the ids of their proxies. `known` is how many connections are known of all streams."""
 
     def __init__(self) -> None:
         self.by_proxy: dict[str, Told] = {}
+        self.known = 0
 
     def begin(self, proxy: str) -> Worker:
         """A stream has begun."""
         told = self.by_proxy.setdefault(proxy, Told())
-        worker = Worker(told, lambda: self.known < MOST)
+        worker = Worker(told, self)
         told.workers.add(worker)
         return worker
 
     def end(self, proxy: str, worker: Worker) -> None:
         """A stream has ended, and with it what is known of its connections: those that go on are told of again."""
+        worker.forget()
         told = self.by_proxy.get(proxy)
         if told is not None and worker in told.workers:
             told.workers.discard(worker)
             told.changed = True
-
-    @property
-    def known(self) -> int:
-        """How many connections are known of all of them."""
-        return sum(worker.known for told in self.by_proxy.values() for worker in told.workers)
 
     def due(self, now: float, every: float, there: Container[str]) -> Iterable[tuple[str, Told]]:
         """What is to be passed on: what has changed, and what was not passed on for `every` seconds. Of proxies that

@@ -21,8 +21,10 @@ from tests.patience import PATIENCE, eventually, settles
 from tests.ports import agent_ports, free_port
 
 grpc = pytest.importorskip("grpc")
+als = pytest.importorskip("envoy.service.accesslog.v3.als_pb2")
 discovery = pytest.importorskip("envoy.service.discovery.v3.discovery_pb2")
 
+LOGS = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 METHODS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 DELTA, STATE = METHODS + "DeltaAggregatedResources", METHODS + "StreamAggregatedResources"
 
@@ -122,6 +124,33 @@ def test_who_does_not_say_who_he_is_is_not_served(agent: Agent, callers: list[Ca
     callers.append(Caller(agent.ports["grpc"], ""))
     callers[0].ask(names.CLUSTER)
     assert callers[0].failure()[0] == "INVALID_ARGUMENT"
+
+
+def test_logs_are_heard_from_proxies_of_this_agent_while_they_are_there(agent: Agent) -> None:
+    """What no Envoy sends is refused before it takes the agent's time."""
+    proxy = agent.register("logs", 8080)
+
+    def message(name: str, entries: int = 0) -> bytes:
+        made = als.StreamAccessLogsMessage(tcp_logs={"log_entry": [{}] * entries})
+        made.identifier.node.id = name
+        return bytes(made.SerializeToString())
+
+    def failure(messages: Iterator[bytes]) -> str:
+        with pytest.raises(grpc.RpcError) as found:
+            channel.stream_unary(LOGS)(messages, timeout=PATIENCE)
+        return str(found.value.code().name)
+
+    def of_one_that_goes() -> Iterator[bytes]:
+        yield message(proxy, 1)
+        agent.put("/v1/agent/service/deregister/logs")
+        yield message(proxy, 1)
+
+    with grpc.insecure_channel(f"127.0.0.1:{agent.ports['grpc']}") as channel:
+        assert failure(iter([message("none")])) == "NOT_FOUND"
+        assert failure(iter([b"\xff\xff"])) == "INVALID_ARGUMENT"
+        assert failure(iter([message(proxy), message(proxy, 5000)])) == "INVALID_ARGUMENT"
+        assert failure(iter([message(proxy), b"\x0a" + bytes(300_000)])) == "INVALID_ARGUMENT"
+        assert failure(of_one_that_goes()) == "NOT_FOUND"
 
 
 def test_garbage_is_refused_and_harms_nobody(agent: Agent) -> None:

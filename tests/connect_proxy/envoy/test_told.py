@@ -93,3 +93,18 @@ def test_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "s4" not in found.requests and f"s{MAX_SOURCES + 4}" in found.requests
     workers[0].take(request("x" * 5000), 0.0)
     assert len(max(found.requests, key=len)) < 10
+
+
+def test_what_a_stream_knows_ends_with_it_also_where_its_proxy_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(told, "MOST", 3)
+    envoys = Envoys()
+    worker = envoys.begin("db-proxy")
+    worker.take(connection(KINDS.TcpUpstreamConnected, "web", 0), 0.0)
+    assert list(envoys.due(0.0, 30.0, set())) == [] and envoys.by_proxy == {}
+    for number in range(10):
+        worker.take(connection(KINDS.TcpUpstreamConnected, "web", number), 0.0)
+    assert envoys.known == 3, "it counts among all others still"
+    worker.take(connection(KINDS.TcpConnectionEnd, "web", 0), 0.0)
+    assert envoys.known == 2
+    envoys.end("db-proxy", worker)
+    assert envoys.known == 0
