@@ -312,3 +312,27 @@ def test_a_datacenter_with_an_authority_of_its_own_becomes_a_secondary() -> None
         await two.close()
 
     run_virtually(scenario())
+
+
+def test_a_secondary_that_becomes_a_primary_has_a_root_of_its_own_in_the_same_trust_domain() -> None:
+    async def scenario() -> None:
+        two = Two()
+        await two.made()
+        former, old = root_of(two.two), await leaf(two.two)
+        configuration = two.two.places["x"].store.authority.get(ONLY)
+        assert configuration is not None
+        await two.close()
+
+        alone = Group("x", authority=OWN, datacenter="dc2", primary="dc2")
+        alone.places["x"].store.ca_roots.put(former)
+        alone.places["x"].store.authority.put(configuration)
+        alone.lead("id-x")
+        ca(alone).begin()
+        await until(lambda: root_of(alone).id != former.id, "a root of its own")
+        new = root_of(alone)
+        assert new.cluster == former.cluster and not new.intermediates
+        assert under(await leaf(alone), new)
+        assert under(old, *roots(alone).values()), "what was signed before stays trusted"
+        await alone.close()
+
+    run_virtually(scenario())
