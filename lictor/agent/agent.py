@@ -144,7 +144,7 @@ class Agent:
         self._leaving = False
         self.pools = Pools(config, self.node_id, folder, self._give_up, GossipMetrics(self.metrics))
         self.pools.on_change = self._pool_changed
-        self.pools.on_change_between = self._members_changed
+        self.pools.on_change_between = self._servers_elsewhere_changed
         self.wan: Wan | None = None  # a server's way to other datacenters
         self.elsewhere = Elsewhere(self)
         if not config.server:
@@ -285,6 +285,11 @@ class Agent:
 
     def _members_changed(self) -> None:
         self.store.watches.fire((("agent", "members"),))
+
+    def _servers_elsewhere_changed(self) -> None:
+        if self.wan is not None:
+            self.wan.servers_changed()
+        self._members_changed()
 
     def _pool_changed(self) -> None:
         self._members_changed()

@@ -37,6 +37,7 @@ class Wan:
         self._metrics = metrics
         self._chance = random.SystemRandom()
         self._security: Security | None = None  # read when it is first needed
+        self._places: tuple[Place, ...] | None = None  # as the pool tells them, until it tells something else
         self._networks: dict[str, Network] = {}
         self._numbers = Numbers(self._chance)
         self.datacenters = Datacenters(
@@ -44,10 +45,17 @@ class Wan:
         )
 
     def _servers(self) -> Iterable[Place]:
-        wan = self._pools.wan
-        for one in wan.servers() if wan is not None else ():
-            if one.status != LEFT:
-                yield Place(one.datacenter, one.id, one.address, one.status == ALIVE)
+        if self._places is None:
+            wan = self._pools.wan
+            if wan is None:
+                return ()
+            seen = [one for one in wan.servers() if one.status != LEFT]
+            self._places = tuple([Place(one.datacenter, one.id, one.address, one.status == ALIVE) for one in seen])
+        return self._places
+
+    def servers_changed(self) -> None:
+        """The pool's members are others, or say something else of themselves."""
+        self._places = None
 
     def _way(self, datacenter: str) -> Transport:
         network = self._networks.get(datacenter)
