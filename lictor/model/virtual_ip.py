@@ -30,3 +30,9 @@ def preferred(service: str) -> int:
     address of a service that went and came again does not reach another one.
     """
     return int.from_bytes(hashlib.blake2b(service.lower().encode(), digest_size=8).digest()) % COUNT
+
+
+def is_virtual(address: str) -> bool:
+    """Whether an IPv4 address as it is usually written is of the range."""
+    first, dot, _ = address.partition(".")
+    return bool(dot) and first.isdecimal() and 240 <= int(first) <= 255

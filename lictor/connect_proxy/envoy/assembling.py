@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from lictor.connect_proxy.envoy.names import is_ip, service_uri
+from lictor.connect_proxy.envoy.names import plain_ip, service_uri
 from lictor.connect_proxy.envoy.place import Place
 from lictor.connect_proxy.envoy.settings import known_protocol
 from lictor.connect_proxy.envoy.snapshot import (
@@ -31,6 +31,7 @@ from lictor.model.errors import LictorError
 from lictor.model.intention import Intention, Verdict, decision_of
 from lictor.model.service import CONNECT_PROXY, ConnectProxyConfig, ExposePath, NodeService, Upstream
 from lictor.model.spiffe import trust_domain
+from lictor.model.virtual_ip import is_virtual
 from lictor.store.reads import connect_ca, health, intentions, prepared_queries
 from lictor.store.reads.central import centrally, is_dialed_directly, is_permissive, protocol_of, request_limits
 from lictor.store.reads.health import CheckServiceNode
@@ -199,12 +200,14 @@ def _endpoint(row: CheckServiceNode) -> Endpoint:
 
 
 def _virtual(view: View, service: str, rows: Iterable[CheckServiceNode]) -> tuple[str, ...]:
-    """The virtual addresses of a service: its own, and those that registrations say."""
+    """The virtual addresses of a service: its own, and those that registrations say. Who registers an instance takes
+    no address that the servers may give: connections to another service would come to it.
+    """
     found = {virtual_ip(view, service) or ""}
     for row in rows:
         tagged = (row.service.tagged_addresses or {}).get(VIRTUAL_TAG)
-        if tagged is not None and is_ip(tagged.address):
-            found.add(tagged.address)
+        if tagged is not None and not is_virtual(address := plain_ip(tagged.address)):
+            found.add(address)
     return tuple(sorted(found - {""}))
 
 
@@ -215,8 +218,8 @@ def _direct(view: View, service: str, rows: list[CheckServiceNode]) -> Iterator[
     for row in rows:
         own = row.service.proxy.transparent_proxy
         if all_of_them or (own is not None and own.dialed_directly):
-            addresses.add(row.service.address or row.node.address)
-    yield from sorted(address for address in addresses if is_ip(address))
+            addresses.add(plain_ip(row.service.address or row.node.address))
+    yield from sorted(addresses - {""})
 
 
 def _providers(view: View, rules: Iterable[Rule]) -> Iterable[JWTProvider]:

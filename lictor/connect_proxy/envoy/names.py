@@ -54,11 +54,17 @@ def join(address: str, port: int) -> str:
 
 def is_ip(address: str) -> bool:
     """Whether something is an IP address and no host name."""
+    return bool(plain_ip(address))
+
+
+def plain_ip(address: str) -> str:
+    """An IP address as it is usually written; empty for anything else. One that names a network interface is none:
+    elsewhere there may be no such interface, and Envoy then refuses the whole resource.
+    """
     try:
-        ipaddress.ip_address(address)
+        return "" if "%" in address else str(ipaddress.ip_address(address))
     except ValueError:
-        return False
-    return True
+        return ""
 
 
 def service_uri(trust_domain: str, datacenter: str, service: str) -> str:

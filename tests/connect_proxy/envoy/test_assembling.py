@@ -49,7 +49,7 @@ def store() -> Store:
             port=21000 + number,
             address="10.9.9.9" if number == 2 else "",
             weights=Weights(10, 3),
-            tagged_addresses={"virtual": ServiceAddress("240.0.0.7", 0)} if number == 3 else None,
+            tagged_addresses={"virtual": ServiceAddress("10.96.0.7", 0)} if number == 3 else None,
             proxy=ConnectProxyConfig(destination_service_name="db"),
         )
         check = Check(check_id="c", status=status, service_id="db-proxy")
@@ -190,7 +190,7 @@ def test_a_transparent_proxy_reaches_what_intentions_let_it(store: Store) -> Non
     (needs,) = found(store, TRANSPARENT).upstreams
     (given,) = store.virtual_ips
     assert (needs.target.service, needs.has_listener, len(needs.target.endpoints)) == ("db", False, 3)
-    assert needs.addresses == tuple(sorted((given.address, "240.0.0.7")))
+    assert needs.addresses == ("10.96.0.7", given.address)
     assert reached(store, default_allow=False) == []
     configure(store, "service-resolver", "named")
     assert reached(store) == ["db", "named"]
@@ -206,6 +206,38 @@ def test_a_transparent_proxy_reaches_what_intentions_let_it(store: Store) -> Non
     configure(store, "service-intentions", "db", Sources=[{"Name": "web", "Action": "deny"}])
     configure(store, "service-intentions", "*", Sources=[{"Name": "*", "Action": "allow"}])
     assert reached(store, default_allow=False) == ["named", "other"]
+
+
+@pytest.mark.parametrize(
+    ("tagged", "expected"),
+    [
+        ("web's", ()),
+        ("255.0.0.1", ()),
+        ("FD00:0::1", ("fd00::1",)),
+        ("fe80::1%eth0", ()),
+        ("10.96.0.01", ()),
+        ("elsewhere", ()),
+    ],
+)
+def test_no_registration_takes_anothers_address_or_spoils_the_listener(
+    store: Store, tagged: str, expected: tuple[str, ...]
+) -> None:
+    configure(store, "service-defaults", "web", Protocol="http")
+    address = {one.service: one.address for one in store.virtual_ips}
+    rogue = NodeService(
+        kind=CONNECT_PROXY,
+        id="rogue",
+        service="rogue",
+        address="fe80::2%eth0",
+        tagged_addresses={"virtual": ServiceAddress(address["web"] if tagged == "web's" else tagged, 0)},
+        proxy=ConnectProxyConfig(destination_service_name="a-rogue"),
+    )
+    apply(store, Register(Node(node="n4", address="10.0.0.4"), rogue), 0)
+    configure(store, "service-defaults", "a-rogue", TransparentProxy={"DialedDirectly": True})
+    (own,) = [one.address for one in store.virtual_ips if one.service == "a-rogue"]
+    (needs,) = [one for one in found(store, TRANSPARENT).upstreams if one.target.service == "a-rogue"]
+    assert needs.addresses == (own, *expected)
+    assert needs.direct == ()
 
 
 def test_a_proxy_that_is_not_transparent_does_not_look_at_virtual_addresses(store: Store) -> None:
