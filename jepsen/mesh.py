@@ -34,6 +34,7 @@ SIDECAR_PORT: Final = 21000
 PATIENT: Final = {"connect_timeout_ms": 60_000, "local_connect_timeout_ms": 60_000}
 GOSSIP: Final = {"suspicion_mult": 30}
 BUILTIN, ENVOY = "built-in", "envoy"
+QUERY: Final = "query"
 CALLED: Final = {BUILTIN: "page", ENVOY: "page-envoy"}
 CALLERS: Final = {BUILTIN: "web", ENVOY: "web-envoy"}
 STRANGERS: Final = {BUILTIN: "stranger", ENVOY: "stranger-envoy"}
@@ -86,7 +87,7 @@ class Way:
         except TimeoutError:
             return f"no answer within {ANSWER:g} s"
         except OSError as error:
-            return f"no connection: {error.strerror or error}"
+            return f"no connection: {type(error).__name__}: {error}"
 
 
 async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -227,14 +228,15 @@ class _Run:
             }
             await self._put(a, "/v1/config", entry)
             self._add_proxy(a, CALLED[kind], kind)
+        await self._put(a, "/v1/query", {"Name": QUERY, "Service": {"Service": CALLED[BUILTIN]}}, "POST")
         local = UPSTREAM_PORT
         for names, allowed in ((CALLERS, True), (STRANGERS, False)):
             for kind in kinds:
                 upstreams = []
-                for called in kinds:
+                for called in (*kinds, QUERY):
                     local += 1
-                    upstreams.append((CALLED[called], local))
-                    name = f"{names[kind]} ({kind}) to {CALLED[called]} ({called})"
+                    upstreams.append((CALLED.get(called, QUERY), local))
+                    name = f"{names[kind]} ({kind}) to {CALLED.get(called, 'a prepared query')} ({called})"
                     self._ways.append(Way(name, b.process.address, local, allowed=allowed))
                 definition = _definition(names[kind], 1, b.process.address, upstreams)
                 await self._put(b, "/v1/agent/service/register", definition)
@@ -271,10 +273,10 @@ class _Run:
 
             await self._cluster.eventually(as_wanted, f"{what}: {way.name} is {wanted}")
 
-    async def _put(self, agent: Agent, path: str, body: Any) -> None:
+    async def _put(self, agent: Agent, path: str, body: Any, method: str = "PUT") -> None:
         async def put() -> bool:
             try:
-                return (await self._cluster.ask(agent.process, "PUT", path, body, timeout=ANSWER)).status == 200
+                return (await self._cluster.ask(agent.process, method, path, body, timeout=ANSWER)).status == 200
             except (NotSent, Lost):
                 return False
 
@@ -384,13 +386,20 @@ class _Run:
 
 def _definition(name: str, port: int, address: str, upstreams: Sequence[tuple[str, int]]) -> dict[str, Any]:
     offered = [
-        {"DestinationName": called, "LocalBindAddress": address, "LocalBindPort": at, "Config": PATIENT}
+        {
+            "DestinationType": "prepared_query" if called == QUERY else "service",
+            "DestinationName": called,
+            "LocalBindAddress": address,
+            "LocalBindPort": at,
+            "Config": PATIENT,
+        }
         for called, at in upstreams
     ]
     checks = [{"Name": "its service", "AliasService": name}]
     names = [*CALLED.values(), *CALLERS.values(), *STRANGERS.values()]
-    port_of = SIDECAR_PORT + names.index(name)  # proxies listen on every address
-    sidecar = {"Port": port_of, "Proxy": {"Upstreams": offered, "Config": PATIENT}, "Checks": checks}
+    config = {**PATIENT, "bind_address": address}  # several runs at a time do not meet
+    proxy = {"Upstreams": offered, "Config": config}
+    sidecar = {"Port": SIDECAR_PORT + names.index(name), "Proxy": proxy, "Checks": checks}
     return {"Name": name, "Port": port, "Address": address, "Connect": {"SidecarService": sidecar}}
 
 

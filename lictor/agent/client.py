@@ -258,6 +258,17 @@ class Client:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def hold_soon(self, looks_at: Callable[[], tuple[Topic, ...]]) -> None:
+        """Begin to hold what a read looks at."""
+        if not self.replica.covers(looks_at()):
+            task = self._loop.create_task(self._hold_quietly(looks_at))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _hold_quietly(self, looks_at: Callable[[], tuple[Topic, ...]]) -> None:
+        with contextlib.suppress(LictorError):
+            await self.hold(looks_at)
+
     async def _cover_quietly(self, seen: tuple[Topic, ...]) -> None:
         with contextlib.suppress(LictorError):
             await self.cover(seen)

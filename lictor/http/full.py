@@ -1,7 +1,9 @@
 """HTTP in full, through aiohttp's own connection handler: bodies, pipelining, streams, and whatever is not plain."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from logging import Logger
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -13,8 +15,10 @@ from lictor.http import answering, forwarding
 from lictor.http.connection import Connection
 from lictor.http.reply import Encoded, Reply, Stream, encode, text_reply
 from lictor.http.request import Request
-from lictor.http.routes import ACTION, READ, WRITE, Endpoint
-from lictor.model.errors import LictorError, TooLarge
+from lictor.http.routes import ACTION, READ, WRITE, Endpoint, ReadFunction
+from lictor.model.errors import LictorError, NoLeader, TooLarge
+from lictor.store.store import View
+from lictor.store.watch import Topic
 
 if TYPE_CHECKING:
     from lictor.agent.client import Client
@@ -151,6 +155,7 @@ class FullHandler:
         request: Request,
     ) -> web.StreamResponse:
         """Answer from what this agent holds of the servers' state, or have a server answer."""
+        looks_at: Callable[[], tuple[Topic, ...]] | None = None
         try:
             elsewhere = bool(self.api.elsewhere(endpoint, request))
             if elsewhere:
@@ -165,12 +170,27 @@ class FullHandler:
                     return await self._answer(http, reading)
             if endpoint.streamed:
                 return await self._stream(http, await forwarding.forward_stream(self.api, client, request))
+            if endpoint.held is not None and not elsewhere:
+                looks_at = partial(self._looked_at, endpoint.held(self.api, request))
+                client.hold_soon(looks_at)
             work = forwarding.forward(self.api, client, request)
             # What writes goes on where its client goes away, as it does at a server.
             encoded = await (self._while_there(http, work) if endpoint.kind == READ else work)
+        except NoLeader as error:
+            if looks_at is None or not client.covers(looks_at()):
+                return await self._send(http, self.api.error_reply(error))
+            done = await self.api.act(endpoint, names, values, request)
+            return await self._send(http, done) if isinstance(done, Reply) else _Sent(keep_alive=False)
         except LictorError as error:
             return await self._send(http, self.api.error_reply(error))
         return await self._send_encoded(http, encoded) if encoded is not None else _Sent(keep_alive=False)
+
+    def _looked_at(self, function: ReadFunction) -> tuple[Topic, ...]:
+        """What a read looks at, as things are."""
+        view = View(self.api.agent.store)
+        with contextlib.suppress(LictorError):  # what is not there yet may be what it misses
+            function(view)
+        return tuple(view.seen)
 
     async def _elsewhere(
         self, http: web.BaseRequest, datacenter: str, endpoint: Endpoint, request: Request

@@ -81,7 +81,12 @@ async def delete(api: Api, request: Request) -> Any:
     return Reply()
 
 
-@family.action("GET", "/v1/query/:query/execute")
+def _ranked(api: Api, request: Request) -> ReadFunction:
+    how, name = _how(api, request), request.vars["query"]
+    return lambda view: prepared_queries.rank(view, name, how, _random)
+
+
+@family.action("GET", "/v1/query/:query/execute", held=_ranked)
 async def execute(api: Api, request: Request) -> Any:
     """The instances that a query lets through, nearest first or in random order."""
     how = _how(api, request)

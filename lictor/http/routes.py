@@ -31,6 +31,7 @@ ReadFunction = Callable[[View], Any]
 ReadEndpoint = Callable[["Api", Request], ReadFunction]
 WriteEndpoint = Callable[["Api", Request], Command]
 ActionEndpoint = Callable[["Api", Request], Awaitable[Any]]
+Held = Callable[..., ReadFunction]
 
 READ = "read"
 LOCAL = "local"
@@ -44,7 +45,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     """One entry of the table. `body_limit` is in bytes, or the name of the field of `HttpSettings` that says it: no
     more than that is held of a body. `cacheable` reads take `?cached`. `lenient` reads are answered from the own store
     where nobody leads. Those that are `dated` tell the store's age in their bodies. `at_servers` is whether it is about
-    the servers' state, `streamed` whether its answer is sent a piece at a time. `elsewhere` is whether another
+    the servers' state, `streamed` whether its answer is sent a piece at a time; `held` gives what such an action reads,
+    where a client agent can do it with what it holds while no server answers. `elsewhere` is whether another
     datacenter can be asked, and `named_in_body` whether the body may name it; what is `at_primary` is done by the
     primary datacenter, whichever is named.
     """
@@ -59,6 +61,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     dated: bool = False
     at_servers: bool = False
     streamed: bool = False
+    held: "Held | None" = None
     elsewhere: bool = False
     named_in_body: bool = False
     at_primary: bool = False
@@ -95,12 +98,15 @@ class Family:
         body_limit: int | str = DEFAULT_BODY_LIMIT,
         at_servers: bool | None = None,
         streamed: bool = False,
+        held: "Held | None" = None,
         elsewhere: bool | None = None,
         named_in_body: bool = False,
         at_primary: bool = False,
     ) -> Callable[[ActionEndpoint], ActionEndpoint]:
         """Mark an action. What is at the servers can be asked elsewhere too, where nothing else is said."""
-        options = {} if at_servers is None else {"at_servers": at_servers}
+        options: dict[str, Any] = {"held": held}
+        if at_servers is not None:
+            options["at_servers"] = at_servers
         if elsewhere is not None:
             options["elsewhere"] = elsewhere
         return self._add(
