@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lictor.agent.config.keys import RuntimeConfig
-from lictor.agent.forwarding import REQUEST, Asked, Numbers, encode
+from lictor.agent.elsewhere import LOOKUP
+from lictor.agent.forwarding import REQUEST, STREAM, Asked, Numbers, encode
 from lictor.agent.metrics import Metrics
 from lictor.agent.pools import Pools
 from lictor.model.coordinate import distance
@@ -26,6 +27,8 @@ from lictor.server.datacenters import Datacenters, Place
 if TYPE_CHECKING:
     from lictor.rpc.network import Network
     from lictor.rpc.security import Security
+
+PASSED_ON = frozenset((REQUEST, STREAM, LOOKUP))
 
 
 class Wan:
@@ -41,7 +44,7 @@ class Wan:
         self._networks: dict[str, Network] = {}
         self._numbers = Numbers(self._chance)
         self.datacenters = Datacenters(
-            config.datacenter, node_id, self._servers, self._way, self._chance, self._speaks_for
+            config.datacenter, node_id, self._servers, self._way, self._chance, self._speaks_for, PASSED_ON
         )
 
     def _servers(self) -> Iterable[Place]:

@@ -13,7 +13,7 @@ those who are away, and little is asked of them.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Iterable
 from contextlib import aclosing
 from typing import Annotated
 
@@ -31,6 +31,7 @@ PROBE_SECONDS = 5.0  # that one look lasts at most
 FORGIVEN = 10.0  # seconds after which a server's failure counts no more
 MOST_CALLS = 4096  # that wait for one datacenter at once
 MOST_ANSWERED = 4096  # calls of other datacenters that are answered at once
+SPARE = 1024  # of both, which are kept for what servers themselves ask
 
 UNREACHED = "Remote DC has no server currently reachable"
 
@@ -91,7 +92,8 @@ class _Cut:
 class Datacenters:
     """See above. `own` is this server's datacenter, `own_id` its node's id. `servers` gives the servers of all
     datacenters that have not left, `way` the network over which those of one are reached; `certified` is whether a
-    caller's certificate lets it speak for a datacenter.
+    caller's certificate lets it speak for a datacenter. `passed_on` are the methods by which programs' requests are
+    passed on, which may wait for long, and of which there may be many: they leave room for others.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Datacenters:
         way: Callable[[str], Transport],
         chance: random.Random,
         certified: Callable[[Caller, str], bool] = lambda caller, datacenter: True,
+        passed_on: Container[str] = (),
     ) -> None:
         self.own = own
         self._own_id = own_id
@@ -109,6 +112,7 @@ class Datacenters:
         self._way = way
         self._chance = chance
         self._certified = certified
+        self._passed_on = passed_on
         self._calls: dict[str, OnDatacenterCall] = {}
         self._streams: dict[str, OnDatacenterStream] = {}
         self._ranks: dict[str, float] = {}  # by address: which server is asked first is each caller's own choice
@@ -176,7 +180,7 @@ class Datacenters:
             raise Forbidden(f"the certificate is none of a server of datacenter {found.origin!r}")
         if found.datacenter != self.own:
             raise Unsupported(f"this is a server of datacenter {self.own}")
-        if self._answering >= MOST_ANSWERED:
+        if self._answering >= self._room(found.method, MOST_ANSWERED):
             raise LictorError("too many calls of other datacenters at once: try again")
         return Origin(found.origin, found.origin_id), found
 
@@ -207,7 +211,7 @@ class Datacenters:
         body = _encode(Envelope(self.own, self._own_id, datacenter, method, payload))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        with _Counted(self._waiting, datacenter):
+        with _Counted(self._waiting, datacenter, self._room(method, MOST_CALLS)):
             failure: Exception = Unreachable("there was no time to ask")
             for place in self._candidates(datacenter):
                 try:
@@ -229,7 +233,7 @@ class Datacenters:
     async def stream(self, datacenter: str, method: str, payload: bytes) -> AsyncGenerator[bytes, None]:
         """A server's answer piece by piece. Raises what `call` raises; once it has begun, it is not asked for again."""
         body = _encode(Envelope(self.own, self._own_id, datacenter, method, payload))
-        with _Counted(self._waiting, datacenter):
+        with _Counted(self._waiting, datacenter, self._room(method, MOST_CALLS)):
             failure: Exception = Unreachable("there was no answer")
             for place in self._candidates(datacenter):
                 begun = False
@@ -249,6 +253,10 @@ class Datacenters:
                     if begun:
                         break
             raise self._given_up(datacenter, failure)
+
+    def _room(self, method: str, most: int) -> int:
+        """How many calls there may be, of `most`, for another one of a method."""
+        return most - SPARE if method in self._passed_on else most
 
     def _candidates(self, datacenter: str) -> list[Place]:
         """Whom to ask, the likeliest first. Raises `NoPath`, and `Refused` for a datacenter that is cut off."""
@@ -330,17 +338,18 @@ async def _pong(origin: Origin, body: bytes) -> bytes:
 
 
 class _Counted:
-    """Counts a call among those that wait for one datacenter, as long as it is entered."""
+    """Counts a call among those that wait for one datacenter, as long as it is entered; `most` may wait."""
 
-    __slots__ = ("_counts", "_name")
+    __slots__ = ("_counts", "_most", "_name")
 
-    def __init__(self, counts: dict[str, int], name: str) -> None:
+    def __init__(self, counts: dict[str, int], name: str, most: int) -> None:
         self._counts = counts
         self._name = name
+        self._most = most
 
     def __enter__(self) -> None:
         count = self._counts.get(self._name, 0)
-        if count >= MOST_CALLS:
+        if count >= self._most:
             raise Refused(f"rpc error making call: {count} calls wait for datacenter {self._name} already")
         self._counts[self._name] = count + 1
 

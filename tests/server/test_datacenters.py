@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from lictor.model.errors import Forbidden, InvalidRequest, NoPath, Refused, Unsupported
+from lictor.model.errors import Forbidden, InvalidRequest, LictorError, NoPath, Refused, Unsupported
 from lictor.model.transport import Caller, Unreachable
+from lictor.server import datacenters
 from lictor.server.datacenters import CALL, CUT_PAUSE, STREAM, Datacenters, Envelope, Origin, Place
 from lictor.server.leader_calls import LeaderCalls
 from tests.agent.checks.virtual_time import run_virtually
@@ -41,6 +42,7 @@ class World:
             lambda datacenter: end,
             random.Random(1),
             lambda caller, datacenter: self.certified,
+            ("passed on",),
         )
         made.serve(end)
         made.on_stream("count", _count)
@@ -242,5 +244,38 @@ def test_what_is_for_the_leader_is_passed_on_to_it() -> None:
         for leader in ("id-a", "id-b"):
             group.lead(leader)
             assert await world.one.call("dc2", "sign", b"!", 5.0) == leader.encode() + b"!"
+
+    run_virtually(scenario())
+
+
+@pytest.mark.parametrize("bound", ["MOST_CALLS", "MOST_ANSWERED"])
+def test_requests_of_programs_leave_room_for_what_servers_ask(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datacenters, bound, 5)
+    monkeypatch.setattr(datacenters, "SPARE", 2)
+
+    async def scenario() -> None:
+        world = World()
+        world.places = [ONE, TWO[0]]
+        answer = asyncio.Event()
+
+        async def wait(origin: Origin, body: bytes) -> bytes:
+            await answer.wait()
+            return b"answered"
+
+        two = world.server(TWO[0])
+        two.on_call("passed on", wait)
+        two.on_call("own", wait)
+        names = ["passed on"] * 3 + ["own"] * 2
+        waiting = [asyncio.create_task(world.one.call("dc2", name, b"", 5.0)) for name in names[:3]]
+        await asyncio.sleep(0.1)
+        with pytest.raises(LictorError, match="calls"):
+            await world.one.call("dc2", "passed on", b"", 5.0)
+        waiting += [asyncio.create_task(world.one.call("dc2", name, b"", 5.0)) for name in names[3:]]
+        await asyncio.sleep(0.1)
+        with pytest.raises(LictorError, match="calls"):
+            await world.one.call("dc2", "own", b"", 5.0)
+        answer.set()
+        assert await asyncio.gather(*waiting) == [b"answered"] * 5
+        assert await world.one.call("dc2", "passed on", b"", 5.0)
 
     run_virtually(scenario())
