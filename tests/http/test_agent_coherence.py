@@ -71,15 +71,18 @@ async def test_a_cached_answer_is_the_one_computed_afresh(door: Door, seed: int)
     for step in range(60):
         await change(door, chance)
         for path in chance.sample(READS, 8):
-            status, headers, body = await door.get(path)
             # The same read under bytes that no earlier request had.
             separator = "&" if "?" in path else "?"
+            before = await door.get(f"{path}{separator}before={step}")
+            status, headers, body = await door.get(path)
             fresh_status, fresh_headers, fresh_body = await door.get(f"{path}{separator}fresh={step}")
+            if before[2] != fresh_body:
+                continue  # a sidecar's check has run meanwhile
             assert (status, body) == (fresh_status, fresh_body), (seed, step, path)
             for name in ("x-consul-contenthash", "x-consul-index", "x-consul-reason"):
                 assert headers.get(name) == fresh_headers.get(name), (seed, step, path)
             compared += 1
-    assert compared == 480
+    assert compared > 400
     assert door.http.api.hits > 20, "some answers must have come from the cache, or this compares nothing"
 
 
