@@ -26,7 +26,8 @@ LEFT, RIGHT = ({name for name, switch in AGENTS.items() if switch == side} for s
 WEB = {name: 81 + number for number, name in enumerate(AGENTS)}
 # Who is not reached is found soon; who is gets the time to contradict whoever was cut off.
 GOSSIP = 'gossip_interval = "20ms" probe_interval = "200ms" probe_timeout = "100ms" suspicion_mult = 8'
-FLAGS = ("-hcl", f"gossip_lan {{ {GOSSIP} }}")
+RECONNECT = 'reconnect_interval = "2s"'
+FLAGS = ("-hcl", f"gossip_lan {{ {GOSSIP} {RECONNECT} }}")
 
 
 class Site:
@@ -128,19 +129,17 @@ def _is_fresh(agent: Server) -> bool:
 
 
 def changes(agent: Server) -> dict[tuple[str, str], int]:
-    """When each instance of "web" and each of its checks was last changed, by node and name."""
+    """When each instance of "web" and each check of it was last changed, by node and name. Nodes are not looked at: who
+    stands still with the machine is taken for failed for a moment.
+    """
     found = {}
     for row in agent.get("/v1/health/service/web"):
         node = row["Node"]["Node"]
         found[node, "service"] = row["Service"]["ModifyIndex"]
         for check in row["Checks"]:
-            found[node, check["CheckID"]] = check["ModifyIndex"]
+            if check["ServiceID"]:
+                found[node, check["CheckID"]] = check["ModifyIndex"]
     return found
-
-
-def others(before: dict[tuple[str, str], int], nodes: set[str]) -> dict[tuple[str, str], int]:
-    """What is not the health of these nodes."""
-    return {key: index for key, index in before.items() if not (key[0] in nodes and key[1] == "serfHealth")}
 
 
 def sees(agent: Server, names: set[str], status: int) -> Callable[[], bool]:
@@ -168,7 +167,7 @@ def test_an_agent_that_is_cut_off_goes_on_answering_and_loses_nothing(site: Site
     site.whole()
     settles(lambda: ports(witness, "meanwhile"), [99], "what was registered with it meanwhile is known")
     settles(lambda: ports(agent, "elsewhere"), [98], "it knows what was registered meanwhile")
-    assert others(changes(witness), {"one"}) == others(before, {"one"}), "something changed that nobody changed"
+    assert changes(witness) == before, "something changed that nobody changed"
 
 
 def test_a_leader_that_is_cut_off_is_replaced_and_follows_when_it_is_back(site: Site) -> None:
@@ -222,4 +221,4 @@ def test_half_of_the_pool_that_is_cut_off_goes_on_answering_and_all_is_whole_aga
         settles(partial(ports, other, "here"), [97], f"{other.name} finds what one half registered")
         settles(partial(ports, other, "there"), [96], f"{other.name} finds what the other half registered")
         assert all(other.read(key) == b"kept" for key in acknowledged), "what was acknowledged is there"
-    assert others(changes(witness), RIGHT) == others(before, RIGHT), "something changed that nobody changed"
+    assert changes(witness) == before, "something changed that nobody changed"
