@@ -20,6 +20,7 @@ from lictor.connect_proxy.framing import HEADER, MOST, PROTOCOL, Garbage, Kind, 
 
 RECORD = 16384  # bytes of plain text in a TLS record at most
 FRAME = RECORD - HEADER  # bytes of data that fit into a record with their header
+_GOOD_BYE = "it said good-bye"
 TICKETS = 4096  # bytes at most that TLS says to itself and that wait until there is more to send
 
 
@@ -225,53 +226,71 @@ class SecureEnd(End):
 
     def _hear(self, line: Line) -> None:
         """Read frames."""
-        read, incoming = self.tls.read, self._incoming
+        read = self.tls.read
         pieces: list[bytes] = []
         trouble = ""
         try:
             piece = read(RECORD)
-            data = line.data_alone(piece)
-            if data and self.received and not incoming.pending and self.other is not None:
-                # The usual case: one record that is one frame.
-                self.received += len(data)
-                self.other.send(data)
-                if self._outgoing.pending:
-                    self._flush()
-                return
-            while True:
-                if data:
-                    pieces.append(data)
-                elif not piece:
-                    trouble = self._cut_off(line)
-                    break
-                else:
-                    for event in line.hear(piece):
-                        if isinstance(event, bytes):
-                            pieces.append(event)
-                        else:
-                            self._pass_on(pieces)
-                            pieces = []
-                            self._event(event)
-                    if self.transport is None or self.transport.is_closing():
-                        return
-                if not incoming.pending:
-                    break
-                piece = read(RECORD)
+            if piece and self.received and self.other is not None and not self._incoming.pending:
                 data = line.data_alone(piece)
+                if data:
+                    # The usual case: one record that is one frame.
+                    self.received += len(data)
+                    self.other.send(data)
+                    if self._outgoing.pending:
+                        self._flush()
+                    return
+                pieces.append(piece)
+            else:
+                while piece:
+                    pieces.append(piece)
+                    piece = read(RECORD)
+                trouble = _GOOD_BYE
         except ssl.SSLWantReadError:
             if not pieces and line.uses == 1:
                 self.owner.noted(self)
         except ssl.SSLZeroReturnError:
-            trouble = self._cut_off(line)
+            trouble = _GOOD_BYE
         except ssl.SSLError as error:
             trouble = _told(error)
-        except Garbage as error:
-            trouble = str(error)
-        self._pass_on(pieces)
+        if pieces:
+            try:
+                self._understand(line, pieces)
+            except Garbage as error:
+                trouble = str(error)
+            if self.transport is None or self.transport.is_closing():
+                return
         if self._outgoing.pending and (self.other is not None or self._outgoing.pending > TICKETS):
             self._flush()
         if trouble:
-            self.owner.failed(self, trouble)
+            in_use = trouble is _GOOD_BYE and line.state is not State.IDLE
+            self.owner.failed(self, "the connection was cut off" if in_use else trouble)
+
+    def _understand(self, line: Line, pieces: list[bytes]) -> None:
+        """Do what several records say. Raises `Garbage`."""
+        first = line.data_alone(pieces[0])
+        rest = pieces[1:]
+        if first and (not rest or line.goes_on(sum(map(len, rest)))):
+            self._pass_on([first, *rest])  # a large frame, or a part of one
+            return
+        found = [first] if first else []
+        for event in line.hear(b"".join(rest if first else pieces)):
+            if isinstance(event, bytes):
+                found.append(event)
+                continue
+            self._pass_on(found)
+            found = []
+            if isinstance(event, Refusal):
+                self.owner.failed(self, event.reason)
+            elif event is Kind.END:
+                self._bye()
+            elif event is Kind.OPEN:
+                self.owner.asked(self)
+            else:
+                self.owner.opened(self)
+            if self.transport is None or self.transport.is_closing():
+                return
+        self._pass_on(found)
 
     def _pass_on(self, pieces: list[bytes]) -> None:
         if not pieces:
@@ -285,20 +304,6 @@ class SecureEnd(End):
             self.other.send(data)
         else:
             self._hold(data)
-
-    def _event(self, event: Kind | Refusal) -> None:
-        if isinstance(event, Refusal):
-            self.owner.failed(self, event.reason)
-        elif event is Kind.END:
-            self._bye()
-        elif event is Kind.OPEN:
-            self.owner.asked(self)
-        else:
-            self.owner.opened(self)
-
-    def _cut_off(self, line: Line) -> str:
-        """The peer said good-bye: what is wrong with that."""
-        return "it said good-bye" if line.state is State.IDLE else "the connection was cut off"
 
     def ask(self) -> None:
         """Ask the peer for another use."""
@@ -321,8 +326,10 @@ class SecureEnd(End):
         self.owner = owner
         self.received = 0
         self.ended = False
-        if other is not None and other.full:
-            self.go_on()
+        if other is not None:
+            other.other = None  # it may still have bytes to send, and what comes of that is not for the next use
+            if other.full:
+                self.go_on()
 
     def _say(self, frame: bytes) -> None:
         if not frame or self._said_bye or self.transport is None or self.transport.is_closing():

@@ -139,6 +139,46 @@ async def test_a_service_that_is_slow_to_read_is_not_cut_short_by_the_next_progr
 
 
 @on_uvloop
+async def test_who_still_reads_the_last_use_does_not_let_the_next_one_flow() -> None:
+    go = asyncio.Event()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write_eof()
+        await go.wait()
+
+    async with Mesh() as mesh:
+        inbound, outbound = await mesh.pair(deaf)
+        _, writer = await mesh.connect(outbound)
+        await soon(lambda: any(one.was_joined for one in inbound.passages), "it is let in")
+        (last,) = inbound.passages
+        plain = last.plain
+        assert plain is not None and plain.transport is not None
+        sent = 0
+
+        def arrived() -> bool:
+            return last.from_secure == sent
+
+        while plain.transport.get_write_buffer_size() == 0:
+            writer.write(bytes(100_000))
+            sent += 100_000
+            await soon(arrived, "it is on its way")
+        writer.write_eof()
+        await soon(lambda: kept(outbound) == 1, "the connection is free")
+        _, writer = await mesh.connect(outbound)
+        writer.write(bytes(32 << 20))
+        await soon(lambda: len(inbound.passages) == 2, "it is used again")
+        (secure,) = [one.secure for one in inbound.passages if one is not last]
+        assert secure is not None
+        transport = secure.transport
+        assert transport is not None
+        await soon(lambda: not transport.is_reading(), "the service has more than it takes")
+        plain.resume_writing()
+        assert not transport.is_reading()
+        writer.transport.abort()
+        go.set()
+
+
+@on_uvloop
 async def test_who_breaks_off_takes_the_connection_along() -> None:
     async with Mesh() as mesh:
         inbound, outbound = await mesh.pair()
