@@ -10,6 +10,7 @@ So what takes longest comes first, and what is short last: none is left with a l
 """
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -54,6 +55,10 @@ LONGEST = (
 # Every program that a test starts would compile all of its modules again, where the environment has them not kept.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell has what it runs in the background ignore interrupts, and programs that tests interrupt would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
