@@ -39,6 +39,7 @@ class Hearing:
         self._loop = asyncio.get_running_loop()
         self._streams = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when the timer goes off: not every event loop's timers tell
         self._passed = -PAUSE
 
     def close(self) -> None:
@@ -92,12 +93,13 @@ class Hearing:
     def _soon(self) -> None:
         """Report what has changed, a second after the last report at the earliest."""
         when = max(self._passed + PAUSE, self._loop.time())
-        if self._timer is None or self._timer.when() > when:
+        if self._timer is None or self._due > when:
             self._at(when)
 
     def _at(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._due = when
         self._timer = self._loop.call_at(when, self._report)
 
     def _report(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -11,7 +11,9 @@ als = pytest.importorskip("envoy.service.accesslog.v3.als_pb2")
 
 from lictor.agent.live_connections import MAX_SOURCES, Inbound, Seen  # noqa: E402
 from lictor.connect_proxy.envoy import told  # noqa: E402
+from lictor.connect_proxy.envoy.hearing import PAUSE, Hearing  # noqa: E402
 from lictor.connect_proxy.envoy.told import LATELY, Envoys  # noqa: E402
+from tests.connect_proxy.loops import on_uvloop  # noqa: E402
 
 KINDS = accesslog.AccessLogType
 THERE = {"db-proxy"}
@@ -108,3 +110,13 @@ def test_what_a_stream_knows_ends_with_it_also_where_its_proxy_has_gone(monkeypa
     assert envoys.known == 2
     envoys.end("db-proxy", worker)
     assert envoys.known == 0
+
+
+@on_uvloop
+async def test_a_report_that_is_due_now_is_made_earlier_by_nothing() -> None:
+    """Nothing is reported before the loop has its turn, so no agent is looked at."""
+    hearing = Hearing(cast(Any, None))
+    for passed in (0.0, -PAUSE, -2 * PAUSE):
+        hearing._passed = passed
+        hearing._soon()
+    hearing.close()
