@@ -137,7 +137,7 @@ class Elsewhere:
 
     async def _fail_over(self, wan: "Wan", lookup: Lookup) -> Found:
         """What a query comes to in the first of its datacenters that has instances; else what the last one said."""
-        tried = candidates(_decode_query(lookup.definition), wan.by_distance())
+        tried = candidates(definition_of(lookup), wan.by_distance())
         result, asked = Found(datacenter=self._agent.datacenter), 0
         for datacenter in tried:
             asked += 1
@@ -161,7 +161,7 @@ class Elsewhere:
         if lookup.kind == QUERY:
             return await self._query(lookup)
         if lookup.kind == EXECUTE:
-            query = _decode_query(lookup.definition)
+            query = definition_of(lookup)
             require(authorizer, "service", query.service.service, READ)
             rows = agent.store.read(prepared_queries.instances, query, lookup.connect).value
             self._random.shuffle(rows)
@@ -202,6 +202,14 @@ def candidates(query: PreparedQuery, by_distance: list[str]) -> list[str]:
     found = dict.fromkeys(others[: max(0, failover.nearest_n)])
     found.update(dict.fromkeys(name for name in named if name in others))
     return list(found)[:MOST_TRIED]
+
+
+def definition_of(lookup: Lookup) -> PreparedQuery:
+    """The prepared query that a lookup gives. Raises `InvalidRequest` where it gives none."""
+    try:
+        return _decode_query(lookup.definition)
+    except UNREADABLE as error:
+        raise InvalidRequest(f"the query of a lookup cannot be read: {error}") from None
 
 
 def _decoded(body: bytes) -> Lookup:

@@ -2,8 +2,11 @@
 
 from math import inf
 
-from lictor.agent.elsewhere import candidates, failover_of
+import pytest
+
+from lictor.agent.elsewhere import EXECUTE, Lookup, candidates, definition_of, failover_of
 from lictor.agent.wan import nearest_first
+from lictor.model.errors import InvalidRequest
 from lictor.model.prepared_query import FailoverTarget, PreparedQuery, QueryFailover, ServiceQuery
 
 KNOWN = ["here", "near", "far", "farther"]
@@ -36,3 +39,9 @@ def test_the_own_datacenter_is_the_first_and_the_others_come_by_their_middle_ser
     distances = {"here": [0.0, 5.0], "b": [0.2, 0.9, 0.1], "a": [0.3], "z": [inf], "c": [0.3]}
     assert nearest_first("here", distances) == ["here", "b", "a", "c", "z"]
     assert nearest_first("here", {}) == ["here"]
+
+
+@pytest.mark.parametrize("definition", [b"", b"\xc1", b"\x01", b"\x81\xa7Service\x01"])
+def test_a_lookup_with_an_odd_query_is_refused_in_words(definition: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        definition_of(Lookup(EXECUTE, "dc2", definition=definition))
