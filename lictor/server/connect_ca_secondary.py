@@ -25,7 +25,7 @@ from lictor.server.connect_ca_keeper import LOOK_ELSEWHERE, AuthorityKeeper
 from lictor.server.connect_ca_roots import active_of, as_root
 from lictor.server.connect_ca_settings import CAChange, CASettings
 from lictor.server.for_secondaries import AskRoots, AskSignature, ToldRoots
-from lictor.server.from_primary import Primary, Trying
+from lictor.server.from_primary import PACE, Primary, Trying
 from lictor.server.server import Server
 
 ROOTS_MOST = 256  # that a primary may have
@@ -111,6 +111,7 @@ class SecondaryKeeper(AuthorityKeeper):
                 self._asked.set()
                 self.stirred = True
                 stir()
+            await asyncio.sleep(PACE)
 
     async def _ask(self, seen: str) -> ToldRoots:
         """The primary's roots, when they are others than those seen, or after a while. Raises `LictorError`."""

@@ -12,6 +12,8 @@ from lictor.model.spiffe import ServiceId, SigningId, trust_domain
 from lictor.server.connect_ca import ConnectCA
 from lictor.server.connect_ca_requests import SignedLeaf
 from lictor.server.connect_ca_settings import CAChange, CASettings
+from lictor.server.datacenters import Origin
+from lictor.server.for_secondaries import ROOTS, AskRoots, encode
 from lictor.store.connect_ca import ONLY
 from tests.agent.checks.virtual_time import run_virtually
 from tests.ca.authorities import openssl_is_there, verifies
@@ -166,6 +168,29 @@ def test_while_the_primary_is_away_all_goes_on_under_any_leader() -> None:
         await asyncio.sleep(100)
         assert await ca(two.two, "x").leaders_trouble() == "", "nothing is due, nothing is wrong"
         assert root_of(two.two) == before
+        await two.close()
+
+    run_virtually(scenario())
+
+
+def test_a_primary_that_answers_at_once_without_news_is_not_asked_all_the_time() -> None:
+    async def scenario() -> None:
+        two = Two()
+        await two.made()
+        asked = 0
+        for place in two.one.places.values():
+            calls = place.leadership.datacenters
+            assert calls is not None
+            told = await calls._calls[ROOTS](Origin("dc2", "id-x"), encode(AskRoots()))
+
+            async def answer(origin: Origin, body: bytes, told: bytes = told) -> bytes:
+                nonlocal asked
+                asked += 1
+                return told
+
+            calls.on_call(ROOTS, answer)
+        await asyncio.sleep(100)
+        assert 10 < asked < 500
         await two.close()
 
     run_virtually(scenario())
