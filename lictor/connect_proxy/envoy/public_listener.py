@@ -29,6 +29,7 @@ NETWORK_RBAC = "envoy.filters.network.rbac"
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 ORIGINAL_DST = "envoy.filters.listener.original_dst"
 _EVERYWHERE = "0.0.0.0"
+_ANY = (_EVERYWHERE, "::")
 _MANAGER = manager_pb2.HttpConnectionManager.DESCRIPTOR
 
 
@@ -197,8 +198,10 @@ def exposed(snapshot: ProxySnapshot, problems: list[str]) -> list[listener_pb2.L
         chain = listener_components_pb2.FilterChain(filters=[http_manager.as_filter(made)])
         if path.parsed_from_check:
             sources = [_network("127.0.0.0", 8), _network("::1", 128)]
-            if names.is_ip(snapshot.checked_from):
-                sources.append(_network(snapshot.checked_from, 128 if ":" in snapshot.checked_from else 32))
+            # Who connects to an address of its own machine may come from that very address.
+            for own in dict.fromkeys(map(names.plain_ip, (snapshot.checked_from, snapshot.address))):
+                if own and own not in _ANY:
+                    sources.append(_network(own, 128 if ":" in own else 32))
             chain.filter_chain_match.source_prefix_ranges.extend(sources)
         host = snapshot.address or _EVERYWHERE
         found.append(

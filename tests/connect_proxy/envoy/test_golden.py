@@ -98,6 +98,29 @@ def test_what_is_made_anew_of_what_has_changed_is_what_is_made_of_all(name: str)
         assert recompile(after, before, made) == compile_proxy(after)
 
 
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("", ["10.0.0.9"]),
+        ("0.0.0.0", ["10.0.0.9"]),
+        ("::", ["10.0.0.9"]),
+        ("proxy.example", ["10.0.0.9"]),
+        ("10.0.0.9", ["10.0.0.9"]),
+        ("10.1.0.1", ["10.0.0.9", "10.1.0.1"]),
+        ("FD00::1", ["10.0.0.9", "fd00::1"]),
+    ],
+)
+def test_checks_come_from_the_agents_address_or_the_proxys_own(address: str, expected: list[str]) -> None:
+    made = golden.configuration(changed(SNAPSHOTS["expose-checks"], address=address))["Listener"]
+    sources = [
+        [one["address_prefix"] for one in chain["filter_chain_match"]["source_prefix_ranges"]]
+        for listener in made
+        if listener["name"].startswith("exposed")
+        for chain in listener["filter_chains"]
+    ]
+    assert sources == [["127.0.0.0", "::1", *expected]] * 2
+
+
 def test_a_new_leaf_changes_one_resource() -> None:
     before, after = compile_proxy(PLAIN), compile_proxy(changed(leaf=type(PLAIN.leaf)("another", "key")))
     differing = [
