@@ -1,7 +1,8 @@
 """`/v1/connect/intentions/explain`: which intention decides about a connection and why, what would change it, and what
 a change would do to the connections that there are. Lictor's own.
 
-Decisions are made here, from what this agent holds; the connections are asked of all agents over gossip.
+Decisions are made here, from what this agent holds; the connections are asked of all agents of its datacenter over
+gossip. Another datacenter answers for its own, where `dc` names it.
 """
 
 import asyncio
@@ -151,7 +152,7 @@ class _Trial(msgspec.Struct, frozen=True):
     changes: bool
 
 
-@family.action("GET", "/v1/connect/intentions/explain")
+@family.action("GET", "/v1/connect/intentions/explain", elsewhere=True)
 async def explained(api: Api, request: Request) -> Any:
     """See `Explained`; with `change` (allow, deny or delete) what that would do."""
     require_mesh(api)
@@ -162,7 +163,7 @@ async def explained(api: Api, request: Request) -> Any:
     return await _explained(api, asked, held, _trial(held, asked, change) if change is not None else None)
 
 
-@family.action("PUT", "/v1/connect/intentions/explain")
+@family.action("PUT", "/v1/connect/intentions/explain", elsewhere=True)
 async def written_entry(api: Api, request: Request) -> Any:
     """What it would do to write the `service-intentions` config entry in the body, to the connections and requests of
     one source or, by default, of all. Nothing is written.

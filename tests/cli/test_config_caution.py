@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lictor.cli.command import CommandError
+from lictor.cli.config.document import with_canonical_names
 from lictor.cli.config.write import caution_of
 
 
@@ -32,6 +33,11 @@ def test_what_opens_the_mesh_is_told(entry: dict[str, Any], words: str) -> None:
 )
 def test_of_most_entries_there_is_nothing_to_tell(entry: dict[str, Any]) -> None:
     assert caution_of(entry) == ""
+
+
+def test_the_only_entry_about_the_mesh_need_not_be_named() -> None:
+    assert with_canonical_names({"kind": "mesh"}) == {"Kind": "mesh", "Name": "mesh"}
+    assert with_canonical_names({"kind": "service-defaults"})["Name"] == ""
 
 
 def test_a_key_that_there_is_not_is_told_before_anything_is_sent() -> None:

@@ -155,6 +155,14 @@ def test_events_snapshots_sessions_and_the_operators_views_are_had_from_there(bo
     assert [entry["Datacenter"] for entry in between] == ["dc1", "dc2"]
 
 
+def test_what_an_intention_would_do_elsewhere_is_told_by_the_agents_there(both: Datacenters) -> None:
+    asked = "/v1/connect/intentions/explain?source=a&destination=b&change=deny"
+    for agent in (both.one, both.worker):
+        here, there = (agent.get(asked + name)["Effect"]["Agents"] for name in ("", "&dc=dc2"))
+        assert (here, there) == (len(both.one.get("/v1/agent/members")), len(both.two.get("/v1/agent/members")))
+        assert agent.ask("GET", asked + "&dc=dc9") == (500, b"No path to datacenter")
+
+
 def trust_domain(agent: Server) -> str:
     """Of an agent's own datacenter."""
     return str(agent.get("/v1/connect/ca/roots")["TrustDomain"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lictor.cli.command import CommandError, Io, reason
+from lictor.model.config_entry.mesh import MESH
 
 STRICT = "Failed to decode config entry input"
 
@@ -41,7 +42,9 @@ def read_entry(path: str, io: Io) -> dict[str, Any]:
 
 
 def with_canonical_names(value: dict[str, Any]) -> dict[str, Any]:
-    """The entry with "Kind" and "Name" spelled so; raises CommandError when there is no kind."""
+    """The entry with "Kind" and "Name" spelled so; raises CommandError when there is no kind. `mesh` need not be named:
+    there is only one.
+    """
     entry = dict(value)
     for canonical in ("Kind", "Name"):
         spelled = [key for key in entry if key.lower() == canonical.lower()]
@@ -49,6 +52,7 @@ def with_canonical_names(value: dict[str, Any]) -> dict[str, Any]:
             entry[canonical] = entry.pop(key)
     if "Kind" not in entry:
         raise CommandError(f"{STRICT}: Payload does not contain a kind/Kind key at the top level")
-    if not isinstance(entry["Kind"], str) or not isinstance(entry.setdefault("Name", ""), str):
+    unnamed = MESH if entry["Kind"] == MESH else ""
+    if not isinstance(entry["Kind"], str) or not isinstance(entry.setdefault("Name", unnamed), str):
         raise CommandError(f"{STRICT}: kind and name must be texts")
     return entry

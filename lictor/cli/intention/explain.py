@@ -32,6 +32,7 @@ Usage: lictor intention explain [options] SRC DST
   With -dry-run it prints what a change would do, and makes none: which live
   connections it would cut and whose requests it would refuse, as the proxies
   of all agents tell of them, and which services could connect that cannot now.
+  The agents are those of one datacenter, which -datacenter names.
 
       $ lictor intention explain -dry-run -deny web db
       $ lictor intention explain -dry-run -delete "*" db
@@ -95,8 +96,17 @@ def run(args: list[str], io: Io) -> int:
         if found["Remedies"]:
             io.out("\n" + "\n".join(_remedies(found)))
         return ALLOWED if found["Allowed"] else DENIED
-    io.out("\n" + "\n".join(_effect(effect)))
+    io.out("\n" + "\n".join(_effect(effect, _unasked(client, options["datacenter"]))))
     return ALLOWED if effect["Verdict"] == "allowed" else DENIED
+
+
+def _unasked(client: api.Client, asked: str) -> list[str]:
+    """The datacenters but the one that was asked (empty is the agent's own): their agents have told nothing."""
+    try:
+        known: list[str] = client.get("/v1/catalog/datacenters").json()
+    except CommandError:  # while the servers are away; what is connected here is told all the same
+        return []
+    return [name for name in known if name != (asked or known[0])]
 
 
 def _change(options: FlagSet) -> str | None:
@@ -177,13 +187,13 @@ def _layer_7(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _effect(effect: dict[str, Any]) -> list[str]:
-    """What the change would do."""
+def _effect(effect: dict[str, Any], unasked: list[str]) -> list[str]:
+    """What the change would do; `unasked` are the other datacenters."""
     lines = [f"After {effect['Command']}", "", f"  {_verdict(effect['Verdict'])}: {effect['Reason']}"]
     if not effect["Changes"]:
         there = "There is none between just these two" if effect["Change"] == "delete" else "It is there already"
         return [*lines, "", f"{there}: nothing would change."]
-    lines += ["", *_cut(effect), *_refused(effect), *_judged(effect), *_unknown(effect)]
+    lines += ["", *_cut(effect), *_refused(effect), *_judged(effect), *_unknown(effect, unasked)]
     for pairs, count, what in (
         (effect["Allowed"], effect["AllowedPairs"], "Could connect, and cannot now:"),
         (effect["Denied"], effect["DeniedPairs"], "Could connect no more:"),
@@ -249,7 +259,7 @@ def _judged(effect: dict[str, Any]) -> list[str]:
     return lines + _more(effect["JudgedCallers"] - min(LISTED, len(effect["Judged"])))
 
 
-def _unknown(effect: dict[str, Any]) -> list[str]:
+def _unknown(effect: dict[str, Any], unasked: list[str]) -> list[str]:
     """What could not be found out."""
     lines = []
     if effect["Untold"]:
@@ -264,6 +274,8 @@ def _unknown(effect: dict[str, Any]) -> list[str]:
         lines.append(f"Of {agents} these did not answer; what is connected there is not known: {names}")
     if not effect["Agents"]:
         lines.append("Gossip is not running: no agent could be asked for its connections.")
+    if unasked:
+        lines += ["", f"What is connected in other datacenters is told with -datacenter: {', '.join(unasked[:LISTED])}"]
     return lines
 
 
