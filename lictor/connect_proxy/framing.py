@@ -14,6 +14,7 @@ What is not as it should be is `Garbage`, after which the connection is of no us
 
 import enum
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 PROTOCOL = "lictor-reuse/1"  # its name in ALPN
@@ -137,13 +138,15 @@ class Line:
         self._look_ready()
         return True
 
-    def hear(self, piece: bytes) -> list[Event]:
-        """What was read, in its order. Raises `Garbage`."""
-        found: list[Event] = []
+    def hear(self, piece: bytes) -> Iterator[Event]:
+        """What was read, in its order. What follows an event is looked at once that has been dealt with, for another
+        use may follow the end of one. Raises `Garbage`.
+        """
         if self._left:
-            found.append(piece[: self._left])
             rest = piece[self._left :]
-            self._left = max(0, self._left - len(piece))
+            data = piece[: self._left]
+            self._left -= len(data)
+            yield data
         else:
             rest = self._part + piece
             self._part = b""
@@ -153,18 +156,17 @@ class Line:
             self._check(kind, length)
             start, end = at + HEADER, at + HEADER + length
             if kind == Kind.DATA:
-                if len(rest) > start:
-                    found.append(rest[start:end])
                 self._left = max(0, end - len(rest))
                 at = min(end, len(rest))
+                if at > start:
+                    yield rest[start:at]
                 continue
             if end > len(rest):
                 break
-            found.append(self._take(Kind(kind), rest[start:end]))
             at = end
+            yield self._take(Kind(kind), rest[start:end])
         self._part = rest[at:]
         self._look_ready()
-        return found
 
     def _check(self, kind: int, length: int) -> None:
         """Whether a frame of this kind and length may come now."""

@@ -40,7 +40,7 @@ def ending(line: Line) -> Line:
 
 def idle(line: Line) -> Line:
     """One whose use is over."""
-    assert ending(line).hear(END) == [Kind.END]
+    assert list(ending(line).hear(END)) == [Kind.END]
     assert line.state is State.IDLE
     return line
 
@@ -53,19 +53,19 @@ def asking() -> Line:
 
 def asked() -> Line:
     line = idle(server())
-    assert line.hear(OPEN) == [Kind.OPEN]
+    assert list(line.hear(OPEN)) == [Kind.OPEN]
     return line
 
 
 def opened() -> Line:
     line = asking()
-    assert line.hear(OPENED) == [Kind.OPENED]
+    assert list(line.hear(OPENED)) == [Kind.OPENED]
     return line
 
 
 def heard(line: Line) -> Line:
     """One whose peer has ended its direction."""
-    assert line.hear(END) == [Kind.END]
+    assert list(line.hear(END)) == [Kind.END]
     return line
 
 
@@ -92,7 +92,7 @@ GOOD: list[tuple[str, Line, bytes, list[Event]]] = [
 
 @pytest.mark.parametrize(("line", "piece", "events"), [row[1:] for row in GOOD], ids=[row[0] for row in GOOD])
 def test_what_may_come(line: Line, piece: bytes, events: list[Event]) -> None:
-    assert line.hear(piece) == events
+    assert list(line.hear(piece)) == events
 
 
 BAD: list[tuple[str, Line, bytes]] = [
@@ -126,7 +126,7 @@ BAD: list[tuple[str, Line, bytes]] = [
 def test_what_may_not_come(line: Line, piece: bytes) -> None:
     assert line.data_alone(piece) == b"", "it is not taken for data"
     with pytest.raises(Garbage):
-        line.hear(piece)
+        list(line.hear(piece))
 
 
 def test_the_usual_case_is_one_frame_or_a_part_of_one() -> None:
@@ -135,11 +135,11 @@ def test_the_usual_case_is_one_frame_or_a_part_of_one() -> None:
     assert line.data_alone(header(8) + b"long") == b"long"
     assert line.data_alone(b"er") == b"er"
     assert line.data_alone(b" one" + HELLO) == b"", "more than the frame"
-    assert line.hear(b" o" + HELLO) == [b" o", b"hello"]
+    assert list(line.hear(b" o" + HELLO)) == [b" o", b"hello"]
     assert line.data_alone(HELLO[:3]) == b"", "a part of a header"
-    assert line.hear(HELLO[:3]) == []
+    assert list(line.hear(HELLO[:3])) == []
     assert line.data_alone(HELLO[3:]) == b""
-    assert line.hear(HELLO[3:]) == [b"hello"]
+    assert list(line.hear(HELLO[3:])) == [b"hello"]
 
 
 def test_a_frame_that_goes_on_is_known_by_its_length() -> None:
@@ -156,12 +156,18 @@ def test_a_frame_that_goes_on_is_known_by_its_length() -> None:
 def test_an_end_is_said_once_and_only_within_a_use() -> None:
     line = server()
     assert (line.end(), line.end()) == (END, b"")
-    line.hear(END)
+    list(line.hear(END))
     assert line.end() == b""
-    line.hear(OPEN)
+    list(line.hear(OPEN))
     assert line.end() == b""
     assert line.grant() == OPENED
     assert line.end() == END
+
+
+def test_what_follows_the_end_is_heard_when_that_has_been_dealt_with() -> None:
+    line = ending(server())
+    seen = [(event, line.state) for event in line.hear(END + OPEN)]
+    assert seen == [(Kind.END, State.IDLE), (Kind.OPEN, State.OPENING)], "it can be kept before it is asked for again"
 
 
 def test_a_refusal_is_the_last_word() -> None:
@@ -170,7 +176,7 @@ def test_a_refusal_is_the_last_word() -> None:
     assert len(told) == 4 + REASON
     assert line.end() == b""
     with pytest.raises(Garbage):
-        line.hear(OPEN)
+        list(line.hear(OPEN))
     other = asking()
-    assert isinstance(other.hear(told)[0], Refusal)
+    assert isinstance(next(other.hear(told)), Refusal)
     assert other.state is State.REFUSED

@@ -64,6 +64,23 @@ async def still_serves(mesh: Mesh, inbound: InboundListener) -> bool:
     return outbound.reused == 1
 
 
+@on_uvloop
+async def test_another_use_may_be_asked_for_with_the_end_of_the_last() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.write_eof()
+        await reader.read(-1)
+
+    async with Mesh() as mesh:
+        inbound = await mesh.inbound(await mesh.service(greet))
+        reader, writer = await peer(mesh, inbound)
+        assert await reader.readexactly(13) == HELLO + END
+        for _ in range(3):
+            writer.write(END + OPEN)
+            assert await reader.readexactly(17) == OPENED + HELLO + END
+        assert inbound.reused == 3
+
+
 MISUSE: list[tuple[str, bytes, bytes]] = [
     ("another use within the first", b"", OPEN),
     ("a giant frame", b"", header((1 << 24) - 1) + b"hello"),

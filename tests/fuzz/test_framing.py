@@ -31,7 +31,7 @@ def hear(line: Line, piece: bytes) -> list[Event]:
     if len(piece) % 2 and line.goes_on(len(piece)):
         return [piece]
     alone = line.data_alone(piece)
-    return [alone] if alone else line.hear(piece)
+    return [alone] if alone else list(line.hear(piece))
 
 
 def pieces_of(rng: Random, stream: bytes) -> list[bytes]:
