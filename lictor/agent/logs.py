@@ -216,6 +216,22 @@ def formatter(json: bool) -> logging.Formatter:
 # -- destinations --------------------------------------------------------------------------------------------------
 
 
+class Terminal(logging.StreamHandler[TextIO]):
+    """The terminal, or the program that reads the log in its place. When that has gone, nobody can be told of it: its
+    lines are lost, and the other destinations go on.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say what went wrong, unless it is that nobody reads."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def flush(self) -> None:
+        """Write what is held back, where anybody reads."""
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
 class RotatingFile(logging.Handler):
     """A log file that is put aside, with the time in its name, when it is too big or too old.
 
@@ -310,7 +326,7 @@ class LogSystem:
     def __init__(self, config: LogConfig, stream: TextIO | None = None) -> None:
         """Set the log up as configured; `stream` (default: stdout) is the terminal. Raises LogError."""
         level = read_level(config.level)
-        handlers: list[logging.Handler] = [logging.StreamHandler(stream or sys.stdout)]
+        handlers: list[logging.Handler] = [Terminal(stream or sys.stdout)]
         if config.file:
             handlers.append(RotatingFile(config.file, config.rotate_bytes, config.rotate_seconds, config.max_files))
         if config.syslog:

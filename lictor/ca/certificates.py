@@ -453,6 +453,8 @@ def join_chain(*pems: str | Iterable[str]) -> str:
 
 
 def _load(pem: str) -> x509.Certificate:
+    if _BEGIN not in pem:
+        raise BadCertificate("the text holds no certificate in PEM form")
     try:
         return x509.load_pem_x509_certificate(pem.encode())
     except _ODD as error:

@@ -79,7 +79,7 @@ def _leaf(pem: str) -> RevokedLeaf:
         found = read_certificate(pem)
         digest = fingerprint(pem)
     except (BadCertificate, ValueError) as error:
-        raise InvalidRequest(f"{_BAD}CertPEM is no certificate: {error}") from None
+        raise InvalidRequest(f"{_BAD}CertPEM: {error}") from None
     if found.is_authority:
         raise InvalidRequest("an authority cannot be revoked: have another root take its place (see docs/ca.md)")
     return RevokedLeaf(found.serial_number, digest, _service(found.uris), "", found.not_after)

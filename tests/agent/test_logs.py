@@ -99,6 +99,23 @@ def test_levels_and_their_change_by_reload() -> None:
     assert re.findall(r"\[\w+\] .*", stream.getvalue()) == ["[TRACE] agent.http: yes"]
 
 
+def test_where_nobody_reads_the_log_any_more_nothing_is_said_and_other_destinations_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    path = tmp_path / "agent.log"
+    with open(writing, "w", encoding="utf-8", buffering=1) as gone:
+        system = LogSystem(LogConfig(file=str(path)), gone)
+        try:
+            logger("agent").info("a line")
+        finally:
+            system.close()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # what is left over goes nowhere when it is closed
+    assert "a line" in path.read_text()
+    assert capsys.readouterr().err == ""
+
+
 def test_other_libraries_warnings_are_in_the_log_too() -> None:
     with logging_to(LogConfig(level="debug")) as (_, stream):
         logging.getLogger("asyncio").warning("slow %s", "callback")

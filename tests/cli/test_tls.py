@@ -102,6 +102,7 @@ def test_certificates_for_clients_and_the_command_line() -> None:
         (["-client", "-node=x"], "-node requires -server"),
         (["-client", "-additional-ipaddress=zz"], '"zz" is no IP address'),
         (["-client", "-additional-dnsname=bücher.example"], "xn--"),
+        (["-client", "-ca=nope.pem"], "Make an authority with `lictor tls ca create`"),
         (["-client", "-ca=nope.pem"], "Error reading CA: open nope.pem: no such file or directory"),
         (["-client", "-key=nope.pem"], "Error reading CA key: open nope.pem: no such file or directory"),
         (["-client", "-key=consul-agent-ca.pem"], "consul-agent-ca.pem holds no key"),

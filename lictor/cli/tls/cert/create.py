@@ -98,7 +98,8 @@ def _read(path: str, what: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise CommandError(f"Error reading {what}: open {path}: {reason(error)}") from None
+        hint = "Make an authority with `lictor tls ca create`, or name its files with -ca and -key."
+        raise CommandError(f"Error reading {what}: open {path}: {reason(error)}", hint) from None
 
 
 def names_of(kind: str, options: FlagSet) -> tuple[list[str], list[str]]:
