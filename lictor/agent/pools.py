@@ -160,6 +160,8 @@ class Pools:
             patient=calls is not None,
             give_up=self._give_up,
             reached=calls or _unheard,
+            # Agents that were started while the servers were away, and found each other, must find these too.
+            enough=lambda: pool.wan or self._config.server or any(one.status == ALIVE for one in self.servers()),
         )
         self._spawn(retry.run())
 

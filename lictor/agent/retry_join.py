@@ -21,7 +21,8 @@ log = logger("agent")
 class RetryJoin(msgspec.Struct, frozen=True, kw_only=True):
     """One pool's. `interval` seconds lie between two attempts; after `most` that reached nobody, if that is not 0,
     `give_up` is told why. `reached` is told the places where gossip was found. With `patient`, places with a port are
-    not tried at once: what is there may be a server's calls.
+    not tried at once: what is there may be a server's calls. Where others alone are not `enough`, it goes on, without a
+    word and without end, until they are.
     """
 
     pool: LanPool
@@ -31,15 +32,20 @@ class RetryJoin(msgspec.Struct, frozen=True, kw_only=True):
     patient: bool = False
     give_up: Callable[[str], None]
     reached: Callable[[Sequence[Place]], None] = lambda found: None
+    enough: Callable[[], bool] = lambda: True
 
     async def run(self) -> None:
-        """Return once somebody else is in the pool."""
+        """Return once somebody else is in the pool, and that is enough."""
         attempts = 0
         if self.patient and all(isinstance(source, JoinAddress) and source.port for source in self.sources):
             await asyncio.sleep(EXPLICIT_PATIENCE)
-        while self.pool.alone():
-            problem = await self._attempt()
-            if not problem:
+        while self.pool.alone() or not self.enough():
+            alone = self.pool.alone()
+            problem = await self._attempt(log.info if alone else log.debug)
+            if not problem and self.enough():
+                continue
+            if not alone or not problem:
+                await asyncio.sleep(self.interval)
                 continue
             attempts += 1
             if 0 < self.most <= attempts:
@@ -54,9 +60,9 @@ class RetryJoin(msgspec.Struct, frozen=True, kw_only=True):
             )
             await asyncio.sleep(self.interval)
 
-    async def _attempt(self) -> str:
+    async def _attempt(self, say: Callable[..., None]) -> str:
         """Returns what is in the way, empty where somebody was reached."""
-        log.info("Joining cluster...", cluster=self.pool.label)
+        say("Joining cluster...", cluster=self.pool.label)
         found: dict[Place, None] = {}
         problems = []
         for source in self.sources:
@@ -74,7 +80,7 @@ class RetryJoin(msgspec.Struct, frozen=True, kw_only=True):
                 problems.append(str(error).partition("* ")[2].strip())
         if joined:
             self.reached(joined)
-            log.info(
+            say(
                 "Join cluster completed. Synced with initial agents",
                 cluster=self.pool.label,
                 num_agents=len(joined),
