@@ -92,16 +92,23 @@ class End(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close now, in a way that the peer does not take for an end."""
-        transport = self.transport
-        if transport is None:
-            return
+        if self.transport is not None:
+            self._close_with_reset(self.transport)
+            self.transport.abort()
+
+    def break_off(self) -> None:
+        """Close when all that was written is handed to the kernel, in a way that the peer does not take for an end."""
+        if self.transport is not None:
+            self._close_with_reset(self.transport)
+            self.transport.close()
+
+    def _close_with_reset(self, transport: asyncio.Transport) -> None:
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX and not transport.is_closing():
             try:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             except OSError:
                 pass  # it is gone already
-        transport.abort()
 
     def release(self) -> None:
         """Give what was held to the other end, which is there now."""

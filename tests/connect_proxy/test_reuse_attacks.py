@@ -19,7 +19,7 @@ from lictor.connect_proxy.framing import END, MOST, OPEN, OPENED, PROTOCOL, head
 from lictor.connect_proxy.inbound import InboundListener
 from tests.connect_proxy.authority import Authority
 from tests.connect_proxy.loops import on_uvloop
-from tests.connect_proxy.mesh import Mesh, is_refused, say, target
+from tests.connect_proxy.mesh import Mesh, is_refused, port, say, target
 from tests.patience import eventually, soon
 from tests.ports import free_port
 
@@ -174,6 +174,40 @@ async def test_a_crowd_that_keeps_idle_connections_does_not_keep_others_out(monk
         await soon(lambda: not inbound.passages, "none of them counts as a connection")
         assert len(inbound.shelf.ends) == 10
         assert await still_serves(mesh, inbound)
+
+
+@on_uvloop
+async def test_who_is_cut_off_by_somebody_in_between_does_not_take_it_for_the_end() -> None:
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"half an answer")
+        await reader.read(-1)
+
+    async with Mesh() as mesh:
+        inbound, outbound = await mesh.pair(half)
+        cut = asyncio.Event()
+
+        async def man(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port(inbound))
+
+            async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+                while data := await source.read(65536):
+                    sink.write(data)
+
+            tasks = [asyncio.create_task(pump(reader, far_writer)), asyncio.create_task(pump(far_reader, writer))]
+            await cut.wait()
+            for task in tasks:
+                task.cancel()
+            writer.close()
+            far_writer.close()
+
+        place = await mesh.service(man)
+        outbound.endpoints.update([Target(place.host, place.port, "web", "dc1")])
+        reader, _ = await mesh.connect(outbound)
+        assert await reader.readexactly(14) == b"half an answer"
+        cut.set()
+        with pytest.raises(ConnectionResetError):
+            await reader.read(-1)
+        await soon(lambda: outbound.ends["broken"] == inbound.ends["broken"] == 1, "both tell that it was cut off")
 
 
 @on_uvloop
