@@ -219,8 +219,8 @@ class Passage:
         if self.state is State.JOINED:
             # What came before is sent on; what would have come is not known.
             if end is self.secure and end.line is not None and self.plain is not None:
-                # Frames tell an end. This is none, and the program must not take half an answer for a whole one. Who is not
-                # of this kind may end so having said all.
+                # Frames tell an end. This is none, and the program must not take half an answer for a whole one. Who
+                # does not speak in frames may end so having said all.
                 self.plain.break_off()
             self.refuse("broken", reason)
         else:
