@@ -8,6 +8,9 @@ used is named in the log, and the next one takes its place.
 
 import asyncio
 import contextlib
+import errno
+import os
+import stat
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +36,15 @@ RESTLESS: Final = frozenset(("coordinates", "coordinate"))  # always on the move
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 log = logger("agent.replica")
+
+
+def _regular(path: str, flags: int) -> int:
+    """Open a file; what is none, such as a pipe, is refused and not waited for."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file", path)
+    return descriptor
 
 
 def present() -> Moment:
@@ -103,7 +115,7 @@ class ReplicaFile:
         """Have the replica hold what was kept; before it holds anything. Blocks for as long as it is read."""
         self._replica.on_change = self._changed
         try:
-            with self._path.open("rb") as file:
+            with open(self._path, "rb", opener=_regular) as file:
                 data = file.read(2 * MOST)
             found = read_image(data, self._datacenter)
         except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -127,7 +128,15 @@ def test_a_file_that_cannot_be_used_is_named_once_and_replaced(
             await file.close()
             assert path.read_bytes() == content, "nothing is held that could take its place"
             await member.replica.close()
+        path.unlink()
+        os.mkfifo(path)
+        caplog.clear()
+        member = Member(world, "10.0.2.1:1")
+        file_of(tmp_path, member).load()
+        assert "it is no file" in str(vars(caplog.records[0])), "nobody waits for who writes into a pipe"
+        await member.replica.close()
 
+        path.unlink()
         member = Member(world, "10.0.1.200:1")
         file = file_of(tmp_path, member)
         file.load()

@@ -16,19 +16,21 @@ from lictor.model.spiffe import LONGEST
 
 LATELY = 3600.0  # seconds for which it is known who made requests
 MOST = 50_000  # connections that are known, of all Envoys of an agent
+MOST_OF_ONE = 20_000  # of one: it does not keep others' from being known
 LONGEST_KEY = 128  # characters by which Envoy tells connections apart
 
 _TYPES = accesslog_pb2.AccessLogType
 
 
 class Told:
-    """What one proxy's Envoy has told. `changed` is whether anything has since it was last passed on, `passed` when
-    that was.
+    """What one proxy's Envoy has told. `known` is how many connections are known of its streams, `changed` whether
+    anything is new since it was last passed on, `passed` when that was.
     """
 
     def __init__(self) -> None:
         self.workers: set[Worker] = set()
         self.requests: dict[str, float] = {}  # when each source made one last, the latest at the end
+        self.known = 0
         self.changed = False
         self.passed = -1e9
 
@@ -66,7 +68,7 @@ class Worker:
 
     def forget(self) -> None:
         """The stream has ended."""
-        self._envoys.known -= len(self._open)
+        self._count(-len(self._open))
         self._open.clear()
         self.counts.clear()
 
@@ -91,9 +93,10 @@ class Worker:
             self._end(key)
         elif kind in (_TYPES.TcpUpstreamConnected, _TYPES.TcpPeriodic) and key not in self._open:
             source = _source(common)
-            if source and len(key) <= LONGEST_KEY and self._envoys.known < MOST:
+            room = self._told.known < MOST_OF_ONE and self._envoys.known < MOST
+            if source and len(key) <= LONGEST_KEY and room:
                 self._open[key] = source
-                self._envoys.known += 1
+                self._count(1)
                 self.counts[source] = self.counts.get(source, 0) + 1
                 self._told.changed = True
 
@@ -101,11 +104,15 @@ class Worker:
         source = self._open.pop(key, None)
         if source is None:
             return
-        self._envoys.known -= 1
+        self._count(-1)
         self.counts[source] -= 1
         if not self.counts[source]:
             del self.counts[source]
         self._told.changed = True
+
+    def _count(self, more: int) -> None:
+        self._told.known += more
+        self._envoys.known += more
 
 
 class Envoys:

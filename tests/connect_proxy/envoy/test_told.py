@@ -92,6 +92,14 @@ def test_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         workers[0].take(request(f"s{number}"), float(number))
     [(_, found)] = envoys.due(0.0, 30.0, THERE)
     assert len(found.requests) == MAX_SOURCES
+    monkeypatch.setattr(told, "MOST", 9)
+    monkeypatch.setattr(told, "MOST_OF_ONE", 3)
+    for number in range(10, 20):
+        workers[0].take(connection(KINDS.TcpUpstreamConnected, "web", number), 0.0)
+    other = envoys.begin("api-proxy")
+    other.take(connection(KINDS.TcpUpstreamConnected, "web", 0), 0.0)
+    assert envoys.known == 4, "one proxy's do not keep another's from being known"
+    envoys.end("api-proxy", other)
     assert "s4" not in found.requests and f"s{MAX_SOURCES + 4}" in found.requests
     workers[0].take(request("x" * 5000), 0.0)
     assert len(max(found.requests, key=len)) < 10
