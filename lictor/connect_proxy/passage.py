@@ -218,9 +218,9 @@ class Passage:
     def failed(self, end: End, reason: str) -> None:
         if self.state is State.JOINED:
             # What came before is sent on; what would have come is not known.
-            if end is self.secure and end.line is not None and self.plain is not None:
+            if end is self.secure and end.line is not None and end.received and self.plain is not None:
                 # Frames tell an end. This is none, and the program must not take half an answer for a whole one. Who
-                # does not speak in frames may end so having said all.
+                # does not speak in frames may end so having said all, and who refuses says nothing at all.
                 self.plain.break_off()
             self.refuse("broken", reason)
         else:
