@@ -130,14 +130,6 @@ class Line:
         self._ready = left == size
         return piece
 
-    def goes_on(self, size: int) -> bool:
-        """Whether so many bytes that follow are all of the present frame of data. If so they have been heard."""
-        if size > self._left:
-            return False
-        self._left -= size
-        self._look_ready()
-        return True
-
     def hear(self, piece: bytes) -> Iterator[Event]:
         """What was read, in its order. What follows an event is looked at once that has been dealt with, for another
         use may follow the end of one. Raises `Garbage`.

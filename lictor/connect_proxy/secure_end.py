@@ -268,13 +268,14 @@ class SecureEnd(End):
 
     def _understand(self, line: Line, pieces: list[bytes]) -> None:
         """Do what several records say. Raises `Garbage`."""
-        first = line.data_alone(pieces[0])
-        rest = pieces[1:]
-        if first and (not rest or line.goes_on(sum(map(len, rest)))):
-            self._pass_on([first, *rest])  # a large frame, or a part of one
-            return
-        found = [first] if first else []
-        for event in line.hear(b"".join(rest if first else pieces)):
+        found: list[bytes] = []
+        for piece in pieces:
+            data = line.data_alone(piece)
+            if not data:
+                break
+            found.append(data)
+        rest = pieces[len(found) :]
+        for event in line.hear(b"".join(rest)) if rest else ():
             if isinstance(event, bytes):
                 found.append(event)
                 continue

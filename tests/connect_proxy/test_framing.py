@@ -142,17 +142,6 @@ def test_the_usual_case_is_one_frame_or_a_part_of_one() -> None:
     assert list(line.hear(HELLO[3:])) == [b"hello"]
 
 
-def test_a_frame_that_goes_on_is_known_by_its_length() -> None:
-    line = server()
-    assert not line.goes_on(1), "no frame has begun"
-    assert line.data_alone(header(10) + b"lo") == b"lo"
-    assert not line.goes_on(9)
-    assert line.goes_on(7)
-    assert line.goes_on(1)
-    assert not line.goes_on(1)
-    assert line.data_alone(HELLO) == b"hello"
-
-
 def test_an_end_is_said_once_and_only_within_a_use() -> None:
     line = server()
     assert (line.end(), line.end()) == (END, b"")
