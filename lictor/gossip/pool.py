@@ -54,6 +54,7 @@ _MEMBER_METRICS = {
 }
 _READ = 64 * 1024
 _MAX_STREAMS = BACKLOG
+_SHORTEST = 0.001  # seconds for which a timer is set at least
 
 
 class JoinFailed(OSError):
@@ -213,7 +214,9 @@ class Pool(asyncio.DatagramProtocol):
                 return
             self._timer.cancel()
         self._timer_at = deadline
-        self._timer = self._loop.call_at(deadline, self._tick)
+        # A loop may call some tenths of a millisecond too early: what is left then is waited for, not asked for again
+        # and again until it is there.
+        self._timer = self._loop.call_at(max(deadline, self._loop.time() + _SHORTEST), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
